@@ -1,0 +1,3 @@
+//! The binary `mote`: arguments and exit code.
+
+fn main() {}

@@ -1,0 +1,71 @@
+//! The description of a metric family: name, help and type.
+
+/// The type of a metric family, as the Prometheus text format names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// The source does not say; node_exporter's `untyped`.
+    Untyped = 0,
+    /// Only rises, except at a restart of its source.
+    Counter = 1,
+    /// Goes up and down.
+    Gauge = 2,
+    /// Cumulative buckets, a sum and a count.
+    Histogram = 3,
+}
+
+impl Kind {
+    /// The word of the text exposition format.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Untyped => "untyped",
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+
+    /// The inverse of `kind as u8`, for what is read back from disk.
+    pub fn from_u8(byte: u8) -> Option<Kind> {
+        Some(match byte {
+            0 => Kind::Untyped,
+            1 => Kind::Counter,
+            2 => Kind::Gauge,
+            3 => Kind::Histogram,
+            _ => return None,
+        })
+    }
+}
+
+/// A metric family whose name is known when the program is compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Desc {
+    /// The family's name, in base units and with the `_total` of a counter.
+    pub name: &'static str,
+    /// One sentence, as node_exporter writes it where the family is node_exporter's.
+    pub help: &'static str,
+    /// The type.
+    pub kind: Kind,
+}
+
+impl Desc {
+    /// A family that only rises.
+    pub const fn counter(name: &'static str, help: &'static str) -> Desc {
+        Desc { name, help, kind: Kind::Counter }
+    }
+
+    /// A family that goes up and down.
+    pub const fn gauge(name: &'static str, help: &'static str) -> Desc {
+        Desc { name, help, kind: Kind::Gauge }
+    }
+
+    /// A family of cumulative buckets; `name` is without `_bucket`, `_sum` and `_count`.
+    pub const fn histogram(name: &'static str, help: &'static str) -> Desc {
+        Desc { name, help, kind: Kind::Histogram }
+    }
+
+    /// A family whose source gives no type.
+    pub const fn untyped(name: &'static str, help: &'static str) -> Desc {
+        Desc { name, help, kind: Kind::Untyped }
+    }
+}

@@ -1,0 +1,12 @@
+//! What flows through the agent: samples and rounds of them, entries and blocks of them, and the
+//! labels of both. Plain data with bounds; this folder imports nothing of the crate.
+
+mod block;
+mod desc;
+mod labels;
+mod samples;
+
+pub use block::{Block, EntryRef, PositionRef, StreamId};
+pub use desc::{Desc, Kind};
+pub use labels::{LabelError, Labels};
+pub use samples::{Family, Sample, Samples, Suffix};

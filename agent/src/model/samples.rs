@@ -1,0 +1,324 @@
+//! The samples of one collection, as the collectors write them: an arena that is reused round after
+//! round, so that a steady round allocates nothing.
+//!
+//! A series' key is its metric name followed by its labels in the order of their names, each part
+//! closed by 0xFF, a byte that UTF-8 never contains: equal keys are equal series, and the key can be
+//! hashed and compared without being decoded.
+
+use std::str;
+
+use super::{Desc, Kind};
+
+/// Closes each part of a series' key.
+const END: u8 = 0xff;
+
+/// The most labels of one sample that a collector may give. Mimir's own limit is 30.
+const MAX_LABELS: usize = 16;
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct FamilyRow {
+    name: Span,
+    help: Span,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    family: u32,
+    suffix: Suffix,
+    key: Span,
+    value: f64,
+}
+
+/// Which of a histogram's series a sample belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suffix {
+    /// The family's own name: counters, gauges, untyped.
+    None,
+    /// `_bucket`, with a label `le`.
+    Bucket,
+    /// `_sum`.
+    Sum,
+    /// `_count`.
+    Count,
+}
+
+impl Suffix {
+    /// What is appended to the family's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Suffix::None => "",
+            Suffix::Bucket => "_bucket",
+            Suffix::Sum => "_sum",
+            Suffix::Count => "_count",
+        }
+    }
+}
+
+/// The samples of one collection, at most `limit` of them.
+#[derive(Debug)]
+pub struct Samples {
+    text: Vec<u8>,
+    families: Vec<FamilyRow>,
+    rows: Vec<Row>,
+    limit: usize,
+    refused: u64,
+}
+
+/// One sample as a reader sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// The family's name, without a histogram's suffix.
+    pub family: &'a str,
+    /// The family's help text.
+    pub help: &'a str,
+    /// The family's type.
+    pub kind: Kind,
+    /// The histogram's suffix.
+    pub suffix: Suffix,
+    /// The series' key; see the module's documentation.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: f64,
+}
+
+/// A family that is open for samples.
+#[derive(Debug)]
+pub struct Family<'a> {
+    samples: &'a mut Samples,
+    index: u32,
+}
+
+impl Samples {
+    /// An empty round that takes at most `limit` samples; what comes beyond is counted, not kept.
+    pub fn with_limit(limit: usize) -> Samples {
+        Samples { text: Vec::new(), families: Vec::new(), rows: Vec::new(), limit, refused: 0 }
+    }
+
+    /// Forgets the samples and keeps the memory.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.families.clear();
+        self.rows.clear();
+        self.refused = 0;
+    }
+
+    /// How many samples there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// How many samples the limit has refused since the last [`clear`](Samples::clear).
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Opens a family whose name is known at compile time.
+    pub fn family(&mut self, desc: &Desc) -> Family<'_> {
+        self.family_named(desc.name, desc.help, desc.kind)
+    }
+
+    /// Opens a family whose name comes from the kernel, such as `node_vmstat_pgfault`.
+    pub fn family_named(&mut self, name: &str, help: &str, kind: Kind) -> Family<'_> {
+        let same_as_last =
+            self.families.last().is_some_and(|last| self.slice(last.name) == name.as_bytes());
+        if !same_as_last {
+            let name = self.store(name.as_bytes());
+            let help = self.store(help.as_bytes());
+            self.families.push(FamilyRow { name, help, kind });
+        }
+        let index = (self.families.len() - 1) as u32;
+        Family { samples: self, index }
+    }
+
+    /// One sample without labels.
+    pub fn value(&mut self, desc: &Desc, value: f64) {
+        self.family(desc).add(&[], value);
+    }
+
+    /// The samples in the order in which they were written.
+    pub fn iter(&self) -> impl Iterator<Item = Sample<'_>> {
+        self.rows.iter().map(|row| {
+            let family = self.families[row.family as usize];
+            Sample {
+                family: self.str(family.name),
+                help: self.str(family.help),
+                kind: family.kind,
+                suffix: row.suffix,
+                key: self.slice(row.key),
+                value: row.value,
+            }
+        })
+    }
+
+    fn store(&mut self, bytes: &[u8]) -> Span {
+        let start = self.text.len() as u32;
+        self.text.extend_from_slice(bytes);
+        Span { start, end: self.text.len() as u32 }
+    }
+
+    fn slice(&self, span: Span) -> &[u8] {
+        &self.text[span.start as usize..span.end as usize]
+    }
+
+    fn str(&self, span: Span) -> &str {
+        // Only `store` fills these spans, from a &str; the fallback keeps the reader free of panics.
+        str::from_utf8(self.slice(span)).unwrap_or_default()
+    }
+
+    fn push(
+        &mut self,
+        family: u32,
+        suffix: Suffix,
+        labels: &[(&str, &str)],
+        le: Option<&str>,
+        value: f64,
+    ) {
+        if self.rows.len() >= self.limit {
+            self.refused += 1;
+            return;
+        }
+        let mut sorted: heapless::Vec<(&str, &str), MAX_LABELS> = heapless::Vec::new();
+        for &label in labels.iter().chain(le.map(|le| ("le", le)).iter()) {
+            if sorted.push(label).is_err() {
+                self.refused += 1;
+                return;
+            }
+        }
+        // By name; Prometheus refuses a series whose labels are not in this order.
+        sorted.sort_unstable_by_key(|(name, _)| *name);
+        let start = self.text.len() as u32;
+        let name = self.families[family as usize].name;
+        self.text.extend_from_within(name.start as usize..name.end as usize);
+        self.text.extend_from_slice(suffix.as_str().as_bytes());
+        self.text.push(END);
+        for (name, value) in &sorted {
+            self.text.extend_from_slice(name.as_bytes());
+            self.text.push(END);
+            self.text.extend_from_slice(value.as_bytes());
+            self.text.push(END);
+        }
+        let key = Span { start, end: self.text.len() as u32 };
+        self.rows.push(Row { family, suffix, key, value });
+    }
+}
+
+impl Family<'_> {
+    /// Adds a sample. Labels may come in any order; an empty value is kept, as node_exporter does.
+    pub fn add(&mut self, labels: &[(&str, &str)], value: f64) -> &mut Self {
+        self.samples.push(self.index, Suffix::None, labels, None, value);
+        self
+    }
+
+    /// Adds a histogram: for each bucket its upper bound as the label `le` shows it and the count of
+    /// observations up to it, in rising order and without `+Inf`, which `count` stands for.
+    pub fn histogram<'a>(
+        &mut self,
+        labels: &[(&str, &str)],
+        buckets: impl IntoIterator<Item = (&'a str, u64)>,
+        sum: f64,
+        count: u64,
+    ) -> &mut Self {
+        for (le, cumulative) in buckets {
+            self.samples.push(self.index, Suffix::Bucket, labels, Some(le), cumulative as f64);
+        }
+        self.samples.push(self.index, Suffix::Bucket, labels, Some("+Inf"), count as f64);
+        self.samples.push(self.index, Suffix::Sum, labels, None, sum);
+        self.samples.push(self.index, Suffix::Count, labels, None, count as f64);
+        self
+    }
+}
+
+impl<'a> Sample<'a> {
+    /// The series' metric name, with a histogram's suffix.
+    pub fn name(&self) -> &'a str {
+        key_name(self.key)
+    }
+
+    /// The labels in the order of their names.
+    pub fn labels(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        key_labels(self.key)
+    }
+}
+
+fn key_parts(key: &[u8]) -> impl Iterator<Item = &str> {
+    key.split(|&byte| byte == END).map(|part| str::from_utf8(part).unwrap_or_default())
+}
+
+fn key_name(key: &[u8]) -> &str {
+    key_parts(key).next().unwrap_or_default()
+}
+
+fn key_labels(key: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+    let mut parts = key_parts(key).skip(1);
+    // The key ends with END, so the split's last part is empty and has no partner.
+    std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CPU: Desc = Desc::counter("cpu_total", "CPU.");
+
+    #[test]
+    fn labels_come_back_sorted_and_equal_series_have_equal_keys() {
+        let mut samples = Samples::with_limit(10);
+        samples.family(&CPU).add(&[("mode", "idle"), ("cpu", "0")], 1.0);
+        samples.family(&CPU).add(&[("cpu", "0"), ("mode", "idle")], 2.0);
+        let all: Vec<_> = samples.iter().collect();
+        assert_eq!(all[0].key, all[1].key);
+        assert_eq!(all[0].name(), "cpu_total");
+        assert_eq!(all[0].labels().collect::<Vec<_>>(), [("cpu", "0"), ("mode", "idle")]);
+    }
+
+    #[test]
+    fn a_label_may_be_empty_and_a_sample_may_have_none() {
+        let mut samples = Samples::with_limit(10);
+        samples.family(&CPU).add(&[("a", ""), ("b", "")], 1.0).add(&[], 2.0);
+        let all: Vec<_> = samples.iter().collect();
+        assert_eq!(all[0].labels().collect::<Vec<_>>(), [("a", ""), ("b", "")]);
+        assert_eq!(all[1].labels().count(), 0);
+    }
+
+    #[test]
+    fn the_limit_refuses_and_counts() {
+        let mut samples = Samples::with_limit(1);
+        samples.family(&CPU).add(&[], 1.0).add(&[("x", "1")], 2.0);
+        assert_eq!((samples.len(), samples.refused()), (1, 1));
+        samples.clear();
+        assert_eq!((samples.len(), samples.refused()), (0, 0));
+    }
+
+    #[test]
+    fn a_histogram_writes_buckets_inf_sum_and_count() {
+        const H: Desc = Desc::histogram("d_seconds", "D.");
+        let mut samples = Samples::with_limit(10);
+        samples.family(&H).histogram(&[("device", "sda")], [("0.1", 1), ("1", 3)], 2.5, 4);
+        let got: Vec<_> = samples
+            .iter()
+            .map(|s| (s.name().to_owned(), s.labels().last().unwrap().1.to_owned(), s.value))
+            .collect();
+        assert_eq!(
+            got,
+            [
+                ("d_seconds_bucket".into(), "0.1".into(), 1.0),
+                ("d_seconds_bucket".into(), "1".into(), 3.0),
+                ("d_seconds_bucket".into(), "+Inf".into(), 4.0),
+                ("d_seconds_sum".into(), "sda".into(), 2.5),
+                ("d_seconds_count".to_owned(), "sda".to_owned(), 4.0),
+            ]
+        );
+    }
+}
