@@ -1,0 +1,115 @@
+//! A segment's name, header and extent.
+
+/// Bytes of a segment's header.
+pub(super) const HEADER: usize = 32;
+
+const MAGIC: &[u8; 8] = b"MOTE-WAL";
+const VERSION: u16 = 1;
+const SUFFIX: &str = ".wal";
+
+/// A segment file as the log knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    /// Its position: that of its first byte.
+    pub(super) base: u64,
+    /// Bytes of the file, header included.
+    pub(super) len: u64,
+    /// Bytes up to the first damage that a reader has met; `len` where there is none.
+    pub(super) good: u64,
+}
+
+impl Segment {
+    pub(super) fn new(base: u64, len: u64) -> Segment {
+        Segment { base, len, good: len }
+    }
+
+    pub(super) fn grow(&mut self, bytes: u64) {
+        self.len += bytes;
+        self.good = self.len;
+    }
+
+    /// The position after its last byte.
+    pub(super) fn end(&self) -> u64 {
+        self.base + self.len
+    }
+}
+
+/// The file name of the segment at `base`.
+pub(super) fn name(base: u64) -> String {
+    format!("{base:016x}{SUFFIX}")
+}
+
+/// The inverse of [`name`]; None for what is no segment's name.
+pub(super) fn parse_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    let canonical =
+        digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if canonical { u64::from_str_radix(digits, 16).ok() } else { None }
+}
+
+/// The header of a segment.
+pub(super) fn header(base: u64, content: u32) -> [u8; HEADER] {
+    let mut bytes = [0; HEADER];
+    bytes[0..8].copy_from_slice(MAGIC);
+    bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[10..12].copy_from_slice(&(HEADER as u16).to_le_bytes());
+    bytes[12..16].copy_from_slice(&content.to_le_bytes());
+    bytes[16..24].copy_from_slice(&base.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[0..28]);
+    bytes[28..32].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Why a file that is named as a segment is not one of this log's.
+///
+/// # Errors
+/// What is wrong with it, for the log line.
+pub(super) fn check(bytes: &[u8; HEADER], base: u64, content: u32) -> Result<(), &'static str> {
+    if &bytes[0..8] != MAGIC {
+        return Err("it does not begin as a segment does");
+    }
+    if bytes[8..10] != VERSION.to_le_bytes() {
+        return Err("its format version is not 1");
+    }
+    if *bytes != header(base, content) {
+        return Err("its header is damaged or belongs to another log");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_is_pinned() {
+        let bytes = header(0x0102_0304_0506_0708, 2);
+        assert_eq!(
+            &bytes[..28],
+            b"MOTE-WAL\x01\x00\x20\x00\x02\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\0\0\0\0"
+        );
+        assert_eq!(bytes[28..32], 0x44c8_07f1u32.to_le_bytes());
+    }
+
+    #[test]
+    fn only_canonical_names_are_segments() {
+        assert_eq!(parse_name(&name(0xabc)), Some(0xabc));
+        assert_eq!(parse_name("0000000000000ABC.wal"), None);
+        assert_eq!(parse_name("abc.wal"), None);
+        assert_eq!(parse_name("+000000000000abc.wal"), None);
+        assert_eq!(parse_name("0000000000000abc.wal.aside"), None);
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_header_is_noticed() {
+        let good = header(64, 1);
+        for bit in 0..HEADER * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(check(&bad, 64, 1).is_err(), "bit {bit}");
+        }
+        assert!(check(&good, 64, 1).is_ok());
+        assert!(check(&good, 65, 1).is_err());
+        assert!(check(&good, 64, 2).is_err());
+    }
+}
