@@ -49,21 +49,25 @@ fn checksum(position: u64, head: &[u8], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, payload)
 }
 
-fn raw_header(
-    file: &impl StorageFile,
-    segment: &Segment,
-    at: u64,
-) -> io::Result<Option<(Header, u32, [u8; HEADER], u64)>> {
-    let mut head = [0; HEADER];
-    if segment.good.saturating_sub(at) < HEADER as u64 || !file.read_exact_at(at, &mut head)? {
+/// A header that could be read, and where its record ends.
+struct Raw {
+    header: Header,
+    bytes: [u8; HEADER],
+    crc: u32,
+    next: u64,
+}
+
+fn raw_header(file: &impl StorageFile, segment: &Segment, at: u64) -> io::Result<Option<Raw>> {
+    let mut bytes = [0; HEADER];
+    if segment.good.saturating_sub(at) < HEADER as u64 || !file.read_exact_at(at, &mut bytes)? {
         return Ok(None);
     }
-    let Some((header, crc)) = Header::parse(&head) else { return Ok(None) };
+    let Some((header, crc)) = Header::parse(&bytes) else { return Ok(None) };
     let next = at + HEADER as u64 + u64::from(header.length);
     if next > segment.good {
         return Ok(None);
     }
-    Ok(Some((header, crc, head, next)))
+    Ok(Some(Raw { header, bytes, crc, next }))
 }
 
 /// The header at byte `at` of a segment and the byte after its record, unchecked but for its bounds;
@@ -76,7 +80,7 @@ pub(super) fn header_at(
     segment: &Segment,
     at: u64,
 ) -> io::Result<Option<(Header, u64)>> {
-    Ok(raw_header(file, segment, at)?.map(|(header, _, _, next)| (header, next)))
+    Ok(raw_header(file, segment, at)?.map(|raw| (raw.header, raw.next)))
 }
 
 /// Reads and checks the record at byte `at` of a segment; None if it is incomplete or damaged. Returns
@@ -91,15 +95,15 @@ pub(super) fn read_at(
     payload: &mut Vec<u8>,
 ) -> io::Result<Option<(Header, u64)>> {
     payload.clear();
-    let Some((header, crc, head, next)) = raw_header(file, segment, at)? else { return Ok(None) };
-    payload.resize(header.length as usize, 0);
+    let Some(raw) = raw_header(file, segment, at)? else { return Ok(None) };
+    payload.resize(raw.header.length as usize, 0);
     if !file.read_exact_at(at + HEADER as u64, payload)?
-        || checksum(segment.base + at, &head[0..12], payload) != crc
+        || checksum(segment.base + at, &raw.bytes[0..12], payload) != raw.crc
     {
         payload.clear();
         return Ok(None);
     }
-    Ok(Some((header, next)))
+    Ok(Some((raw.header, raw.next)))
 }
 
 #[cfg(test)]

@@ -1,0 +1,102 @@
+//! Little-endian numbers and length-prefixed strings, written to a vector and read back with bounds.
+
+/// Bytes that end early, or a number that can't be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeError {
+    /// What should have stood there.
+    pub expected: &'static str,
+    /// Offset in the record's payload.
+    pub offset: usize,
+}
+
+impl std::fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} expected at byte {} of the record", self.expected, self.offset)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Appends a string of at most 65,535 bytes with its length; what is longer is cut at a character.
+pub(super) fn put_str(out: &mut Vec<u8>, text: &str) {
+    let text = &text[..text.floor_char_boundary(usize::from(u16::MAX))];
+    out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Appends pairs of names and values, with their number; at most 65,535 of them.
+pub(super) fn put_pairs<'a>(
+    out: &mut Vec<u8>,
+    pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+) {
+    let count = pairs.len().min(usize::from(u16::MAX));
+    out.extend_from_slice(&(count as u16).to_le_bytes());
+    for (name, value) in pairs.take(count) {
+        put_str(out, name);
+        put_str(out, value);
+    }
+}
+
+/// A cursor over a record's payload.
+#[derive(Clone, Debug)]
+pub(super) struct Reader<'a> {
+    all: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(all: &'a [u8]) -> Reader<'a> {
+        Reader { all, at: 0 }
+    }
+
+    pub(super) fn error(&self, expected: &'static str) -> DecodeError {
+        DecodeError { expected, offset: self.at }
+    }
+
+    pub(super) fn take(
+        &mut self,
+        count: usize,
+        expected: &'static str,
+    ) -> Result<&'a [u8], DecodeError> {
+        let rest = self.all.get(self.at..).unwrap_or_default();
+        let taken = rest.get(..count).ok_or(DecodeError { expected, offset: self.at })?;
+        self.at += count;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, expected: &'static str) -> Result<[u8; N], DecodeError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N, expected)?);
+        Ok(array)
+    }
+
+    pub(super) fn u8(&mut self, expected: &'static str) -> Result<u8, DecodeError> {
+        self.array::<1>(expected).map(|[byte]| byte)
+    }
+
+    pub(super) fn u16(&mut self, expected: &'static str) -> Result<u16, DecodeError> {
+        self.array(expected).map(u16::from_le_bytes)
+    }
+
+    pub(super) fn u32(&mut self, expected: &'static str) -> Result<u32, DecodeError> {
+        self.array(expected).map(u32::from_le_bytes)
+    }
+
+    pub(super) fn i64(&mut self, expected: &'static str) -> Result<i64, DecodeError> {
+        self.array(expected).map(i64::from_le_bytes)
+    }
+
+    pub(super) fn text(&mut self, expected: &'static str) -> Result<&'a str, DecodeError> {
+        let len = usize::from(self.u16(expected)?);
+        let bytes = self.take(len, expected)?;
+        std::str::from_utf8(bytes).map_err(|_| self.error("UTF-8"))
+    }
+
+    pub(super) fn end(&self) -> Result<(), DecodeError> {
+        if self.at == self.all.len() { Ok(()) } else { Err(self.error("the end")) }
+    }
+
+    pub(super) fn offset(&self) -> usize {
+        self.at
+    }
+}
