@@ -1,1 +1,475 @@
-//! The wiring.
+//! The wiring: which part gives what to which, and when they start and stop. The one module that knows
+//! everything.
+//!
+//! Everything runs on one thread; fsync and name lookups, which can hang, run on threads that tokio
+//! makes for them and ends when they idle. Data flows one way: collectors and probes fill a round, log
+//! readers a block, both are appended to a WAL, and a sender for each endpoint reads the WAL and moves its
+//! cursor when the server has answered.
+
+mod entries;
+mod files;
+mod log;
+mod metrics;
+mod process;
+mod rounds;
+mod send;
+mod state;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::Instant;
+
+use crate::collector::Set;
+use crate::config::{Config, Endpoint, Source};
+use crate::encode::{RoundEncoder, round_timestamp, write_text};
+use crate::endpoint::{Backoff, Client};
+use crate::host::{Clock, Host, SystemClock};
+use crate::logs::file::FileSource;
+use crate::model::{Labels, Samples};
+use crate::probe::Probes;
+use crate::status;
+use crate::wal::{OnFull, Options, WalError};
+
+use entries::EntriesSignal;
+use files::Files;
+use log::Log;
+use metrics::MetricsSignal;
+use rounds::Rounds;
+use send::{EndpointState, Sender, Signal};
+use state::{Dropped, State};
+
+/// Reasons of `mote_dropped_total` that several parts use.
+const DAMAGED: &str = "wal_damaged";
+const TOO_LARGE: &str = "too_large";
+
+/// What the content number of a WAL means.
+const METRICS: u32 = 1;
+const LOGS: u32 = 2;
+
+/// Stacks of the threads for calls that can hang; glibc's resolver needs about 100 KiB.
+const STACK: usize = 256 << 10;
+
+/// Whether the agent runs or is about to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Nothing new is collected; what is in the WALs is delivered as far as the time allows.
+    Draining,
+}
+
+/// Why the agent could not start. Nothing runs then.
+#[derive(Debug)]
+pub enum RunError {
+    /// A WAL can't be opened.
+    Wal(WalError),
+    /// A probe that the configuration wants can't work.
+    Probe(String),
+    /// The runtime or a signal handler could not be made.
+    System(&'static str, std::io::Error),
+    /// Something that the configuration has checked before went wrong now.
+    Changed(String),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Wal(error) => {
+                write!(f, "{error}; agent.state_dir says where the WALs are")
+            }
+            RunError::Probe(why) => f.write_str(why),
+            RunError::System(attempt, error) => write!(f, "{attempt}: {error}"),
+            RunError::Changed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl From<WalError> for RunError {
+    fn from(error: WalError) -> RunError {
+        RunError::Wal(error)
+    }
+}
+
+/// How a run of the pipeline ended.
+enum End {
+    Stop,
+    Reload(Box<Config>),
+}
+
+/// What the outside asks of a running pipeline.
+enum Request {
+    Reload(Box<Config>),
+}
+
+/// Collects and ships until SIGTERM or SIGINT; SIGHUP reads the configuration again. With `once`, one
+/// round, and then it delivers what the shutdown's time allows.
+///
+/// # Errors
+/// The agent could not start. Once it runs, nothing ends it but a signal.
+pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(4)
+        .thread_stack_size(STACK)
+        .build()
+        .map_err(|error| RunError::System("starting the runtime", error))?;
+    let mut config = config;
+    loop {
+        ::log::set_max_level(config.agent.log_level);
+        let tasks = LocalSet::new();
+        match runtime.block_on(tasks.run_until(pipeline(config, source.clone(), once)))? {
+            End::Stop => break,
+            End::Reload(next) => config = *next,
+        }
+    }
+    // Threads that hang in fsync or a lookup must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    Ok(())
+}
+
+/// One round of collectors and probes in the Prometheus text format, written to standard output.
+///
+/// # Errors
+/// A probe that the configuration wants can't work, or standard output is closed.
+pub fn once_to_stdout(config: &Config) -> Result<(), RunError> {
+    let state = State {
+        instance: config.agent.instance.clone(),
+        interval: config.agent.interval,
+        metrics: None,
+        logs: None,
+        endpoints: Vec::new(),
+        follows_files: false,
+        ..state(config, String::new())?
+    };
+    state.collect();
+    let out = state.text(true);
+    std::io::Write::write_all(&mut std::io::stdout().lock(), &out)
+        .map_err(|error| RunError::System("writing to standard output", error))
+}
+
+/// The collecting half, without WALs and endpoints.
+fn state(config: &Config, path: String) -> Result<State, RunError> {
+    let host = Host::new(config.host.clone());
+    let enabled = |entry: &crate::collector::Entry| config.metrics.collectors.contains(&entry.name);
+    let collectors = Set::new(enabled, &config.metrics.options);
+    let probes = Probes::start(&config.probes, &host).map_err(|e| RunError::Probe(e.to_string()))?;
+    Ok(State {
+        clock: Rc::new(SystemClock),
+        started: Instant::now(),
+        instance: config.agent.instance.clone(),
+        config: path,
+        interval: config.agent.interval,
+        host: RefCell::new(host),
+        collectors: RefCell::new(collectors),
+        probes: RefCell::new(probes),
+        samples: RefCell::new(Samples::with_limit(config.metrics.max_series as usize)),
+        own: State::own_samples(),
+        last_round_ms: Cell::new(None),
+        metrics: None,
+        logs: None,
+        endpoints: Vec::new(),
+        follows_files: !config.files.is_empty(),
+        sources: RefCell::default(),
+        dropped: Rc::default(),
+    })
+}
+
+async fn pipeline(config: Config, source: Source, once: bool) -> Result<End, RunError> {
+    let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
+    // The WALs first: they are what may refuse to start, and their lock keeps a second agent away.
+    let metrics = Rc::new(open_metrics(&config)?);
+    let logs = open_logs(&config)?.map(Rc::new);
+    let mut state = state(&config, path)?;
+    let (phase, watch_phase) = watch::channel(Phase::Running);
+    let mut tasks = JoinSet::new();
+
+    for endpoint in &config.mimir {
+        let signal = MetricsSignal::new(endpoint.batch, Rc::clone(&state.dropped));
+        let interval = Some(config.agent.interval);
+        let sender = sender(&state, &metrics, endpoint, signal, "metrics", interval, &watch_phase)?;
+        state.endpoints.push(Rc::clone(&sender.state));
+        tasks.spawn_local(sender.run());
+    }
+    for endpoint in &config.loki {
+        let Some(logs) = &logs else { continue };
+        let signal = EntriesSignal::new(endpoint.batch, Rc::clone(&state.dropped));
+        let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
+        state.endpoints.push(Rc::clone(&sender.state));
+        tasks.spawn_local(sender.run());
+    }
+    let last_ms = newest_timestamp(&metrics);
+    state.metrics = Some(Rc::clone(&metrics));
+    state.logs.clone_from(&logs);
+    let state = Rc::new(state);
+
+    let mut rounds = Rounds {
+        state: Rc::clone(&state),
+        log: Rc::clone(&metrics),
+        encoder: RoundEncoder::new(series_labels(&config)),
+        interval: config.agent.interval,
+        phase: watch_phase.clone(),
+        last_ms,
+    };
+    if let (Some(logs), false) = (&logs, config.files.is_empty()) {
+        let positions = files::recover_positions(logs)?;
+        let source = FileSource::new(&config.files, &positions, Rc::clone(&state.clock))
+            .map_err(|error| RunError::Changed(error.to_string()))?;
+        let phase = watch_phase.clone();
+        let files = Files { state: Rc::clone(&state), log: Rc::clone(logs), source, positions, phase };
+        tasks.spawn_local(files.run());
+    }
+    for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
+        tasks.spawn_local(sync_when_due(Rc::clone(log), watch_phase.clone()));
+    }
+
+    let (requests, mut asked) = mpsc::unbounded_channel();
+    let page = Page { state: Rc::clone(&state), source: source.clone(), requests: requests.clone() };
+    let server = tokio::task::spawn_local(serve(config.http, Rc::new(page)));
+    describe(&config, &state);
+
+    let end = if once {
+        rounds.round().await;
+        End::Stop
+    } else {
+        tasks.spawn_local(rounds.run());
+        wait_for_end(&source, &mut asked).await?
+    };
+    ::log::info!(
+        "{}",
+        match end {
+            End::Stop => "stopping: delivering what the time allows",
+            End::Reload(_) => "reloading the configuration",
+        }
+    );
+    let _ = phase.send(Phase::Draining);
+    // A reload stops nothing that can't be continued: what is in flight is sent again.
+    let limit = match end {
+        End::Stop => config.agent.shutdown_timeout,
+        End::Reload(_) => config.agent.shutdown_timeout.min(Duration::from_secs(1)),
+    };
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(limit, all).await.is_err() {
+        ::log::info!("the rest stays in the WAL");
+    }
+    tasks.shutdown().await;
+    server.abort();
+    let _ = server.await;
+    for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
+        if tokio::time::timeout(Duration::from_secs(2), log.sync()).await.is_err() {
+            ::log::warn!("{}: the disk does not finish a sync", log.path().display());
+        }
+    }
+    Ok(end)
+}
+
+/// The labels that every series gets.
+fn series_labels(config: &Config) -> Labels {
+    let mut labels = config.agent.labels.clone();
+    labels.set_default("instance", config.agent.instance.clone());
+    labels.set_default("job", config.metrics.job.clone());
+    labels
+}
+
+/// The cursor's name of an endpoint: the same for as long as its URL and tenant are.
+fn reader_name(endpoint: &Endpoint) -> String {
+    let tenant = endpoint.connection.tenant.as_deref().unwrap_or_default();
+    format!("{:08x}", crc32c::crc32c(format!("{}\n{tenant}", endpoint.connection.url).as_bytes()))
+}
+
+fn open_metrics(config: &Config) -> Result<Log, WalError> {
+    let options = Options {
+        max_bytes: config.wal.metrics_max_bytes,
+        on_full: OnFull::DropOldest,
+        content: METRICS,
+    };
+    open_log("metrics", config, options, &config.mimir)
+}
+
+/// The logs WAL, where something is to be written to it or may be left in it.
+fn open_logs(config: &Config) -> Result<Option<Log>, WalError> {
+    if config.files.is_empty() && config.loki.is_empty() {
+        return Ok(None);
+    }
+    let on_full = if config.wal.logs_drop_oldest { OnFull::DropOldest } else { OnFull::Refuse };
+    let options = Options { max_bytes: config.wal.logs_max_bytes, on_full, content: LOGS };
+    open_log("logs", config, options, &config.loki).map(Some)
+}
+
+fn open_log(
+    name: &'static str,
+    config: &Config,
+    options: Options,
+    endpoints: &[Endpoint],
+) -> Result<Log, WalError> {
+    let path = config.agent.state_dir.join("wal").join(name);
+    let readers = endpoints.iter().map(reader_name).collect();
+    Log::open(name, &path, options, readers, config.wal.sync)
+}
+
+fn newest_timestamp(log: &Log) -> Option<i64> {
+    let segments: Vec<u64> = log.with(|wal| wal.segments().collect()).unwrap_or_default();
+    let mut payload = Vec::new();
+    for base in segments {
+        let (mut at, mut newest) = (base, None);
+        while let Some(Ok(Some(record))) = log.with(|wal| wal.scan(at, &mut payload)) {
+            newest = newest.max(round_timestamp(&payload));
+            at = record.next;
+        }
+        if newest.is_some() {
+            return newest;
+        }
+    }
+    None
+}
+
+fn sender<S: Signal>(
+    state: &State,
+    log: &Rc<Log>,
+    endpoint: &Endpoint,
+    signal: S,
+    kind: &'static str,
+    interval: Option<Duration>,
+    phase: &watch::Receiver<Phase>,
+) -> Result<Sender<S>, RunError> {
+    let changed = |error: &dyn fmt::Display| {
+        RunError::Changed(format!("{}: {error}", endpoint.connection.url))
+    };
+    let (min, max) = endpoint.backoff;
+    let url = endpoint.connection.url.to_string();
+    let name = match &endpoint.connection.tenant {
+        Some(tenant) => format!("{url}#{tenant}"),
+        None => url.clone(),
+    };
+    Ok(Sender {
+        log: Rc::clone(log),
+        reader: log
+            .reader(&reader_name(endpoint))
+            .ok_or_else(|| changed(&"the WAL has no cursor for it"))?,
+        signal,
+        client: Client::new(endpoint.connection.clone()).map_err(|error| changed(&error))?,
+        backoff: Backoff::new(min, max).map_err(|error| changed(&error))?,
+        slowest: max,
+        wait: endpoint.wait,
+        interval,
+        state: Rc::new(RefCell::new(EndpointState { name, url, signal: kind, ..Default::default() })),
+        dropped: Rc::clone(&state.dropped),
+        clock: Rc::clone(&state.clock),
+        phase: phase.clone(),
+    })
+}
+
+/// Keeps the promise of `wal.sync = DURATION` for the last record before a silence.
+async fn sync_when_due(log: Rc<Log>, mut phase: watch::Receiver<Phase>) {
+    while *phase.borrow() == Phase::Running {
+        let appended = log.appended();
+        match log.sync_due() {
+            None => tokio::select! {
+                () = appended => {}
+                _ = phase.changed() => {}
+            },
+            Some(left) => {
+                tokio::select! {
+                    () = tokio::time::sleep(left) => {}
+                    _ = phase.changed() => {}
+                }
+                // A failure is logged and counted there.
+                let _ = log.sync().await;
+            }
+        }
+    }
+}
+
+/// The status page is a service to the user, not a condition: without its port the agent still ships.
+async fn serve(address: Option<std::net::SocketAddr>, page: Rc<Page>) {
+    let Some(address) = address else { return };
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            ::log::info!("the status page is at http://{address}/");
+            status::serve(listener, page).await;
+        }
+        Err(error) => ::log::error!(
+            "listening on {address}: {error}; the agent runs without its status page (http.listen sets another address)"
+        ),
+    }
+}
+
+fn describe(config: &Config, state: &State) {
+    for log in state.metrics.iter().chain(&state.logs) {
+        ::log::info!(
+            "{} WAL in {}, at most {} bytes",
+            log.name(),
+            log.path().display(),
+            log.max_bytes()
+        );
+    }
+    for probe in state.probes.borrow().status() {
+        ::log::info!("probe {}: {}, {}", probe.name, probe.mode, probe.reason);
+    }
+    for endpoint in config.mimir.iter().chain(&config.loki) {
+        ::log::info!("sending to {}", endpoint.connection.url);
+    }
+    if config.mimir.is_empty() && config.loki.is_empty() {
+        ::log::info!("no endpoint is configured: data stays in the WAL, up to its bound");
+    }
+    if !config.files.is_empty() && config.loki.is_empty() {
+        ::log::warn!("log files are followed and no [[loki]] is configured: the logs WAL will fill up");
+    }
+}
+
+async fn wait_for_end(
+    source: &Source,
+    asked: &mut mpsc::UnboundedReceiver<Request>,
+) -> Result<End, RunError> {
+    let handler = |kind| signal(kind).map_err(|e| RunError::System("handling signals", e));
+    let mut terminate = handler(SignalKind::terminate())?;
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    let mut hangup = handler(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(End::Stop),
+            _ = interrupt.recv() => return Ok(End::Stop),
+            _ = hangup.recv() => match source.load() {
+                Ok(config) => return Ok(End::Reload(Box::new(config))),
+                Err(error) => ::log::error!("not reloaded, the agent goes on as it was: {error}"),
+            },
+            Some(Request::Reload(config)) = asked.recv() => return Ok(End::Reload(config)),
+        }
+    }
+}
+
+/// What the HTTP server shows.
+struct Page {
+    state: Rc<State>,
+    source: Source,
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+impl status::Source for Page {
+    fn report(&self) -> status::Report {
+        self.state.report()
+    }
+
+    fn metrics(&self, newest_round: bool) -> Vec<u8> {
+        self.state.text(newest_round)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state.last_round_ms.get().is_some()
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        let config = self.source.load().map_err(|error| error.to_string())?;
+        let request = Request::Reload(Box::new(config));
+        self.requests.send(request).map_err(|_| "the agent is stopping".to_owned())
+    }
+}

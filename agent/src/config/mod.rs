@@ -1,1 +1,180 @@
-//! config
+//! The configuration: TOML to a [`Config`] in which everything is valid, or one error with its file,
+//! line, column and a hint. Nothing is started before a configuration is whole: patterns are compiled,
+//! URLs parsed and secret files read here.
+
+mod document;
+mod endpoints;
+mod error;
+mod expand;
+mod reader;
+mod reference;
+mod sections;
+mod units;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::model::Labels;
+use crate::{collector, endpoint, host, logs, probe};
+
+use expand::ProcessEnvironment;
+use reader::{DocRow, Reader};
+
+pub use error::{ConfigError, Place};
+pub use reference::reference;
+
+/// Where `mote` looks for its configuration unless it is told.
+pub const DEFAULT_PATH: &str = "/etc/mote/mote.toml";
+
+/// A valid configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// `[agent]`
+    pub agent: Agent,
+    /// `[host]`
+    pub host: host::Roots,
+    /// `[metrics]`
+    pub metrics: Metrics,
+    /// `[probes]`
+    pub probes: probe::Options,
+    /// `[[mimir]]`
+    pub mimir: Vec<Endpoint>,
+    /// `[[loki]]`
+    pub loki: Vec<Endpoint>,
+    /// `[wal]`
+    pub wal: Wal,
+    /// `[[logs.file]]`, each with the `max_line` of `[logs]`
+    pub files: Vec<logs::file::Options>,
+    /// `[http]`
+    pub http: Option<SocketAddr>,
+}
+
+/// `[agent]`
+#[derive(Debug)]
+pub struct Agent {
+    /// The label `instance`.
+    pub instance: String,
+    /// On every series and every stream.
+    pub labels: Labels,
+    /// From one round to the next.
+    pub interval: Duration,
+    /// Where the WALs are.
+    pub state_dir: PathBuf,
+    /// What is logged.
+    pub log_level: log::LevelFilter,
+    /// How long a shutdown may spend on delivery.
+    pub shutdown_timeout: Duration,
+}
+
+/// `[metrics]`
+#[derive(Debug)]
+pub struct Metrics {
+    /// The label `job`.
+    pub job: String,
+    /// Names of the collectors that run.
+    pub collectors: Vec<&'static str>,
+    /// The most samples of one round.
+    pub max_series: u32,
+    /// What the collectors take.
+    pub options: collector::Options,
+}
+
+/// `[[mimir]]` or `[[loki]]`
+#[derive(Debug)]
+pub struct Endpoint {
+    /// How to reach it.
+    pub connection: endpoint::Options,
+    /// The shortest and the longest pause after a failure.
+    pub backoff: (Duration, Duration),
+    /// The most of one request: samples for Mimir, bytes of lines for Loki.
+    pub batch: u64,
+    /// The longest that data waits for a request to fill up.
+    pub wait: Duration,
+}
+
+/// `[wal]`
+#[derive(Debug)]
+pub struct Wal {
+    /// None: sync after each record. Otherwise the most that a power cut may cost.
+    pub sync: Option<Duration>,
+    /// The bound of the metrics WAL in bytes.
+    pub metrics_max_bytes: u64,
+    /// The bound of the logs WAL in bytes.
+    pub logs_max_bytes: u64,
+    /// Whether a full logs WAL drops its oldest entries instead of pausing the sources.
+    pub logs_drop_oldest: bool,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// `--config`; None for the default places.
+    pub path: Option<PathBuf>,
+    /// `--set KEY=VALUE`, in order.
+    pub sets: Vec<String>,
+}
+
+impl Source {
+    /// The file that is read: `--config`, else `$MOTE_CONFIG`, else `/etc/mote/mote.toml` if it is there.
+    pub fn file(&self) -> Option<PathBuf> {
+        let named = self.path.clone().or_else(|| {
+            std::env::var_os("MOTE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+        });
+        named.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()))
+    }
+
+    /// Reads and checks the configuration; without a file, the built-in default.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        match self.file() {
+            Some(path) => {
+                let text = std::fs::read_to_string(&path).map_err(|error| ConfigError {
+                    place: Place::Whole(path.clone()),
+                    problem: format!("reading the configuration: {error}"),
+                    hint: "give its path with --config, or leave it out to run the built-in default".into(),
+                })?;
+                parse(&text, &path, &self.sets)
+            }
+            None => parse("", Path::new("(built-in default)"), &self.sets),
+        }
+    }
+}
+
+/// Reads and checks a configuration's text. `path` is for messages.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Config, ConfigError> {
+    let docs = RefCell::default();
+    let table = document::parse(text, path, sets, &ProcessEnvironment)?;
+    read(&Reader::new(&table, Place::Whole(path.to_owned()), &docs))
+}
+
+fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
+    let agent = sections::agent(top)?;
+    let host = sections::host(top)?;
+    let metrics = sections::metrics(top)?;
+    let probes = sections::probes(top)?;
+    let mimir = endpoints::mimir(top)?;
+    let loki = endpoints::loki(top)?;
+    let wal = sections::wal(top)?;
+    let files = sections::logs(top, &agent)?;
+    let http = sections::http(top)?;
+    top.check_known()?;
+    Ok(Config { agent, host, metrics, probes, mimir, loki, wal, files, http })
+}
+
+fn documentation() -> Vec<DocRow> {
+    let docs = RefCell::default();
+    let empty = document::Table::default();
+    // Every default is valid, and an absent list of tables still names its keys.
+    let _ = read(&Reader::new(&empty, Place::Whole(PathBuf::new()), &docs));
+    docs.into_inner()
+}
+
+#[cfg(test)]
+mod tests;

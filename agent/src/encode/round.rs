@@ -1,12 +1,12 @@
 //! Rounds as the metrics WAL keeps them, and back.
 //!
 //! A segment has a table of series that grows as its records add to it; a round says which series of
-//! the table it has, and their values. The first record of a segment starts the table anew, so that a
-//! segment can be read alone.
+//! the table it has, and their values. A record that knows no series starts the table anew, as the first
+//! one of each segment does, so that a segment can be read alone.
 //! ```text
 //! version    u8 = 1
 //! timestamp  i64   milliseconds since the Unix epoch
-//! known      u32   series in the table before this record; 0 in a segment's first
+//! known      u32   series in the table before this record; 0: the table starts anew
 //! added      u32   series that this record adds
 //! added times:
 //!   kind     u8    model::Kind
@@ -64,12 +64,11 @@ impl RoundEncoder {
     /// Appends a round to `out`; with `fresh`, the table starts anew. Returns how many samples it has:
     /// a series that comes twice in one round is kept once, with its first value.
     ///
-    /// If the record is not written after all, the next one must be `fresh`: see
-    /// [`forget`](RoundEncoder::forget).
+    /// If the record is not written after all, [`forget`](RoundEncoder::forget) it.
     pub fn encode(
         &mut self,
         timestamp_ms: i64,
-        samples: &Samples,
+        samples: &[&Samples],
         fresh: bool,
         out: &mut Vec<u8>,
     ) -> u32 {
@@ -82,7 +81,7 @@ impl RoundEncoder {
         self.present.clear();
         self.present.resize(known.div_ceil(8), 0);
         let mut count = 0;
-        for sample in samples.iter() {
+        for sample in samples.iter().flat_map(|samples| samples.iter()) {
             let series = self.series(&sample) as usize;
             if self.values.len() <= series {
                 self.values.resize(series + 1, 0.0);
@@ -111,7 +110,8 @@ impl RoundEncoder {
         count
     }
 
-    /// Forgets the table, after a record that was encoded and could not be written.
+    /// Forgets the table, after a record that was encoded and could not be written: the next one starts
+    /// anew.
     pub fn forget(&mut self) {
         self.index.clear();
         self.table.clear();
@@ -168,6 +168,15 @@ impl RoundEncoder {
     }
 }
 
+/// The timestamp of a record, in milliseconds since the Unix epoch; None if it is no round.
+pub fn round_timestamp(payload: &[u8]) -> Option<i64> {
+    let mut reader = Reader::new(payload);
+    if reader.u8("a version").ok()? != VERSION {
+        return None;
+    }
+    reader.i64("a timestamp").ok()
+}
+
 /// A series of the reader's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series {
@@ -219,23 +228,23 @@ impl RoundDecoder {
         &self.table
     }
 
+    /// Whether this record starts the table anew, and so does not belong with the rounds before it.
+    pub fn restarts(payload: &[u8]) -> bool {
+        payload.get(9..13) == Some(&[0; 4])
+    }
+
     /// Decodes a record of the segment, the next one after the last that was decoded, into `round`.
     ///
     /// # Errors
     /// The record is not well-formed, or a record before it was not seen. The table stays as it was.
-    pub fn decode(
-        &mut self,
-        payload: &[u8],
-        fresh: bool,
-        round: &mut Round,
-    ) -> Result<(), DecodeError> {
+    pub fn decode(&mut self, payload: &[u8], round: &mut Round) -> Result<(), DecodeError> {
         let mut reader = Reader::new(payload);
         if reader.u8("a version")? != VERSION {
             return Err(DecodeError { expected: "version 1", offset: 0 });
         }
         round.timestamp_ms = reader.i64("a timestamp")?;
         let known = reader.u32("a number of known series")? as usize;
-        if known != if fresh { 0 } else { self.table.len() } {
+        if known != 0 && known != self.table.len() {
             return Err(reader.error("the record before this one"));
         }
         let added = reader.u32("a number of added series")?;
@@ -249,7 +258,8 @@ impl RoundDecoder {
         let total = known + new.len();
         round.present.clear();
         round.present.extend_from_slice(reader.take(total.div_ceil(8), "a bitmap")?);
-        if total % 8 != 0 && round.present.last().is_some_and(|last| last >> (total % 8) != 0) {
+        if !total.is_multiple_of(8)
+            && round.present.last().is_some_and(|last| last >> (total % 8) != 0) {
             return Err(reader.error("no bit beyond the last series"));
         }
         round.values.clear();
@@ -259,9 +269,7 @@ impl RoundDecoder {
             round.values.push(f64::from_bits(bits));
         }
         reader.end()?;
-        if fresh {
-            self.table.clear();
-        }
+        self.table.truncate(known);
         self.table.append(&mut new);
         Ok(())
     }
@@ -305,9 +313,9 @@ mod tests {
         samples.family(&A).add(&[("z", "1")], 2.0);
         let mut out = Vec::new();
         let mut encoder = RoundEncoder::new(Labels::from_pairs([("job", "j")]).unwrap());
-        assert_eq!(encoder.encode(258, &samples, true, &mut out), 1);
+        assert_eq!(encoder.encode(258, &[&samples], true, &mut out), 1);
         let mut want = b"\x01\x02\x01\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x02\x03\0".to_vec();
-        want.extend_from_slice(b"\x08\0__name__\x01\0a\x03\0job\x01\0j\x01\0z\x01\01");
+        want.extend_from_slice(b"\x08\0__name__\x01\0a\x03\0job\x01\0j\x01\0z\x01\x001");
         want.extend_from_slice(b"\x01\0\0\0\0\0\0\0\x40");
         assert_eq!(out, want);
     }
@@ -321,16 +329,16 @@ mod tests {
         let mut out = Vec::new();
 
         samples.family(&A).add(&[("x", "1")], 1.0).add(&[("x", "2")], 2.0);
-        encoder.encode(1, &samples, true, &mut out);
-        decoder.decode(&out, true, &mut round).unwrap();
+        encoder.encode(1, &[&samples], true, &mut out);
+        decoder.decode(&out, &mut round).unwrap();
         assert_eq!((round.value(0), round.value(1), round.value(2)), (Some(1.0), Some(2.0), None));
 
         samples.clear();
         out.clear();
         samples.family(&B).add(&[], 7.0);
         samples.family(&A).add(&[("x", "2")], 3.0).add(&[("x", "2")], 4.0);
-        assert_eq!(encoder.encode(2, &samples, false, &mut out), 2);
-        decoder.decode(&out, false, &mut round).unwrap();
+        assert_eq!(encoder.encode(2, &[&samples], false, &mut out), 2);
+        decoder.decode(&out, &mut round).unwrap();
         assert_eq!((round.value(0), round.value(1), round.value(2)), (None, Some(3.0), Some(7.0)));
         assert_eq!(
             labels(&decoder.table()[2]),
@@ -339,8 +347,8 @@ mod tests {
         assert_eq!(decoder.table()[2].kind, Kind::Counter);
 
         out.clear();
-        encoder.encode(3, &samples, true, &mut out);
-        decoder.decode(&out, true, &mut round).unwrap();
+        encoder.encode(3, &[&samples], true, &mut out);
+        decoder.decode(&out, &mut round).unwrap();
         assert_eq!(decoder.table().len(), 2);
     }
 
@@ -349,9 +357,9 @@ mod tests {
         let mut samples = Samples::with_limit(9);
         samples.family(&A).add(&[("job", "own"), ("B", "upper"), ("e", "")], 1.0);
         let (mut out, mut round) = (Vec::new(), Round::default());
-        RoundEncoder::new(external()).encode(1, &samples, true, &mut out);
+        RoundEncoder::new(external()).encode(1, &[&samples], true, &mut out);
         let mut decoder = RoundDecoder::new();
-        decoder.decode(&out, true, &mut round).unwrap();
+        decoder.decode(&out, &mut round).unwrap();
         assert_eq!(
             labels(&decoder.table()[0]),
             [("B", "upper"), ("__name__", "a"), ("instance", "h"), ("job", "own")]
@@ -366,8 +374,8 @@ mod tests {
             samples.family(&A).add(&[("i", &index.to_string())], f64::from_bits(*bits));
         }
         let (mut out, mut round) = (Vec::new(), Round::default());
-        RoundEncoder::new(external()).encode(1, &samples, true, &mut out);
-        RoundDecoder::new().decode(&out, true, &mut round).unwrap();
+        RoundEncoder::new(external()).encode(1, &[&samples], true, &mut out);
+        RoundDecoder::new().decode(&out, &mut round).unwrap();
         for (index, bits) in bits.iter().enumerate() {
             assert_eq!(round.value(index).map(f64::to_bits), Some(*bits));
         }
@@ -378,25 +386,25 @@ mod tests {
         let mut samples = Samples::with_limit(9);
         samples.family(&A).add(&[("x", "1")], 1.0).add(&[("x", "2")], 2.0);
         let (mut out, mut round) = (Vec::new(), Round::default());
-        RoundEncoder::new(external()).encode(1, &samples, true, &mut out);
+        RoundEncoder::new(external()).encode(1, &[&samples], true, &mut out);
         for len in 0..out.len() {
-            assert!(RoundDecoder::new().decode(&out[..len], true, &mut round).is_err(), "{len}");
+            assert!(RoundDecoder::new().decode(&out[..len], &mut round).is_err(), "{len}");
         }
         let mut decoder = RoundDecoder::new();
-        assert!(decoder.decode(&[&out[..], &[0]].concat(), true, &mut round).is_err());
-        assert!(decoder.decode(&[2], true, &mut round).is_err());
-        decoder.decode(&out, true, &mut round).unwrap();
+        assert!(decoder.decode(&[&out[..], &[0]].concat(), &mut round).is_err());
+        assert!(decoder.decode(&[2], &mut round).is_err());
+        decoder.decode(&out, &mut round).unwrap();
         // A record whose predecessor is missing.
         let mut later = out.clone();
         later[9] = 9;
-        assert!(decoder.decode(&later, false, &mut round).is_err());
+        assert!(decoder.decode(&later, &mut round).is_err());
         assert_eq!(decoder.table().len(), 2);
         // Any byte changed: an error or other contents, never a panic.
         for at in 0..out.len() {
             for byte in [0, 1, 0x7f, 0xff] {
                 let mut bad = out.clone();
                 bad[at] = byte;
-                let _ = RoundDecoder::new().decode(&bad, true, &mut round);
+                let _ = RoundDecoder::new().decode(&bad, &mut round);
             }
         }
     }

@@ -1,1 +1,5 @@
-//! memory
+//! Memory: how much the program has allocated. It must not know who allocates.
+
+mod counting;
+
+pub use counting::{Counting, live_bytes};

@@ -95,6 +95,14 @@ impl Block {
         self.rows.push(Row { stream, timestamp_ns, start, end, metadata });
     }
 
+    /// Forgets the entries from the `len`th on, and keeps streams and positions.
+    pub fn truncate(&mut self, len: usize) {
+        if let Some(first) = self.rows.get(len) {
+            self.text.truncate(first.start as usize);
+            self.rows.truncate(len);
+        }
+    }
+
     /// Sets how far a source has been read; the last word for a key counts.
     pub fn set_position(&mut self, key: &str, position: &[u8]) {
         match self.positions.iter_mut().find(|(have, _)| have == key) {
@@ -112,7 +120,7 @@ impl Block {
     }
 
     /// The entries in the order in which they were added.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = EntryRef<'_>> {
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = EntryRef<'_>> + Clone {
         self.rows.iter().map(|row| EntryRef {
             stream: row.stream,
             timestamp_ns: row.timestamp_ns,

@@ -1,1 +1,15 @@
-//! status
+//! What the agent says of itself, over HTTP on loopback and on the command line. It must not know where
+//! the report comes from.
+
+mod fetch;
+mod report;
+mod server;
+mod text;
+
+pub use fetch::{FetchError, fetch};
+pub use report::{
+    CollectorReport, DroppedReport, EndpointReport, MemoryReport, ProbeReport, Report, SourceReport,
+    WalReport,
+};
+pub use server::{Source, serve};
+pub use text::render;

@@ -174,9 +174,11 @@ struct Reader<F> {
     name: String,
     cursor: u64,
     file: CursorFile<F>,
-    /// The segment that was read last, kept open.
-    open: Option<(u64, F)>,
+    open: Open<F>,
 }
+
+/// The segment that was read last, kept open.
+type Open<F> = Option<(u64, F)>;
 
 #[derive(Debug)]
 struct Active<F> {
@@ -193,6 +195,8 @@ pub struct Wal<S: Storage> {
     segments: VecDeque<Segment>,
     active: Option<Active<S::File>>,
     readers: Vec<Reader<S::File>>,
+    /// For reads on nobody's behalf.
+    scanned: Open<S::File>,
     /// Everything below is on the disk for good.
     synced: u64,
     /// Where the next segment begins at the earliest.
@@ -220,6 +224,7 @@ impl<S: Storage> Wal<S> {
             segments: VecDeque::new(),
             active: None,
             readers: Vec::new(),
+            scanned: None,
             synced: 0,
             next_base: 0,
             other_bytes: 0,
@@ -368,6 +373,7 @@ impl<S: Storage> Wal<S> {
                 reader.open = None;
             }
         }
+        self.scanned = None;
         Ok(())
     }
 
@@ -389,6 +395,15 @@ impl<S: Storage> Wal<S> {
 
     fn min_cursor(&self) -> Option<u64> {
         self.readers.iter().map(|reader| reader.cursor).min()
+    }
+
+    /// Makes the next record come at `position` or later: a reader that was told of records which a
+    /// failure has taken since must not find others in their place. For a log just opened.
+    pub fn begin_at(&mut self, position: u64) {
+        if self.active.is_none() {
+            self.next_base = self.next_base.max(position);
+            self.synced = self.next_base;
+        }
     }
 
     /// Begins a sync of everything appended so far; None if there is nothing to sync.
@@ -455,6 +470,29 @@ impl<S: Storage> Wal<S> {
         from: u64,
         payload: &mut Vec<u8>,
     ) -> Result<Option<Record>, WalError> {
+        let mut open = self.readers[reader.0].open.take();
+        let result = self.read_through(&mut open, from, payload);
+        self.readers[reader.0].open = open;
+        result
+    }
+
+    /// As [`read`](Wal::read), on nobody's behalf: for the caller's own recovery.
+    ///
+    /// # Errors
+    /// As [`read`](Wal::read).
+    pub fn scan(&mut self, from: u64, payload: &mut Vec<u8>) -> Result<Option<Record>, WalError> {
+        let mut open = self.scanned.take();
+        let result = self.read_through(&mut open, from, payload);
+        self.scanned = open;
+        result
+    }
+
+    fn read_through(
+        &mut self,
+        open: &mut Open<S::File>,
+        from: u64,
+        payload: &mut Vec<u8>,
+    ) -> Result<Option<Record>, WalError> {
         let Some(mut index) = self.segments.iter().position(|s| s.end() > from) else {
             return Ok(None);
         };
@@ -465,11 +503,13 @@ impl<S: Storage> Wal<S> {
                 index += 1;
                 continue;
             }
-            self.open_for(reader, segment.base)?;
-            let Some((_, file)) = &self.readers[reader.0].open else { return Ok(None) };
-            let read = record::read_at(file, &segment, at, payload).map_err(|e| {
-                WalError::read(self.storage.path(), &segment::name(segment.base), e)
-            })?;
+            let name = segment::name(segment.base);
+            let error = |e| WalError::read(self.storage.path(), &name, e);
+            if open.as_ref().is_none_or(|(base, _)| *base != segment.base) {
+                *open = Some((segment.base, self.storage.open(&name).map_err(error)?));
+            }
+            let Some((_, file)) = open else { return Ok(None) };
+            let read = record::read_at(file, &segment, at, payload).map_err(error)?;
             if let Some((header, next)) = read {
                 return Ok(Some(Record {
                     kind: header.kind,
@@ -482,11 +522,11 @@ impl<S: Storage> Wal<S> {
             }
             log::warn!(
                 "the WAL segment {} is damaged at byte {at}: {} bytes are skipped",
-                self.storage.path().join(segment::name(segment.base)).display(),
+                self.storage.path().join(&name).display(),
                 segment.good - at
             );
             self.stats.damaged_bytes += segment.good - at;
-            if segment.base == self.active.as_ref().map_or(u64::MAX, |a| a.base) {
+            if self.active.as_ref().is_some_and(|active| active.base == segment.base) {
                 // Written by this process and damaged already: new records go elsewhere.
                 self.roll()?;
             }
@@ -495,19 +535,6 @@ impl<S: Storage> Wal<S> {
             index += 1;
         }
         Ok(None)
-    }
-
-    fn open_for(&mut self, reader: ReaderId, base: u64) -> Result<(), WalError> {
-        let reader = &mut self.readers[reader.0];
-        if reader.open.as_ref().is_none_or(|(open, _)| *open != base) {
-            let name = segment::name(base);
-            let file = self
-                .storage
-                .open(&name)
-                .map_err(|e| WalError::read(self.storage.path(), &name, e))?;
-            reader.open = Some((base, file));
-        }
-        Ok(())
     }
 
     /// Moves a reader's cursor to `position`, and removes the segments that every reader has passed.

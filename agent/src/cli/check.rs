@@ -1,0 +1,18 @@
+//! `mote check`.
+
+use super::{Failure, options, print};
+
+const USAGE: &str = "\
+Says whether a configuration is valid. Exit code 2 and the place of the fault if it is not.
+
+Usage: mote check [--config FILE] [--set KEY=VALUE]...
+";
+
+pub(super) fn command(parser: lexopt::Parser) -> Result<(), Failure> {
+    let Some(source) = options(parser, USAGE, |_| false)? else { return Ok(()) };
+    source.load()?;
+    match source.file() {
+        Some(path) => print(&format!("{}: good\n", path.display())),
+        None => print("there is no configuration file: the built-in default is good\n"),
+    }
+}

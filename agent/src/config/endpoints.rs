@@ -1,0 +1,250 @@
+//! `[[mimir]]` and `[[loki]]`: the same connection keys, and a batch of each signal's own.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{ConfigError, Place};
+use super::reader::{At, Reader};
+use super::{Endpoint, units};
+use crate::endpoint::{
+    Auth, Client, MinVersion, Options, OptionsError, Secret, TlsError, TlsOptions, Url,
+};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Places of the keys whose values only the client can judge.
+type Places = HashMap<&'static str, Place>;
+
+pub(super) fn mimir(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
+    endpoints(top, "mimir", "http://127.0.0.1:9009/api/v1/push", |t| {
+        t.choice("protocol", "1.0", &[("1.0", ())], "the version of remote write")?;
+        let batch = t.integer(
+            "max_samples_per_send",
+            2_000,
+            1..=100_000,
+            "the most samples of one request",
+        )?;
+        let wait = t.duration(
+            "send_interval",
+            Duration::from_secs(60),
+            Duration::ZERO..=HOUR,
+            "the longest that a round waits to share a request with later ones; a round that no later one can join in time goes at once",
+        )?;
+        Ok((u64::from(batch), wait))
+    })
+}
+
+pub(super) fn loki(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
+    endpoints(top, "loki", "http://127.0.0.1:3100/loki/api/v1/push", |t| {
+        let batch = t.size(
+            "batch_bytes",
+            256 << 10,
+            1 << 10..=4 << 20,
+            "the most bytes of lines in one request",
+        )?;
+        let wait = t.duration(
+            "batch_wait",
+            Duration::from_secs(5),
+            Duration::ZERO..=HOUR,
+            "the longest that an entry waits for its request to fill up",
+        )?;
+        Ok((batch, wait))
+    })
+}
+
+fn endpoints(
+    top: &Reader<'_>,
+    section: &'static str,
+    example: &'static str,
+    batching: impl Fn(&Reader<'_>) -> Result<(u64, Duration), ConfigError>,
+) -> Result<Vec<Endpoint>, ConfigError> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for t in top.list(section)? {
+        let url = t.string("url", "", "where requests go; required")?;
+        let mut places = Places::new();
+        let (auth, tls) = (auth(&t, &mut places)?, tls(&t, &mut places)?);
+        let tenant = t.string("tenant", "", "the header `X-Scope-OrgID`")?;
+        if let Some(tenant) = &tenant {
+            places.insert("tenant", tenant.place.clone());
+        }
+        let headers = t.pairs("headers", "more HTTP headers")?;
+        let timeout = t.duration(
+            "timeout",
+            Duration::from_secs(30),
+            Duration::from_millis(100)..=Duration::from_secs(600),
+            "the most that one request may take",
+        )?;
+        let (batch, wait) = batching(&t)?;
+        let backoff = backoff(&t)?;
+        let (present, place) = (t.is_present(), t.place().clone());
+        t.finish()?;
+        if !present {
+            continue;
+        }
+        let Some(given) = url else {
+            let problem = format!("[[{section}]] has no url");
+            return Err(ConfigError::new(&place, problem, format!("url = \"{example}\"")));
+        };
+        let url = Url::parse(&given.value).map_err(|e| {
+            given.error(format!("url: {e}"), format!("for example {example:?}"))
+        })?;
+        let mut connection = Options::new(url);
+        connection.auth = auth;
+        connection.tls = tls;
+        connection.tenant = tenant.map(|tenant| tenant.value);
+        connection.timeout = timeout;
+        connection.headers =
+            headers.iter().map(|(name, value)| (name.value.clone(), value.value.clone())).collect();
+        if let Err(error) = Client::new(connection.clone()) {
+            let at = place_of(&error, &headers, &places).unwrap_or(&place);
+            return Err(ConfigError::new(at, error.to_string(), hint(&error)));
+        }
+        let twin = endpoints.iter().any(|other| {
+            other.connection.url == connection.url && other.connection.tenant == connection.tenant
+        });
+        if twin {
+            return Err(given.error(
+                format!("[[{section}]] names this URL and tenant twice"),
+                "each endpoint keeps a cursor of its own, by URL and tenant",
+            ));
+        }
+        endpoints.push(Endpoint { connection, backoff, batch, wait });
+    }
+    Ok(endpoints)
+}
+
+fn auth(t: &Reader<'_>, places: &mut Places) -> Result<Auth, ConfigError> {
+    let basic = t.section("basic_auth")?;
+    let username = basic.string("username", "", "the user's name")?;
+    let password = basic.string("password", "", "the password; better in a file")?;
+    let password_file =
+        basic.string("password_file", "", "file of the password, read again when it changes")?;
+    let (present, place) = (basic.is_present(), basic.place().clone());
+    basic.finish()?;
+    let token_file =
+        t.string("bearer_token_file", "", "file of a bearer token, read again when it changes")?;
+    if present && let Some(token) = &token_file {
+        return Err(token.error("bearer_token_file and basic_auth exclude each other", "keep one"));
+    }
+    if let Some(token) = token_file {
+        places.insert("secret", token.place);
+        return Ok(Auth::Bearer(Secret::file(token.value)));
+    }
+    if !present {
+        return Ok(Auth::None);
+    }
+    let missing = |what: &str| ConfigError::new(&place, format!("basic_auth has no {what}"), "");
+    let username = username.ok_or_else(|| missing("username"))?;
+    places.insert("username", username.place);
+    let password = match (password, password_file) {
+        (Some(_), Some(file)) => {
+            return Err(file.error("password and password_file exclude each other", "keep the file"));
+        }
+        (Some(value), None) => {
+            places.insert("secret", value.place);
+            Secret::value(value.value)
+        }
+        (None, Some(file)) => {
+            places.insert("secret", file.place);
+            Secret::file(file.value)
+        }
+        (None, None) => return Err(missing("password_file")),
+    };
+    Ok(Auth::Basic { username: username.value, password })
+}
+
+fn tls(t: &Reader<'_>, places: &mut Places) -> Result<TlsOptions, ConfigError> {
+    let t = t.section("tls")?;
+    let mut path = |key, given: Option<At<String>>| {
+        let given = given.filter(|given| !given.value.is_empty())?;
+        places.insert(key, given.place);
+        Some(PathBuf::from(given.value))
+    };
+    let ca_file =
+        path("ca_file", t.string("ca_file", "", "PEM file of the CAs to trust; default: the system's")?);
+    let cert_file = path("cert_file", t.string("cert_file", "", "PEM file of a client certificate")?);
+    let key_file = path("key_file", t.string("key_file", "", "PEM file of its private key")?);
+    let server_name = t
+        .string("server_name", "", "the name in the server's certificate, if it is not the URL's host")?
+        .filter(|given| !given.value.is_empty());
+    if let Some(given) = &server_name {
+        places.insert("server_name", given.place.clone());
+    }
+    let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
+    let min_version = t.choice("min_version", "1.2", &versions, "the oldest TLS: \"1.2\" or \"1.3\"")?;
+    let insecure_skip_verify = t.boolean(
+        "insecure_skip_verify",
+        false,
+        "takes every certificate: whoever sits in between can read and change everything",
+    )?;
+    t.finish()?;
+    Ok(TlsOptions {
+        ca_file,
+        cert_file,
+        key_file,
+        server_name: server_name.map(|given| given.value),
+        min_version,
+        insecure_skip_verify,
+    })
+}
+
+fn backoff(t: &Reader<'_>) -> Result<(Duration, Duration), ConfigError> {
+    let t = t.section("backoff")?;
+    let range = Duration::from_millis(10)..=24 * HOUR;
+    let min = t.duration(
+        "min",
+        Duration::from_secs(1),
+        range.clone(),
+        "the longest pause after the first failure; it doubles with each",
+    )?;
+    let max = t.duration("max", Duration::from_secs(300), range, "the longest pause of all")?;
+    if max < min {
+        return Err(ConfigError::new(
+            t.place(),
+            format!(
+                "backoff.max ({}) is shorter than backoff.min ({})",
+                units::show_duration(max),
+                units::show_duration(min)
+            ),
+            "",
+        ));
+    }
+    t.finish()?;
+    Ok((min, max))
+}
+
+fn place_of<'a>(
+    error: &OptionsError,
+    headers: &'a [(At<String>, At<String>)],
+    places: &'a Places,
+) -> Option<&'a Place> {
+    let header = |name: &str| {
+        headers.iter().find(|(have, _)| have.value == *name).map(|(name, _)| &name.place)
+    };
+    match error {
+        OptionsError::Tenant => places.get("tenant"),
+        OptionsError::Username => places.get("username"),
+        OptionsError::HeaderName(name)
+        | OptionsError::HeaderValue(name)
+        | OptionsError::HeaderTwice(name)
+        | OptionsError::HeaderReserved(name) => header(name),
+        OptionsError::Secret(_) => places.get("secret"),
+        OptionsError::Tls(TlsError::Read { key, .. } | TlsError::Pem { key, .. }) => places.get(key),
+        OptionsError::Tls(TlsError::Pair) => {
+            places.get("cert_file").or_else(|| places.get("key_file"))
+        }
+        OptionsError::Tls(TlsError::ServerName(_)) => places.get("server_name"),
+        OptionsError::Tls(_) | OptionsError::Timeout => None,
+    }
+}
+
+fn hint(error: &OptionsError) -> &'static str {
+    match error {
+        OptionsError::Secret(_) => "the file has to exist, be readable by the agent's user and hold one line",
+        OptionsError::Tls(TlsError::Read { .. } | TlsError::Pem { .. }) => {
+            "the file has to be readable by the agent's user, in PEM format"
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,334 @@
+//! The sections of the configuration, one function each: keys, types, defaults, documentation.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{ConfigError, nearest};
+use super::reader::{At, Reader};
+use super::{Agent, Metrics, Wal, units};
+use crate::host::{self, Roots};
+use crate::model::Labels;
+use crate::{collector, logs, probe, wal};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Fluent Bit, Promtail and Vector all stop at a few GiB for good reasons; nobody needs more here.
+const MAX_WAL: u64 = 64 << 30;
+
+pub(super) fn agent(top: &Reader<'_>) -> Result<Agent, ConfigError> {
+    let t = top.section("agent")?;
+    let instance = t
+        .string("instance", "", "the label `instance` of every series and stream; default: the host's name")?
+        .map_or_else(host::hostname, |given| given.value);
+    let labels = t.labels("labels", "labels on every series and every log stream")?;
+    let interval = t.duration(
+        "interval",
+        Duration::from_secs(60),
+        SECOND..=DAY,
+        "time from one collection to the next; rounds are aligned to it",
+    )?;
+    let state_dir = t
+        .string(
+            "state_dir",
+            "",
+            "where the WALs are; default: `$STATE_DIRECTORY`, `/var/lib/mote` as root, `~/.local/state/mote` otherwise",
+        )?
+        .map_or_else(default_state_dir, |given| PathBuf::from(given.value));
+    let shutdown_timeout = t.duration(
+        "shutdown_timeout",
+        Duration::from_secs(5),
+        Duration::ZERO..=Duration::from_secs(300),
+        "how long a shutdown may go on delivering what is in the WAL; the rest stays on disk",
+    )?;
+    let log = t.section("log")?;
+    let log_level = log.choice(
+        "level",
+        "info",
+        &[
+            ("error", log::LevelFilter::Error),
+            ("warn", log::LevelFilter::Warn),
+            ("info", log::LevelFilter::Info),
+            ("debug", log::LevelFilter::Debug),
+        ],
+        "what the agent itself logs, on standard error: \"error\", \"warn\", \"info\" or \"debug\"",
+    )?;
+    log.choice("format", "logfmt", &[("logfmt", ())], "how it logs")?;
+    log.finish()?;
+    t.finish()?;
+    Ok(Agent { instance, labels, interval, state_dir, log_level, shutdown_timeout })
+}
+
+fn default_state_dir() -> PathBuf {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    // systemd may list several directories, separated by colons; the first is the unit's own.
+    if let Some(given) = from("STATE_DIRECTORY") {
+        let text = given.to_string_lossy().into_owned();
+        return PathBuf::from(text.split(':').next().unwrap_or(&text));
+    }
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/mote");
+    }
+    match (from("XDG_STATE_HOME"), from("HOME")) {
+        (Some(state), _) => PathBuf::from(state).join("mote"),
+        (None, Some(home)) => PathBuf::from(home).join(".local/state/mote"),
+        (None, None) => std::env::temp_dir().join("mote"),
+    }
+}
+
+pub(super) fn host(top: &Reader<'_>) -> Result<Roots, ConfigError> {
+    let t = top.section("host")?;
+    let path = |given: Option<At<String>>, default: &str| {
+        PathBuf::from(given.map_or(default.to_owned(), |given| given.value))
+    };
+    let roots = Roots {
+        proc: path(t.string("proc", "/proc", "where the host's /proc is mounted")?, "/proc"),
+        sys: path(t.string("sys", "/sys", "where the host's /sys is mounted")?, "/sys"),
+        root: path(t.string("root", "/", "where the host's root is mounted")?, "/"),
+    };
+    t.finish()?;
+    Ok(roots)
+}
+
+pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
+    let t = top.section("metrics")?;
+    let job = t
+        .string("job", "integrations/node_exporter", "the label `job` of every series")?
+        .map_or_else(|| "integrations/node_exporter".to_owned(), |given| given.value);
+    let max_series = t.integer(
+        "max_series",
+        5_000,
+        1..=1_000_000,
+        "the most samples of one round; what comes beyond is counted and not kept",
+    )?;
+    let collectors = collectors(&t)?;
+    let mut options = collector::Options::default();
+
+    let filesystem = t.section("filesystem")?;
+    let target = &mut options.filesystem;
+    if let Some(pattern) = pattern(
+        &filesystem,
+        "fs_types_exclude",
+        "file system types that are left out; default: node_exporter's",
+    )? {
+        target.fs_types_exclude = pattern;
+    }
+    if let Some(pattern) = pattern(
+        &filesystem,
+        "mount_points_exclude",
+        "mount points that are left out; default: node_exporter's",
+    )? {
+        target.mount_points_exclude = pattern;
+    }
+    target.mount_timeout = filesystem.duration(
+        "mount_timeout",
+        target.mount_timeout,
+        Duration::from_millis(10)..=Duration::from_secs(60),
+        "how long a mount may take to answer before it is reported as failed",
+    )?;
+    filesystem.finish()?;
+
+    let netdev = t.section("netdev")?;
+    if let Some(pattern) = pattern(&netdev, "device_exclude", "network devices that are left out")? {
+        options.netdev.device_exclude = pattern;
+    }
+    if let Some(pattern) = pattern(&netdev, "device_include", "the only network devices, if given")? {
+        options.netdev.device_include = pattern;
+    }
+    netdev.finish()?;
+
+    let diskstats = t.section("diskstats")?;
+    if let Some(pattern) = pattern(
+        &diskstats,
+        "device_exclude",
+        "disks that are left out; default: node_exporter's",
+    )? {
+        options.diskstats.device_exclude = pattern;
+    }
+    diskstats.finish()?;
+    t.finish()?;
+    Ok(Metrics { job, collectors, max_series, options })
+}
+
+/// A pattern that was given; an empty one means none.
+fn pattern(
+    t: &Reader<'_>,
+    key: &'static str,
+    text: &'static str,
+) -> Result<Option<Option<collector::Pattern>>, ConfigError> {
+    let Some(given) = t.string(key, "", text)? else { return Ok(None) };
+    if given.value.is_empty() {
+        return Ok(Some(None));
+    }
+    match collector::pattern(&given.value) {
+        Ok(pattern) => Ok(Some(Some(pattern))),
+        Err(error) => {
+            // The crate draws the pattern and a caret over several lines; its last line is the reason.
+            let text = error.to_string();
+            let reason = text.lines().last().unwrap_or(&text).trim();
+            let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+            Err(given.error(
+                format!("{key}: the pattern {:?} is no regular expression: {reason}", given.value),
+                "Rust's regex syntax, which is RE2's; no look-around, no back-references",
+            ))
+        }
+    }
+}
+
+fn collectors(t: &Reader<'_>) -> Result<Vec<&'static str>, ConfigError> {
+    let t = t.section("collectors")?;
+    let known = || collector::TABLE.iter().map(|entry| entry.name);
+    let names = |key, text| -> Result<Option<Vec<String>>, ConfigError> {
+        let Some(given) = t.strings(key, text)? else { return Ok(None) };
+        for name in &given {
+            if !known().any(|known| known == name.value) {
+                let hint = match nearest(&name.value, known()) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => format!("collectors: {}", known().collect::<Vec<_>>().join(", ")),
+                };
+                return Err(name.error(format!("there is no collector {:?}", name.value), hint));
+            }
+        }
+        Ok(Some(given.into_iter().map(|name| name.value).collect()))
+    };
+    let enable = names("enable", "collectors that run beside the default ones")?.unwrap_or_default();
+    let disable = names("disable", "collectors that don't run")?.unwrap_or_default();
+    let only = names("only", "the only collectors that run")?;
+    t.finish()?;
+    let runs = |entry: &collector::Entry| match &only {
+        Some(only) => only.iter().any(|name| name == entry.name),
+        None => entry.default || enable.iter().any(|name| name == entry.name),
+    };
+    Ok(collector::TABLE
+        .iter()
+        .filter(|entry| runs(entry) && !disable.iter().any(|name| name == entry.name))
+        .map(|entry| entry.name)
+        .collect())
+}
+
+pub(super) fn probes(top: &Reader<'_>) -> Result<probe::Options, ConfigError> {
+    let t = top.section("probes")?;
+    let modes =
+        [("auto", probe::Mode::Auto), ("on", probe::Mode::On), ("off", probe::Mode::Off)];
+    let block = t.choice(
+        "block",
+        "auto",
+        &modes,
+        "latency of block I/O: \"auto\" (where it works), \"on\" (refuse to start where it does not), \"off\"",
+    )?;
+    t.finish()?;
+    Ok(probe::Options { block, ..probe::Options::default() })
+}
+
+pub(super) fn wal(top: &Reader<'_>) -> Result<Wal, ConfigError> {
+    let t = top.section("wal")?;
+    let sync = match t.string(
+        "sync",
+        "round",
+        "\"round\": fsync after each round and block; or a duration: the most that a power cut may cost",
+    )? {
+        None => None,
+        Some(given) if given.value == "round" => None,
+        Some(given) => match units::parse_duration(&given.value) {
+            Ok(duration) if duration >= SECOND => Some(duration),
+            Ok(_) => return Err(given.error("wal.sync is shorter than 1s", "\"round\" is the strictest")),
+            Err(problem) => {
+                let hint = "\"round\", or a duration such as \"5m\"";
+                return Err(given.error(format!("wal.sync: {problem}"), hint));
+            }
+        },
+    };
+    let range = wal::Options::MIN_BYTES..=MAX_WAL;
+    let bound = "the most bytes on disk, every file counted";
+    let metrics = t.section("metrics")?;
+    let metrics_max_bytes = metrics.size("max_bytes", 32 << 20, range.clone(), bound)?;
+    metrics.finish()?;
+    let logs = t.section("logs")?;
+    let logs_max_bytes = logs.size("max_bytes", 32 << 20, range, bound)?;
+    let logs_drop_oldest = logs.choice(
+        "on_full",
+        "pause",
+        &[("pause", false), ("drop-oldest", true)],
+        "\"pause\": sources are read no further; \"drop-oldest\": the oldest entries go",
+    )?;
+    logs.finish()?;
+    t.finish()?;
+    Ok(Wal { sync, metrics_max_bytes, logs_max_bytes, logs_drop_oldest })
+}
+
+pub(super) fn logs(
+    top: &Reader<'_>,
+    agent: &Agent,
+) -> Result<Vec<logs::file::Options>, ConfigError> {
+    let t = top.section("logs")?;
+    let max_line = t.size(
+        "max_line",
+        64 << 10,
+        1 << 10..=1 << 20,
+        "a longer line is cut here; the rest of it is not kept, and counted",
+    )?;
+    let mut files = Vec::new();
+    for file in t.list("file")? {
+        let paths = globs(&file, "paths", "files to follow, as globs; new ones are found while running")?;
+        let exclude = globs(&file, "exclude", "files to leave out, as globs")?.unwrap_or_default();
+        let own = file.labels(
+            "labels",
+            "labels of these files' streams, beside `filename`, `instance` and those of `[agent]`",
+        )?;
+        let present = file.is_present();
+        let place = file.place().clone();
+        file.finish()?;
+        if !present {
+            continue;
+        }
+        let paths = paths.filter(|paths| !paths.is_empty()).ok_or_else(|| {
+            ConfigError::new(&place, "[[logs.file]] has no paths", "paths = [\"/var/log/*.log\"]")
+        })?;
+        let mut labels: Labels = own;
+        for (name, value) in agent.labels.iter() {
+            labels.set_default(name, value);
+        }
+        labels.set_default("instance", agent.instance.clone());
+        files.push(logs::file::Options { paths, exclude, labels, max_line: max_line as usize });
+    }
+    t.finish()?;
+    Ok(files)
+}
+
+fn globs(
+    t: &Reader<'_>,
+    key: &'static str,
+    text: &'static str,
+) -> Result<Option<Vec<String>>, ConfigError> {
+    let Some(given) = t.strings(key, text)? else { return Ok(None) };
+    for pattern in &given {
+        logs::file::check_glob(&pattern.value).map_err(|error| {
+            pattern.error(format!("{key}: {error}"), "*, ?, [abc] and ** for any number of directories")
+        })?;
+    }
+    Ok(Some(given.into_iter().map(|pattern| pattern.value).collect()))
+}
+
+pub(super) fn http(top: &Reader<'_>) -> Result<Option<SocketAddr>, ConfigError> {
+    const DEFAULT: &str = "127.0.0.1:9911";
+    let t = top.section("http")?;
+    let given = t.string(
+        "listen",
+        DEFAULT,
+        "address and port of the status page and of /metrics; \"\" for none",
+    )?;
+    t.finish()?;
+    let text = given.as_ref().map_or(DEFAULT, |given| given.value.as_str());
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match (text.parse(), given) {
+        (Ok(address), _) => Ok(Some(address)),
+        (Err(_), Some(given)) => Err(given.error(
+            format!("http.listen: {:?} is no address and port", given.value),
+            "for example \"127.0.0.1:9911\" or \"[::1]:9911\"",
+        )),
+        (Err(_), None) => Ok(None),
+    }
+}

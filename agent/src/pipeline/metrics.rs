@@ -1,0 +1,154 @@
+//! Metrics between the WAL and remote write: consecutive rounds of one segment in one request, each
+//! series' labels once and its samples in the order of time.
+
+use super::log::Log;
+use super::send::{Gathered, Signal};
+use super::state::Dropped;
+use super::{DAMAGED, TOO_LARGE};
+use crate::encode::{RemoteWrite, Round, RoundDecoder};
+use crate::endpoint::Content;
+use crate::wal::{ReaderId, WalError};
+
+use std::rc::Rc;
+
+/// The metrics signal of one endpoint.
+pub(super) struct MetricsSignal {
+    max_samples: u64,
+    decoder: RoundDecoder,
+    /// The segment that the decoder's table belongs to.
+    segment: Option<u64>,
+    rounds: Vec<Round>,
+    /// How many of `rounds` are in the batch; the others are kept for their memory.
+    used: usize,
+    /// The first series of the next request.
+    next_series: usize,
+    request: RemoteWrite,
+    payload: Vec<u8>,
+    dropped: Rc<Dropped>,
+}
+
+impl MetricsSignal {
+    /// A signal whose requests have at most `max_samples` samples.
+    pub(super) fn new(max_samples: u64, dropped: Rc<Dropped>) -> MetricsSignal {
+        MetricsSignal {
+            max_samples,
+            decoder: RoundDecoder::new(),
+            segment: None,
+            rounds: Vec::new(),
+            used: 0,
+            next_series: 0,
+            request: RemoteWrite::new(),
+            payload: Vec::new(),
+            dropped,
+        }
+    }
+
+    /// Brings the decoder's table to where `until` is in its segment, after a restart.
+    fn replay(
+        &mut self,
+        log: &Log,
+        reader: ReaderId,
+        segment: u64,
+        until: u64,
+    ) -> Result<(), WalError> {
+        let mut at = segment;
+        let mut round = Round::default();
+        self.decoder = RoundDecoder::new();
+        while at < until {
+            let Some(record) = log.read(reader, at, &mut self.payload)? else { break };
+            if record.position >= until {
+                break;
+            }
+            if let Err(error) = self.decoder.decode(&self.payload, &mut round) {
+                log::warn!("the metrics WAL's record at {}: {error}", record.position);
+            }
+            at = record.next;
+        }
+        self.segment = Some(segment);
+        Ok(())
+    }
+}
+
+impl Signal for MetricsSignal {
+    const CONTENT: Content = Content::RemoteWrite1;
+
+    fn gather(
+        &mut self,
+        log: &Log,
+        reader: ReaderId,
+        gathered: &mut Gathered,
+    ) -> Result<(), WalError> {
+        while !gathered.full {
+            let mut payload = std::mem::take(&mut self.payload);
+            let read = log.read(reader, gathered.until, &mut payload);
+            self.payload = payload;
+            let Some(record) = read? else { return Ok(()) };
+            if RoundDecoder::restarts(&self.payload) {
+                if self.used > 0 {
+                    // Its series have other numbers.
+                    gathered.full = true;
+                    return Ok(());
+                }
+            } else if self.segment != Some(record.segment) {
+                self.replay(log, reader, record.segment, record.position)?;
+                continue;
+            }
+            self.segment = Some(record.segment);
+            let items = u64::from(record.items);
+            if self.used > 0 && gathered.items + items > self.max_samples {
+                gathered.full = true;
+                return Ok(());
+            }
+            if self.rounds.len() == self.used {
+                self.rounds.push(Round::default());
+            }
+            let round = &mut self.rounds[self.used];
+            match self.decoder.decode(&self.payload, round) {
+                Ok(()) => {
+                    if self.used == 0 {
+                        gathered.oldest_ms = round.timestamp_ms;
+                    }
+                    self.used += 1;
+                    gathered.items += items;
+                }
+                Err(error) => {
+                    log::warn!("the metrics WAL's record at {}: {error}", record.position);
+                    self.dropped.add("metrics", DAMAGED, items);
+                }
+            }
+            gathered.until = record.next;
+            gathered.full = gathered.items >= self.max_samples;
+        }
+        Ok(())
+    }
+
+    fn next_request(&mut self) -> Option<(&[u8], u64)> {
+        self.request.clear();
+        let rounds = &self.rounds[..self.used];
+        let table = self.decoder.table();
+        while self.next_series < table.len() && (self.request.samples() as u64) < self.max_samples {
+            let index = self.next_series;
+            let samples = rounds
+                .iter()
+                .filter_map(move |round| Some((round.timestamp_ms, round.value(index)?)));
+            if samples.clone().next().is_some()
+                && let Err(full) = self.request.series(table[index].labels(), samples.clone())
+            {
+                if !self.request.is_empty() {
+                    break;
+                }
+                // One series that no request can hold: 16 MiB of labels.
+                log::error!("a series was dropped: {full}");
+                self.dropped.add("metrics", TOO_LARGE, samples.count() as u64);
+            }
+            self.next_series += 1;
+        }
+        if self.request.samples() == 0 {
+            self.next_series = 0;
+            self.used = 0;
+            return None;
+        }
+        let items = self.request.samples() as u64;
+        Some((self.request.finish(), items))
+    }
+}

@@ -1,0 +1,66 @@
+//! What the agent's own process takes, from /proc/self: always the agent's own /proc, never the host's
+//! that a container mounts elsewhere.
+
+use std::sync::OnceLock;
+
+use crate::memory::live_bytes;
+use crate::status::MemoryReport;
+
+/// Memory and CPU seconds of this process; zeros where /proc can't be read.
+pub(super) fn read() -> (MemoryReport, f64) {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let mut pages = statm.split(' ').map(|pages| pages.trim().parse::<u64>().unwrap_or(0));
+    let page = rustix::param::page_size() as u64;
+    let virtual_bytes = pages.next().unwrap_or(0) * page;
+    let resident_bytes = pages.next().unwrap_or(0) * page;
+    let (cpu_seconds, start_seconds) = times();
+    let memory = MemoryReport {
+        live_bytes: live_bytes() as u64,
+        resident_bytes,
+        virtual_bytes,
+        // One of them is the directory that is read.
+        open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64).max(1) - 1,
+        max_files: rustix::process::getrlimit(rustix::process::Resource::Nofile)
+            .current
+            .unwrap_or(u64::MAX),
+        start_seconds,
+    };
+    (memory, cpu_seconds)
+}
+
+/// CPU seconds, and the start in seconds since the Unix epoch, from /proc/self/stat (proc_pid_stat(5)).
+fn times() -> (f64, f64) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name in parentheses may have spaces; field 3 follows it.
+    let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+    let field = |number: usize| {
+        after.split(' ').nth(number - 3).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let hz = rustix::param::clock_ticks_per_second() as f64;
+    let cpu = (field(14) + field(15)) as f64 / hz;
+    // Once: the wall clock may be stepped later, and the start does not move with it.
+    static START: OnceLock<f64> = OnceLock::new();
+    (cpu, *START.get_or_init(|| boot_seconds() + field(22) as f64 / hz))
+}
+
+fn boot_seconds() -> f64 {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64());
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let up = uptime.split(' ').next().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    now - up
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_process_has_memory_files_and_a_start() {
+        let (memory, _) = super::read();
+        assert!(memory.resident_bytes > 100_000 && memory.virtual_bytes >= memory.resident_bytes);
+        assert!(memory.open_files >= 3 && memory.max_files >= memory.open_files);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let age = now.as_secs_f64() - memory.start_seconds;
+        assert!((-1.0..3_600.0).contains(&age), "{age}");
+    }
+}

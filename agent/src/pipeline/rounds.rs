@@ -1,0 +1,124 @@
+//! From collectors and probes to the metrics WAL: one round at each multiple of the interval.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::log::Log;
+use super::state::State;
+use super::{Phase, TOO_LARGE};
+use crate::encode::{ROUND, RoundEncoder};
+use crate::model::Samples;
+use crate::wal::{AppendError, Payload};
+
+/// A round on its way into the WAL.
+struct RoundPayload<'a> {
+    timestamp_ms: i64,
+    samples: &'a [&'a Samples],
+    encoder: &'a mut RoundEncoder,
+}
+
+impl Payload for RoundPayload<'_> {
+    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
+        self.encoder.encode(self.timestamp_ms, self.samples, fresh, out)
+    }
+}
+
+/// Collects rounds until the agent drains.
+pub(super) struct Rounds {
+    pub(super) state: Rc<State>,
+    pub(super) log: Rc<Log>,
+    pub(super) encoder: RoundEncoder,
+    pub(super) interval: Duration,
+    pub(super) phase: watch::Receiver<Phase>,
+    /// The timestamp of the newest round in the WAL.
+    pub(super) last_ms: Option<i64>,
+}
+
+impl Rounds {
+    /// The first round at once, the others at multiples of the interval.
+    pub(super) async fn run(mut self) {
+        loop {
+            self.round().await;
+            let wait = until_next(self.state.clock.now_ns(), self.interval);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = self.phase.changed() => {}
+            }
+            if *self.phase.borrow() == Phase::Draining {
+                return;
+            }
+        }
+    }
+
+    /// One round.
+    pub(super) async fn round(&mut self) {
+        let timestamp_ms = self.state.clock.now_ms();
+        let state = Rc::clone(&self.state);
+        state.collect();
+        let (items, refused) = {
+            let (host, own) = (state.samples.borrow(), state.own.borrow());
+            ((host.len() + own.len()) as u64, host.refused() + own.refused())
+        };
+        state.dropped.add("metrics", "max_series", refused);
+        if let Some(last) = self.last_ms
+            && timestamp_ms <= last
+        {
+            // Servers refuse what is older than what they have; the clock will pass it again.
+            if state.dropped.add("metrics", "clock_backwards", items) == items {
+                log::warn!(
+                    "the clock went back by {:.1} s: rounds are dropped until it has caught up",
+                    (last - timestamp_ms) as f64 / 1000.0
+                );
+            }
+            return;
+        }
+        match self.append(timestamp_ms).await {
+            Ok(()) => self.last_ms = Some(timestamp_ms),
+            Err(error) => {
+                // What was encoded and not written must not be referred to.
+                self.encoder.forget();
+                let reason = match error {
+                    AppendError::Full { .. } => "wal_full",
+                    AppendError::TooLarge { .. } => TOO_LARGE,
+                    AppendError::Failed(_) | AppendError::Broken => "wal_failed",
+                };
+                state.dropped.add("metrics", reason, items);
+                if let AppendError::Full { .. } | AppendError::TooLarge { .. } = error {
+                    log::error!("a round of {items} samples was dropped: {error}");
+                }
+            }
+        }
+    }
+
+    async fn append(&mut self, timestamp_ms: i64) -> Result<(), AppendError> {
+        let (state, log) = (Rc::clone(&self.state), Rc::clone(&self.log));
+        {
+            // Not across the sync: the status page may be asked for the samples meanwhile.
+            let (host, own) = (state.samples.borrow(), state.own.borrow());
+            let encoder = &mut self.encoder;
+            log.append(ROUND, &mut RoundPayload { timestamp_ms, samples: &[&host, &own], encoder })?;
+        }
+        log.settle().await.map_err(AppendError::Failed)
+    }
+}
+
+/// How long from `now_ns` until the next multiple of the interval.
+fn until_next(now_ns: i64, interval: Duration) -> Duration {
+    let interval = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX).max(1);
+    Duration::from_nanos((interval - now_ns.rem_euclid(interval)).unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_aligned_to_the_interval() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(until_next(3_000_000_000, ten), Duration::from_secs(7));
+        assert_eq!(until_next(20_000_000_000, ten), ten);
+        assert_eq!(until_next(-1, ten), Duration::from_nanos(1));
+    }
+}

@@ -1,0 +1,271 @@
+//! From a WAL to an endpoint: one request in flight, the cursor moved by answers alone.
+//!
+//! | answer | what happens |
+//! |---|---|
+//! | accepted | the cursor moves past what was sent |
+//! | retry (5xx, 429, no connection, timeout) | the same bytes again, after a growing pause or Retry-After |
+//! | misconfigured (401, 403, 404, 407, 3xx) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
+//! | refused (any other 4xx) | dropped, counted by code, logged with the server's words; the cursor moves on |
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use std::cell::RefCell;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::log::Log;
+use super::Phase;
+use super::state::Dropped;
+use crate::endpoint::{Backoff, Client, Content, Outcome};
+use crate::host::Clock;
+use crate::wal::{ReaderId, WalError};
+
+/// The longest that the same complaint of a server is logged once.
+const REPEAT_LOG: Duration = Duration::from_secs(600);
+
+/// What was gathered from the WAL for the next requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Gathered {
+    /// Samples or entries.
+    pub(super) items: u64,
+    /// The position after the last record: what to acknowledge.
+    pub(super) until: u64,
+    /// Whether nothing more may join.
+    pub(super) full: bool,
+    /// When the oldest of it was collected, in milliseconds since the Unix epoch.
+    pub(super) oldest_ms: i64,
+}
+
+/// What differs between metrics and logs.
+pub(super) trait Signal {
+    /// What the requests are, for their headers.
+    const CONTENT: Content;
+
+    /// Reads on from `gathered.until` until the batch is full or the WAL ends.
+    ///
+    /// # Errors
+    /// The WAL can't be read.
+    fn gather(
+        &mut self,
+        log: &Log,
+        reader: ReaderId,
+        gathered: &mut Gathered,
+    ) -> Result<(), WalError>;
+
+    /// Encodes the next request of what was gathered: its body, and how many items are in it. None if
+    /// there is no more, and the batch is forgotten then.
+    fn next_request(&mut self) -> Option<(&[u8], u64)>;
+}
+
+/// What an endpoint has been through, for the status page and the metrics.
+#[derive(Debug, Default)]
+pub(super) struct EndpointState {
+    /// The URL's host and port, with the signal in front: the label `endpoint`.
+    pub(super) name: String,
+    /// The URL, which holds no secret.
+    pub(super) url: String,
+    /// `metrics` or `logs`.
+    pub(super) signal: &'static str,
+    /// Samples or entries that the server has acknowledged.
+    pub(super) sent: u64,
+    /// Requests by the code of their answer; `error` where there was none.
+    pub(super) requests: BTreeMap<String, u64>,
+    /// When the oldest thing that waits was collected; None if nothing waits.
+    pub(super) oldest_ms: Option<i64>,
+    /// The last answer that was not good; None since the last good one.
+    pub(super) trouble: Option<String>,
+}
+
+/// Everything that a sender works with.
+pub(super) struct Sender<S> {
+    pub(super) log: Rc<Log>,
+    pub(super) reader: ReaderId,
+    pub(super) signal: S,
+    pub(super) client: Client,
+    pub(super) backoff: Backoff,
+    pub(super) slowest: Duration,
+    pub(super) wait: Duration,
+    /// How long from one record to the next at most, where that is known.
+    pub(super) interval: Option<Duration>,
+    pub(super) state: Rc<RefCell<EndpointState>>,
+    pub(super) dropped: Rc<Dropped>,
+    pub(super) clock: Rc<dyn Clock>,
+    pub(super) phase: watch::Receiver<Phase>,
+}
+
+/// Why a sender has stopped sending its batch.
+enum Sent {
+    All,
+    /// The agent shuts down, and the server does not take it now.
+    GivenUp,
+}
+
+impl<S: Signal> Sender<S> {
+    /// Sends until the agent drains and the WAL is empty, or the server can't be reached while it does.
+    pub(super) async fn run(mut self) {
+        let cursor = self.log.with(|wal| wal.cursor(self.reader)).unwrap_or(0);
+        let mut gathered = Gathered { until: cursor, ..Gathered::default() };
+        let mut complaints = Complaints::default();
+        loop {
+            let log = Rc::clone(&self.log);
+            // Made before the WAL is read, so that no record slips in between.
+            let appended = log.appended();
+            if !gathered.full
+                && let Err(error) = self.signal.gather(&log, self.reader, &mut gathered)
+            {
+                complaints.log(&error.to_string(), || log::error!("{error}"));
+            }
+            self.state.borrow_mut().oldest_ms = (gathered.items > 0).then_some(gathered.oldest_ms);
+            if gathered.items == 0 && gathered.until > cursor_of(&log, self.reader) {
+                // Records without items: positions of sources, which no server has to see.
+                log.acknowledge(self.reader, gathered.until);
+            }
+            if !gathered.full && !self.is_due(&gathered) {
+                let patience = self.patience(&gathered);
+                tokio::select! {
+                    () = appended => {}
+                    () = sleep_some(patience) => {}
+                    _ = self.phase.changed() => {}
+                }
+                continue;
+            }
+            if gathered.items == 0 {
+                // Draining, and nothing is left.
+                return;
+            }
+            if let Sent::GivenUp = self.send(&mut complaints).await {
+                return;
+            }
+            log.acknowledge(self.reader, gathered.until);
+            gathered = Gathered { until: gathered.until, ..Gathered::default() };
+        }
+    }
+
+    fn draining(&self) -> bool {
+        *self.phase.borrow() == Phase::Draining
+    }
+
+    /// Whether what was gathered goes now: nothing more may join it, or would before it has waited too
+    /// long.
+    fn is_due(&self, gathered: &Gathered) -> bool {
+        self.draining() || self.patience(gathered).is_some_and(|left| left.is_zero())
+    }
+
+    /// How long the batch may still wait for company; None if it is empty.
+    fn patience(&self, gathered: &Gathered) -> Option<Duration> {
+        if gathered.items == 0 {
+            return None;
+        }
+        let age = self.clock.now_ms().saturating_sub(gathered.oldest_ms);
+        let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+        let left = self.wait.saturating_sub(age);
+        match self.interval {
+            // The next round would come too late: waiting for it would bring nothing.
+            Some(interval) if interval >= left => Some(Duration::ZERO),
+            _ => Some(left),
+        }
+    }
+
+    async fn send(&mut self, complaints: &mut Complaints) -> Sent {
+        while let Some((body, items)) = self.signal.next_request() {
+            let state = &self.state;
+            loop {
+                let outcome = tokio::select! {
+                    outcome = self.client.post(S::CONTENT, body) => outcome,
+                };
+                let code = outcome.code().map_or_else(|| "error".to_owned(), |c| c.to_string());
+                *state.borrow_mut().requests.entry(code.clone()).or_default() += 1;
+                let pause = match outcome {
+                    Outcome::Accepted { .. } => {
+                        let mut state = state.borrow_mut();
+                        state.sent += items;
+                        if state.trouble.take().is_some() {
+                            log::info!("{}: delivery works again", state.name);
+                        }
+                        self.backoff.reset();
+                        break;
+                    }
+                    Outcome::Refused { why, .. } => {
+                        let mut state = state.borrow_mut();
+                        complaints.log(&why, || {
+                            log::error!(
+                                "{}: {items} {} refused and dropped: {why}",
+                                state.name,
+                                if state.signal == "metrics" { "samples" } else { "entries" }
+                            );
+                        });
+                        self.dropped.add(state.signal, &format!("http_{code}"), items);
+                        state.trouble = Some(why);
+                        self.backoff.reset();
+                        break;
+                    }
+                    Outcome::Retry { after, why, .. } => {
+                        let pause = self.backoff.next(after);
+                        note(state, complaints, why, pause);
+                        pause
+                    }
+                    Outcome::Misconfigured { why, .. } => {
+                        note(state, complaints, why, self.slowest);
+                        self.slowest
+                    }
+                };
+                if *self.phase.borrow() == Phase::Draining {
+                    return Sent::GivenUp;
+                }
+                let until = Instant::now() + pause;
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => {}
+                    // A last try, and then the rest stays on disk.
+                    _ = self.phase.changed() => {}
+                }
+            }
+        }
+        Sent::All
+    }
+}
+
+fn cursor_of(log: &Log, reader: ReaderId) -> u64 {
+    log.with(|wal| wal.cursor(reader)).unwrap_or(u64::MAX)
+}
+
+fn note(
+    state: &RefCell<EndpointState>,
+    complaints: &mut Complaints,
+    why: String,
+    pause: Duration,
+) {
+    let mut state = state.borrow_mut();
+    complaints.log(&why, || {
+        log::warn!("{}: {why}; tried again in {:.1} s", state.name, pause.as_secs_f64());
+    });
+    state.trouble = Some(why);
+}
+
+async fn sleep_some(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Logs the same complaint once in a while only.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Option<(String, Instant)>,
+}
+
+impl Complaints {
+    fn log(&mut self, text: &str, write: impl FnOnce()) {
+        let now = Instant::now();
+        let repeated = self
+            .last
+            .as_ref()
+            .is_some_and(|(last, at)| last == text && now.duration_since(*at) < REPEAT_LOG);
+        if !repeated {
+            self.last = Some((text.to_owned(), now));
+            write();
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What the tasks share, and the report that is made of it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::log::Log;
+use super::process;
+use super::send::EndpointState;
+use crate::collector::Set;
+use crate::encode::write_text;
+use crate::host::{Clock, Host};
+use crate::logs::file::Counters;
+use crate::model::Samples;
+use crate::probe::Probes;
+use crate::status::{
+    CollectorReport, DroppedReport, EndpointReport, ProbeReport, Report, SourceReport, WalReport,
+};
+
+/// The agent's own series: a few for each collector, WAL and endpoint.
+const MAX_OWN: usize = 2_000;
+
+/// What was given up, by signal and reason.
+#[derive(Debug, Default)]
+pub(super) struct Dropped(RefCell<BTreeMap<(&'static str, String), u64>>);
+
+impl Dropped {
+    /// Counts `items`, and returns how many there are of this signal and reason now.
+    pub(super) fn add(&self, signal: &'static str, reason: &str, items: u64) -> u64 {
+        if items == 0 {
+            return 0;
+        }
+        let mut counts = self.0.borrow_mut();
+        let count = counts.entry((signal, reason.to_owned())).or_default();
+        *count += items;
+        *count
+    }
+}
+
+/// What is known of the log files.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    pub(super) counters: Counters,
+    pub(super) paused: bool,
+}
+
+/// The collecting half, and what the status page shows.
+pub(super) struct State {
+    pub(super) clock: Rc<dyn Clock>,
+    pub(super) started: Instant,
+    pub(super) instance: String,
+    pub(super) config: String,
+    pub(super) interval: Duration,
+    pub(super) host: RefCell<Host>,
+    pub(super) collectors: RefCell<Set>,
+    pub(super) probes: RefCell<Probes>,
+    /// The newest round's samples of collectors and probes.
+    pub(super) samples: RefCell<Samples>,
+    /// The newest round's samples of the agent itself.
+    pub(super) own: RefCell<Samples>,
+    pub(super) last_round_ms: Cell<Option<i64>>,
+    pub(super) metrics: Option<Rc<Log>>,
+    pub(super) logs: Option<Rc<Log>>,
+    pub(super) endpoints: Vec<Rc<RefCell<EndpointState>>>,
+    pub(super) follows_files: bool,
+    pub(super) sources: RefCell<Sources>,
+    pub(super) dropped: Rc<Dropped>,
+}
+
+impl State {
+    /// The samples of the agent itself have a bound of their own.
+    pub(super) fn own_samples() -> RefCell<Samples> {
+        RefCell::new(Samples::with_limit(MAX_OWN))
+    }
+
+    /// Collects the newest round.
+    pub(super) fn collect(&self) {
+        let mut host = self.host.borrow_mut();
+        let mut samples = self.samples.borrow_mut();
+        samples.clear();
+        self.collectors.borrow_mut().collect(&mut host, &mut samples);
+        self.probes.borrow_mut().collect(&mut host, &mut samples);
+        self.last_round_ms.set(Some(self.clock.now_ms()));
+        let count = samples.len() as u64;
+        drop(samples);
+        let report = self.report_of(count);
+        let mut own = self.own.borrow_mut();
+        own.clear();
+        report.write_samples(&mut own);
+    }
+
+    /// The newest round in the text format, the agent's own samples as they are now.
+    pub(super) fn text(&self, newest_round: bool) -> Vec<u8> {
+        let mut own = Samples::with_limit(MAX_OWN);
+        self.report().write_samples(&mut own);
+        let mut out = Vec::new();
+        // Writing to a vector does not fail.
+        if newest_round {
+            let _ = write_text(&self.samples.borrow(), &mut out);
+        }
+        let _ = write_text(&own, &mut out);
+        out
+    }
+
+    /// The state of the agent.
+    pub(super) fn report(&self) -> Report {
+        self.report_of(self.samples.borrow().len() as u64)
+    }
+
+    fn report_of(&self, samples: u64) -> Report {
+        let (memory, cpu_seconds) = process::read();
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            instance: self.instance.clone(),
+            config: self.config.clone(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            interval_seconds: self.interval.as_secs_f64(),
+            last_round_ms: self.last_round_ms.get(),
+            last_round_samples: samples,
+            collectors: self.collectors(),
+            probes: self.probes(),
+            sources: self.sources(),
+            wals: self.logs().map(|log| wal(log)).collect(),
+            endpoints: self.endpoints.iter().map(|e| self.endpoint(&e.borrow())).collect(),
+            dropped: self.dropped(),
+            memory,
+            cpu_seconds,
+        }
+    }
+
+    fn logs(&self) -> impl Iterator<Item = &Rc<Log>> {
+        self.metrics.iter().chain(&self.logs)
+    }
+
+    fn collectors(&self) -> Vec<CollectorReport> {
+        let report = |status: crate::collector::Status| CollectorReport {
+            name: status.name.to_owned(),
+            success: status.success(),
+            duration_seconds: status.duration.as_secs_f64(),
+            error: status.error(),
+        };
+        self.collectors.borrow().status().map(report).collect()
+    }
+
+    fn probes(&self) -> Vec<ProbeReport> {
+        let probes = self.probes.borrow();
+        let report = |status: &crate::probe::ProbeStatus| ProbeReport {
+            name: status.name.to_owned(),
+            mode: status.mode.to_owned(),
+            reason: status.reason.clone(),
+        };
+        probes.status().iter().map(report).collect()
+    }
+
+    fn sources(&self) -> Vec<SourceReport> {
+        if !self.follows_files {
+            return Vec::new();
+        }
+        let sources = self.sources.borrow();
+        let c = &sources.counters;
+        let counts = [
+            ("lines", c.lines),
+            ("bytes", c.bytes),
+            ("truncated_lines", c.truncated_lines),
+            ("invalid_utf8", c.invalid_utf8),
+            ("truncations", c.truncations),
+            ("rotations", c.rotations),
+            ("lost_bytes", c.lost_bytes),
+            ("lost_files", c.lost_files),
+            ("errors", c.errors),
+        ];
+        vec![SourceReport {
+            name: "file".to_owned(),
+            counts: counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+            paused: sources.paused,
+        }]
+    }
+
+    fn endpoint(&self, state: &EndpointState) -> EndpointReport {
+        let lag_ms = state.oldest_ms.map_or(0, |oldest| self.clock.now_ms() - oldest).max(0);
+        EndpointReport {
+            name: state.name.clone(),
+            url: state.url.clone(),
+            signal: state.signal.to_owned(),
+            sent: state.sent,
+            lag_seconds: lag_ms as f64 / 1000.0,
+            requests: state.requests.clone(),
+            trouble: state.trouble.clone(),
+        }
+    }
+
+    fn dropped(&self) -> Vec<DroppedReport> {
+        let counts = self.dropped.0.borrow();
+        let counted = counts.iter().map(|((signal, reason), count)| (*signal, reason.clone(), *count));
+        // What the WAL drops by itself to keep its bound.
+        let evicted =
+            self.logs().map(|log| (log.name(), "wal_evicted".to_owned(), log.stats().dropped_items));
+        counted
+            .chain(evicted.filter(|(_, _, count)| *count > 0))
+            .map(|(signal, reason, count)| DroppedReport { signal: signal.to_owned(), reason, count })
+            .collect()
+    }
+}
+
+fn wal(log: &Rc<Log>) -> WalReport {
+    let stats = log.stats();
+    WalReport {
+        name: log.name().to_owned(),
+        path: log.path().display().to_string(),
+        bytes: log.bytes(),
+        max_bytes: log.max_bytes(),
+        records: stats.records,
+        written_bytes: stats.written_bytes,
+        damaged_bytes: stats.torn_bytes + stats.damaged_bytes,
+        failure: log.failure(),
+    }
+}

@@ -1,0 +1,248 @@
+//! What the agent says of itself: one structure for the JSON, the page, `mote status` and the metrics.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Desc, Samples};
+
+/// The state of a running agent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// The program's version.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// The label `instance`.
+    pub instance: String,
+    /// The configuration file; empty for the built-in default.
+    pub config: String,
+    /// Seconds since the start.
+    pub uptime_seconds: f64,
+    /// Seconds from one round to the next.
+    pub interval_seconds: f64,
+    /// When the newest round was collected, in milliseconds since the Unix epoch.
+    pub last_round_ms: Option<i64>,
+    /// Samples of the newest round.
+    pub last_round_samples: u64,
+    /// The collectors, in the order in which they run.
+    pub collectors: Vec<CollectorReport>,
+    /// The probes.
+    pub probes: Vec<ProbeReport>,
+    /// The log readers.
+    pub sources: Vec<SourceReport>,
+    /// The WALs.
+    pub wals: Vec<WalReport>,
+    /// The endpoints.
+    pub endpoints: Vec<EndpointReport>,
+    /// What was given up, by signal and reason.
+    pub dropped: Vec<DroppedReport>,
+    /// Memory of the process.
+    pub memory: MemoryReport,
+    /// CPU time of the process in seconds, user and system.
+    pub cpu_seconds: f64,
+}
+
+/// A collector.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CollectorReport {
+    /// node_exporter's name of it.
+    pub name: String,
+    /// Whether the newest round had all of its samples.
+    pub success: bool,
+    /// What it took.
+    pub duration_seconds: f64,
+    /// What was wrong.
+    pub error: Option<String>,
+}
+
+/// A probe.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// Its name.
+    pub name: String,
+    /// `tracepoint` or `off`.
+    pub mode: String,
+    /// Why it is so.
+    pub reason: String,
+}
+
+/// A log reader.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// What it reads, such as `file /var/log/*.log`.
+    pub name: String,
+    /// Counts since the start, by what is counted.
+    pub counts: BTreeMap<String, u64>,
+    /// Whether it is held back because the WAL is full.
+    pub paused: bool,
+}
+
+/// A WAL.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WalReport {
+    /// `metrics` or `logs`.
+    pub name: String,
+    /// Its directory.
+    pub path: String,
+    /// Bytes on disk, every file counted.
+    pub bytes: u64,
+    /// The bound.
+    pub max_bytes: u64,
+    /// Records since the start.
+    pub records: u64,
+    /// Bytes handed to the file system since the start.
+    pub written_bytes: u64,
+    /// Bytes that recovery cut off or readers skipped, since the start.
+    pub damaged_bytes: u64,
+    /// Why it takes nothing at the moment.
+    pub failure: Option<String>,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct EndpointReport {
+    /// The label `endpoint`.
+    pub name: String,
+    /// Where it is; without secrets.
+    pub url: String,
+    /// `metrics` or `logs`.
+    pub signal: String,
+    /// Samples or entries that the server has acknowledged since the start.
+    pub sent: u64,
+    /// Age of the oldest thing that waits.
+    pub lag_seconds: f64,
+    /// Requests by the code of their answer; `error` where there was none.
+    pub requests: BTreeMap<String, u64>,
+    /// The last answer that was not good; none since the last good one.
+    pub trouble: Option<String>,
+}
+
+/// A count of what was given up.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DroppedReport {
+    /// `metrics` or `logs`.
+    pub signal: String,
+    /// Why.
+    pub reason: String,
+    /// Samples or entries.
+    pub count: u64,
+}
+
+/// Memory of the process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MemoryReport {
+    /// Bytes that the program has allocated and not freed.
+    pub live_bytes: u64,
+    /// Resident bytes.
+    pub resident_bytes: u64,
+    /// Virtual bytes.
+    pub virtual_bytes: u64,
+    /// Open file descriptors.
+    pub open_files: u64,
+    /// The most that may be open.
+    pub max_files: u64,
+    /// When the process began, in seconds since the Unix epoch.
+    pub start_seconds: f64,
+}
+
+const BUILD_INFO: Desc = Desc::gauge("mote_build_info", "The version of the agent; always 1.");
+const COLLECTOR_DURATION: Desc =
+    Desc::gauge("mote_collector_duration_seconds", "Time that a collector took in the newest round.");
+const COLLECTOR_SUCCESS: Desc =
+    Desc::gauge("mote_collector_success", "Whether a collector had all of its samples in the newest round.");
+const PROBE_MODE: Desc =
+    Desc::gauge("mote_probe_mode", "The source that a probe uses: 1 for the mode in use.");
+const WAL_BYTES: Desc = Desc::gauge("mote_wal_bytes", "Bytes of all files of a WAL.");
+const WAL_MAX_BYTES: Desc = Desc::gauge("mote_wal_max_bytes", "The bound of a WAL in bytes.");
+const WAL_RECORDS: Desc = Desc::counter("mote_wal_records_total", "Records appended to a WAL.");
+const WAL_WRITTEN: Desc =
+    Desc::counter("mote_wal_written_bytes_total", "Bytes of a WAL handed to the file system.");
+const WAL_DAMAGED: Desc = Desc::counter(
+    "mote_wal_damaged_bytes_total",
+    "Bytes of a WAL that recovery cut off or readers skipped.",
+);
+const DROPPED: Desc =
+    Desc::counter("mote_dropped_total", "Samples and entries that were given up, by reason.");
+const LAG: Desc =
+    Desc::gauge("mote_endpoint_lag_seconds", "Age of the oldest data that waits for an endpoint.");
+const SENT: Desc = Desc::counter(
+    "mote_endpoint_sent_total",
+    "Samples or entries that an endpoint has acknowledged.",
+);
+const REQUESTS: Desc =
+    Desc::counter("mote_endpoint_requests_total", "Requests to an endpoint by the code of the answer.");
+const SOURCE: Desc =
+    Desc::counter("mote_log_source_total", "What a log reader has met, by what is counted.");
+const LIVE: Desc = Desc::gauge("mote_memory_live_bytes", "Bytes allocated and not freed.");
+const RESIDENT: Desc =
+    Desc::gauge("process_resident_memory_bytes", "Resident memory size in bytes.");
+const VIRTUAL: Desc = Desc::gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.");
+const CPU: Desc =
+    Desc::counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.");
+const OPEN_FDS: Desc = Desc::gauge("process_open_fds", "Number of open file descriptors.");
+const MAX_FDS: Desc = Desc::gauge("process_max_fds", "Maximum number of open file descriptors.");
+const START: Desc = Desc::gauge(
+    "process_start_time_seconds",
+    "Start time of the process since unix epoch in seconds.",
+);
+
+impl Report {
+    /// Writes the agent's own metrics.
+    pub fn write_samples(&self, out: &mut Samples) {
+        out.family(&BUILD_INFO).add(&[("version", &self.version)], 1.0);
+        for c in &self.collectors {
+            out.family(&COLLECTOR_DURATION).add(&[("collector", &c.name)], c.duration_seconds);
+        }
+        for c in &self.collectors {
+            let success = f64::from(u8::from(c.success));
+            out.family(&COLLECTOR_SUCCESS).add(&[("collector", &c.name)], success);
+        }
+        for p in &self.probes {
+            out.family(&PROBE_MODE).add(&[("probe", &p.name), ("mode", &p.mode)], 1.0);
+        }
+        type Field = fn(&WalReport) -> u64;
+        let fields: [(&Desc, Field); 5] = [
+            (&WAL_BYTES, |w| w.bytes),
+            (&WAL_MAX_BYTES, |w| w.max_bytes),
+            (&WAL_RECORDS, |w| w.records),
+            (&WAL_WRITTEN, |w| w.written_bytes),
+            (&WAL_DAMAGED, |w| w.damaged_bytes),
+        ];
+        for (desc, field) in fields {
+            for wal in &self.wals {
+                out.family(desc).add(&[("wal", &wal.name)], field(wal) as f64);
+            }
+        }
+        for d in &self.dropped {
+            let labels = [("signal", d.signal.as_str()), ("reason", &d.reason)];
+            out.family(&DROPPED).add(&labels, d.count as f64);
+        }
+        for e in &self.endpoints {
+            out.family(&LAG).add(&[("endpoint", &e.name)], e.lag_seconds);
+        }
+        for e in &self.endpoints {
+            out.family(&SENT).add(&[("endpoint", &e.name)], e.sent as f64);
+        }
+        for e in &self.endpoints {
+            for (code, count) in &e.requests {
+                let labels = [("endpoint", e.name.as_str()), ("code", code)];
+                out.family(&REQUESTS).add(&labels, *count as f64);
+            }
+        }
+        for source in &self.sources {
+            for (what, count) in &source.counts {
+                let labels = [("source", source.name.as_str()), ("event", what)];
+                out.family(&SOURCE).add(&labels, *count as f64);
+            }
+        }
+        let m = &self.memory;
+        out.value(&LIVE, m.live_bytes as f64);
+        out.value(&CPU, self.cpu_seconds);
+        out.value(&MAX_FDS, m.max_files as f64);
+        out.value(&OPEN_FDS, m.open_files as f64);
+        out.value(&RESIDENT, m.resident_bytes as f64);
+        out.value(&START, m.start_seconds);
+        out.value(&VIRTUAL, m.virtual_bytes as f64);
+    }
+}

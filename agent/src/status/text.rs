@@ -1,0 +1,141 @@
+//! The report as a person reads it: what `mote status` prints and the status page shows.
+
+use std::fmt::Write;
+
+use super::Report;
+
+/// The report as text.
+pub fn render(report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let _ = write(report, &mut out);
+    out
+}
+
+fn write(r: &Report, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "mote {} on {}, pid {}, up {}", r.version, r.instance, r.pid, span(r.uptime_seconds))?;
+    let config = if r.config.is_empty() { "the built-in default" } else { &r.config };
+    writeln!(out, "configuration: {config}")?;
+    writeln!(
+        out,
+        "memory: {} resident, {} live; CPU: {:.2} s",
+        bytes(r.memory.resident_bytes),
+        bytes(r.memory.live_bytes),
+        r.cpu_seconds
+    )?;
+    writeln!(out, "rounds: every {}, {} samples in the newest", span(r.interval_seconds), r.last_round_samples)?;
+
+    writeln!(out, "\ncollectors")?;
+    for c in &r.collectors {
+        let ms = c.duration_seconds * 1000.0;
+        match &c.error {
+            None => writeln!(out, "  {:<12} ok    {ms:>8.2} ms", c.name)?,
+            Some(error) => writeln!(out, "  {:<12} FAIL  {ms:>8.2} ms  {error}", c.name)?,
+        }
+    }
+    writeln!(out, "\nprobes")?;
+    for p in &r.probes {
+        writeln!(out, "  {:<12} {:<10}  {}", p.name, p.mode, p.reason)?;
+    }
+    if !r.sources.is_empty() {
+        writeln!(out, "\nlogs")?;
+    }
+    for source in &r.sources {
+        let paused = if source.paused { "  PAUSED: the WAL is full" } else { "" };
+        let counts: Vec<_> = source
+            .counts
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(what, count)| format!("{count} {what}"))
+            .collect();
+        writeln!(out, "  {}  {}{paused}", source.name, counts.join(", "))?;
+    }
+    writeln!(out, "\nWALs")?;
+    for w in &r.wals {
+        writeln!(
+            out,
+            "  {:<8} {} of {}, {} records and {} written, in {}",
+            w.name,
+            bytes(w.bytes),
+            bytes(w.max_bytes),
+            w.records,
+            bytes(w.written_bytes),
+            w.path
+        )?;
+        if let Some(failure) = &w.failure {
+            writeln!(out, "           FAILED: {failure}")?;
+        }
+    }
+    writeln!(out, "\nendpoints")?;
+    if r.endpoints.is_empty() {
+        writeln!(out, "  none configured: data stays in the WAL, up to its bound")?;
+    }
+    for e in &r.endpoints {
+        let requests: Vec<_> =
+            e.requests.iter().map(|(code, count)| format!("{count}×{code}")).collect();
+        writeln!(
+            out,
+            "  {:<8} {}  {} sent, oldest waiting {}, answers: {}",
+            e.signal,
+            e.url,
+            e.sent,
+            span(e.lag_seconds),
+            if requests.is_empty() { "none yet".to_owned() } else { requests.join(" ") }
+        )?;
+        if let Some(trouble) = &e.trouble {
+            writeln!(out, "           TROUBLE: {trouble}")?;
+        }
+    }
+    if !r.dropped.is_empty() {
+        writeln!(out, "\ndropped")?;
+    }
+    for d in &r.dropped {
+        writeln!(out, "  {:<8} {:<16} {}", d.signal, d.reason, d.count)?;
+    }
+    Ok(())
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..1024 => format!("{count} B"),
+        1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
+        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
+    }
+}
+
+fn span(seconds: f64) -> String {
+    let whole = seconds as u64;
+    match whole {
+        0..10 => format!("{seconds:.1} s"),
+        10..120 => format!("{whole} s"),
+        120..7_200 => format!("{} min", whole / 60),
+        7_200..172_800 => format!("{} h {} min", whole / 3_600, whole % 3_600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{CollectorReport, EndpointReport};
+
+    #[test]
+    fn trouble_is_seen() {
+        let report = Report {
+            collectors: vec![CollectorReport {
+                name: "cpu".into(),
+                error: Some("parsing proc/stat".into()),
+                ..Default::default()
+            }],
+            endpoints: vec![EndpointReport {
+                trouble: Some("connection refused".into()),
+                lag_seconds: 300.0,
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let text = render(&report);
+        assert!(text.contains("FAIL") && text.contains("parsing proc/stat"), "{text}");
+        assert!(text.contains("TROUBLE: connection refused") && text.contains("5 min"), "{text}");
+    }
+}
