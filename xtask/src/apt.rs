@@ -51,8 +51,6 @@ fn unpack_in(work: &Path, package: &str, member: &str, to: &Path) -> Result<()> 
         let private = |command: &mut Command| {
             command.arg("-o").arg(format!("Dir::State::lists={}", lists.display()));
             command.arg("-o").arg(format!("Dir::Cache={}", cache.display()));
-            // A hook of Debian's container images cleans the machine's own cache, which is not ours.
-            command.args(["-o", "APT::Update::Post-Invoke::=true"]);
             command.args(["-o", "Debug::NoLocking=1"]);
         };
         let mut update = apt_get();
