@@ -1,3 +1,184 @@
-//! The project's own commands. `cargo xtask help` lists them.
+//! The project's own commands, one module each: `cargo xtask help` lists them. It must not know how
+//! the agent works inside: it builds it, starts it, and looks at it from outside like any user.
 
-fn main() {}
+mod apt;
+mod build;
+mod context;
+mod demo;
+mod ebpf;
+mod footprint;
+mod http;
+mod process;
+mod procfs;
+mod run;
+mod setup;
+mod temp;
+mod test;
+mod tidy;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use context::Context;
+use lexopt::ValueExt as _;
+
+/// What the commands return: plain sentences that say what was attempted and what to do.
+type Result<T> = std::result::Result<T, String>;
+
+const HELP: &str = "\
+Mote's own commands. The first two are all that is needed to try it and to change it.
+
+    cargo xtask run [-- ARGS]      build the agent and start it; ARGS go to `mote run`
+    cargo xtask test [FILTER]      every check and every test; with FILTER only the tests that match
+                                   (all arguments go to `cargo test --workspace`)
+    cargo xtask demo [--once]      the agent beside a real Prometheus, until Ctrl-C; with --once only
+                                   until a query for the host's CPU has an answer
+
+    cargo xtask setup [run|test]   install what the two commands need (they do it themselves)
+    cargo xtask build-ebpf         build the BPF object; the next build of the agent embeds it
+    cargo xtask footprint [--seconds N] [--update]
+                                   what the agent costs, beside node_exporter if there is one;
+                                   --update writes the table into README.md
+    cargo xtask tidy               check the house rules
+    cargo xtask help               this text
+
+Environment:
+    MOTE_PROMETHEUS, MOTE_NODE_EXPORTER   the binaries to use instead of those that are found
+    MOTE_BINARY                           an agent to start instead of building one
+";
+
+fn main() -> ExitCode {
+    // `build-ebpf` lets rustc start this very program as its linker.
+    if let Some(code) = ebpf::linker() {
+        return code;
+    }
+    match dispatch(std::env::args_os().skip(1).collect()) {
+        Ok(code) => code,
+        Err(Failure::Usage(message)) => {
+            eprintln!("error: {message}\n\n{HELP}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Command(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why nothing, or not everything, was done.
+enum Failure {
+    /// The command line makes no sense.
+    Usage(String),
+    /// The command did not succeed.
+    Command(String),
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Failure {
+        Failure::Command(message)
+    }
+}
+
+fn dispatch(mut args: Vec<OsString>) -> std::result::Result<ExitCode, Failure> {
+    let command = if args.is_empty() { OsString::from("help") } else { args.remove(0) };
+    let Some(command) = command.to_str() else {
+        return Err(Failure::Usage(format!("there is no command {}", command.display())));
+    };
+    let before_dashes = args.iter().take_while(|arg| *arg != "--");
+    if matches!(command, "help" | "--help" | "-h")
+        || before_dashes.into_iter().any(|arg| arg == "--help" || arg == "-h")
+    {
+        print!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    match command {
+        "run" => Ok(run::run(&Context::new()?, args)?),
+        "test" => Ok(test::test(&Context::new()?, &args)?),
+        "demo" => {
+            let once = flags(command, args, |_, _| Ok(false))?.contains(&"once".to_owned());
+            Ok(demo::demo(&Context::new()?, once)?)
+        }
+        "setup" => {
+            let purpose = match args.first().and_then(|arg| arg.to_str()) {
+                None if args.is_empty() => setup::Purpose::Test,
+                Some("test") if args.len() == 1 => setup::Purpose::Test,
+                Some("run") if args.len() == 1 => setup::Purpose::Run,
+                _ => return Err(Failure::Usage("setup takes `run` or `test`".to_owned())),
+            };
+            setup::setup(&Context::new()?, purpose)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        "build-ebpf" => {
+            flags(command, args, |_, _| Ok(false))?;
+            let context = Context::new()?;
+            let object = context.step("building the BPF object", || ebpf::build(&context.root))?;
+            println!("{}", object.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        "footprint" => {
+            let mut seconds = footprint::DEFAULT_SECONDS;
+            let given = flags(command, args, |name, parser| {
+                if name != "seconds" {
+                    return Ok(false);
+                }
+                seconds = parser.value()?.parse_with(|text| match text.parse() {
+                    Ok(number) if number >= footprint::MINIMUM_SECONDS => Ok(number),
+                    _ => Err(format!("a number of at least {}", footprint::MINIMUM_SECONDS)),
+                })?;
+                Ok(true)
+            })?;
+            let update = given.contains(&"update".to_owned());
+            Ok(footprint::footprint(&Context::new()?, seconds, update)?)
+        }
+        "tidy" => {
+            flags(command, args, |_, _| Ok(false))?;
+            Ok(tidy::tidy(&Context::new()?)?)
+        }
+        other => Err(Failure::Usage(format!("there is no command `{other}`"))),
+    }
+}
+
+/// The names of the flags that were given. `option` takes those that have a value. What each command
+/// accepts stands in one place: `--once` for demo, `--update` for footprint.
+fn flags(
+    command: &str,
+    args: Vec<OsString>,
+    mut option: impl FnMut(&str, &mut lexopt::Parser) -> std::result::Result<bool, lexopt::Error>,
+) -> std::result::Result<Vec<String>, Failure> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut given = Vec::new();
+    let usage = |error: lexopt::Error| Failure::Usage(format!("{command}: {error}"));
+    while let Some(arg) = parser.next().map_err(usage)? {
+        let lexopt::Arg::Long(name) = arg else { return Err(usage(arg.unexpected())) };
+        let name = name.to_owned();
+        match (command, name.as_str()) {
+            ("demo", "once") | ("footprint", "update") => given.push(name),
+            _ if option(&name, &mut parser).map_err(usage)? => {}
+            _ => return Err(usage(lexopt::Arg::Long(&name).unexpected())),
+        }
+    }
+    Ok(given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(args: &[&str]) -> String {
+        match dispatch(args.iter().map(OsString::from).collect()) {
+            Err(Failure::Usage(message)) => message,
+            Err(Failure::Command(message)) => panic!("not a usage error: {message}"),
+            Ok(_) => panic!("{args:?} was accepted"),
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_before_anything_starts() {
+        assert!(usage(&["dmeo"]).contains("`dmeo`"));
+        assert!(usage(&["demo", "--update"]).contains("--update"));
+        assert!(usage(&["footprint", "--seconds", "1"]).contains("at least"));
+        assert!(usage(&["footprint", "--seconds"]).contains("--seconds"));
+        assert!(usage(&["setup", "everything"]).contains("`test`"));
+        assert!(usage(&["tidy", "now"]).contains("now"));
+    }
+}
