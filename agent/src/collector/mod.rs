@@ -1,16 +1,39 @@
 //! The collectors: each reads a few files of the kernel's and writes samples with node_exporter's
-//! names, labels, units and values. A collector is one file and one row of [`TABLE`].
+//! names, labels, units and values (those of version 1.5.0). A collector is one file and one row of
+//! [`TABLE`]; [`Set`] runs those that are on.
 //!
 //! A collector knows `model`, `host` and `memory`; never another collector, tokio, the configuration
-//! file or where samples go. Absence is not failure: no file is [`CollectError::NoData`].
+//! file or where samples go. Absence is not failure: no file is [`CollectError::NoData`]. A malformed
+//! line costs itself: the other lines' samples are written, and the first error is returned.
 
+mod cpu;
+mod diskstats;
 mod error;
+mod filesystem;
 mod loadavg;
+mod meminfo;
+mod netdev;
+mod options;
+mod parse;
+mod pattern;
+mod pressure;
+mod set;
+mod stat;
+mod statfs;
+mod time;
+mod topology;
+mod udev;
+mod uname;
+mod vmstat;
 
 use crate::host::Host;
 use crate::model::Samples;
 
 pub use error::CollectError;
+pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options};
+pub use pattern::{Pattern, pattern};
+pub use set::{Outcome, Set, Status};
+pub use statfs::{Statfs, Usage};
 
 /// One source of samples.
 pub trait Collector {
@@ -20,10 +43,6 @@ pub trait Collector {
     /// [`CollectError::NoData`] where this host has no such thing; anything else is a fault.
     fn collect(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), CollectError>;
 }
-
-/// What the user may set of the collectors. Patterns are regular expressions, compiled already.
-#[derive(Clone, Debug, Default)]
-pub struct Options {}
 
 /// A row of the table of collectors.
 #[derive(Debug)]
@@ -36,6 +55,23 @@ pub struct Entry {
     pub new: fn(&Options) -> Box<dyn Collector>,
 }
 
+impl Entry {
+    const fn on(name: &'static str, new: fn(&Options) -> Box<dyn Collector>) -> Entry {
+        Entry { name, default: true, new }
+    }
+}
+
 /// Every collector, in the order in which a round runs them.
-pub static TABLE: &[Entry] =
-    &[Entry { name: "loadavg", default: true, new: |_| Box::new(loadavg::Loadavg) }];
+pub static TABLE: &[Entry] = &[
+    Entry::on("cpu", |_| Box::new(cpu::CpuTime::new())),
+    Entry::on("stat", |_| Box::new(stat::Stat)),
+    Entry::on("loadavg", |_| Box::new(loadavg::Loadavg)),
+    Entry::on("meminfo", |_| Box::new(meminfo::Meminfo::default())),
+    Entry::on("vmstat", |_| Box::new(vmstat::Vmstat::default())),
+    Entry::on("pressure", |_| Box::new(pressure::Pressure)),
+    Entry::on("diskstats", |o| Box::new(diskstats::Diskstats::new(&o.diskstats))),
+    Entry::on("filesystem", |o| Box::new(filesystem::Filesystem::new(&o.filesystem))),
+    Entry::on("netdev", |o| Box::new(netdev::Netdev::new(&o.netdev))),
+    Entry::on("uname", |_| Box::new(uname::Uname)),
+    Entry::on("time", |_| Box::new(time::Time::new())),
+];

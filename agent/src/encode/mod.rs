@@ -5,7 +5,9 @@
 mod block;
 mod bytes;
 mod round;
+mod text;
 
 pub use block::{BLOCK, Positions, apply, decode_block, decode_positions, encode_block};
 pub use bytes::DecodeError;
-pub use round::{ROUND, Round, RoundDecoder, RoundEncoder, Series};
+pub use round::{ROUND, Round, RoundDecoder, RoundEncoder, Series, round_timestamp};
+pub use text::write_text;

@@ -124,6 +124,29 @@ impl Host {
         self.read()
     }
 
+    /// What the last read gave; empty or partial if it failed.
+    pub fn last(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// The names in a directory below the root of /sys, such as `class/net`, in the order of their
+    /// names. It allocates: for what is looked up once and remembered.
+    ///
+    /// # Errors
+    /// Whatever opening or reading the directory gave. Names that are not UTF-8 are left out.
+    pub fn sys_names(&self, relative: &str) -> Result<Vec<String>, ReadError> {
+        let path = self.roots.sys.join(relative);
+        let read = || {
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(&path)? {
+                names.extend(entry?.file_name().into_string().ok());
+            }
+            names.sort_unstable();
+            Ok(names)
+        };
+        read().map_err(|source| ReadError { path, source })
+    }
+
     fn read(&mut self) -> Result<&[u8], ReadError> {
         match read_into(&self.path, &mut self.buffer) {
             Ok(()) => Ok(&self.buffer),

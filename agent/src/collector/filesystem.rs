@@ -1,0 +1,269 @@
+//! node_exporter's `filesystem`: the mounts of process 1 (fs/proc_namespace.c), each asked with
+//! statfs through the root that the host has for the agent.
+//!
+//! Labels are as node_exporter makes them, which decodes only `\040` and `\011`, and only in mount
+//! points; the path that is asked is decoded whole.
+//!
+//! The parser is our own because the procfs crate's leaves `\040` undecoded and makes a map of each
+//! mount's options.
+
+use std::borrow::Cow;
+use std::os::unix::ffi::OsStrExt;
+
+use super::options::{FilesystemOptions, excludes};
+use super::parse::{FirstError, Span, Texts, fields, lines, malformed, text, whole};
+use super::statfs::{Asker, Unanswered, Usage};
+use super::{CollectError, Collector};
+use crate::host::{Host, ReadError};
+use crate::model::{Desc, Samples};
+
+const DEVICE_ERROR: Desc = Desc::gauge(
+    "node_filesystem_device_error",
+    "Whether an error occurred while getting statistics for the given device.",
+);
+const READONLY: Desc = Desc::gauge("node_filesystem_readonly", "Filesystem read-only status.");
+
+type Size = (Desc, fn(&Usage) -> f64);
+
+const SIZES: [Size; 5] = [
+    (Desc::gauge("node_filesystem_size_bytes", "Filesystem size in bytes."), |usage| {
+        usage.blocks as f64 * usage.block_size as f64
+    }),
+    (Desc::gauge("node_filesystem_free_bytes", "Filesystem free space in bytes."), |usage| {
+        usage.free as f64 * usage.block_size as f64
+    }),
+    (
+        Desc::gauge(
+            "node_filesystem_avail_bytes",
+            "Filesystem space available to non-root users in bytes.",
+        ),
+        |usage| usage.available as f64 * usage.block_size as f64,
+    ),
+    (Desc::gauge("node_filesystem_files", "Filesystem total file nodes."), |usage| {
+        usage.files as f64
+    }),
+    (Desc::gauge("node_filesystem_files_free", "Filesystem total free file nodes."), |usage| {
+        usage.files_free as f64
+    }),
+];
+
+struct Mount {
+    device: Span,
+    point: Span,
+    fs_type: Span,
+    /// Where its path lies in [`Filesystem::paths`].
+    path: std::ops::Range<usize>,
+    readonly: bool,
+    /// None if it could not be asked.
+    usage: Option<Usage>,
+}
+
+/// Size, free space and file nodes of each mount.
+pub(super) struct Filesystem {
+    options: FilesystemOptions,
+    asker: Asker,
+    mounts: Vec<Mount>,
+    texts: Texts,
+    paths: Vec<u8>,
+}
+
+impl Filesystem {
+    pub(super) fn new(options: &FilesystemOptions) -> Filesystem {
+        Filesystem {
+            asker: Asker::new(options.statfs.clone(), options.mount_timeout),
+            options: options.clone(),
+            mounts: Vec::new(),
+            texts: Texts::default(),
+            paths: Vec::new(),
+        }
+    }
+}
+
+impl Collector for Filesystem {
+    fn collect(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), CollectError> {
+        let mut errors = FirstError::default();
+        self.mounts.clear();
+        self.texts.clear();
+        self.paths.clear();
+        // Without its last slash, so that `/` is nothing.
+        let root = host.roots().root.as_os_str().as_bytes();
+        let root = root.strip_suffix(b"/").unwrap_or(root).to_vec();
+        let (file, bytes) = mounts_file(host)?;
+        for line in lines(whole(file, bytes, &mut errors)) {
+            self.parse(file, line, &root).unwrap_or_else(|error| errors.note(error));
+        }
+        self.ask(&mut errors);
+        self.write(out);
+        errors.result()
+    }
+}
+
+/// The mounts of process 1; our own where that process can't be seen (hidepid).
+fn mounts_file(host: &mut Host) -> Result<(&'static str, &[u8]), ReadError> {
+    let hidden = match host.proc("1/mounts") {
+        Ok(_) => false,
+        Err(error) => {
+            if !error.is_absent() && error.source.kind() != std::io::ErrorKind::PermissionDenied {
+                return Err(error);
+            }
+            true
+        }
+    };
+    if hidden {
+        return Ok(("proc/self/mounts", host.proc("self/mounts")?));
+    }
+    Ok(("proc/1/mounts", host.last()))
+}
+
+impl Filesystem {
+    /// Adds the mount of one line unless it is excluded or there already.
+    fn parse(&mut self, file: &str, line: &[u8], root: &[u8]) -> Result<(), CollectError> {
+        let mut fields = fields(line);
+        let mut field = || {
+            fields.next().ok_or_else(|| malformed(file, line, "device, mount point, type, options"))
+        };
+        let (device, point, fs_type, options) = (field()?, field()?, field()?, field()?);
+        let label = decode(point, false);
+        let label = strip_root(&label, root);
+        if excludes(self.options.mount_points_exclude.as_ref(), label)
+            || excludes(self.options.fs_types_exclude.as_ref(), fs_type)
+        {
+            return Ok(());
+        }
+        let (device, label, fs_type) = (text(device), text(label), text(fs_type));
+        let texts = &self.texts;
+        let seen = self.mounts.iter().any(|mount| {
+            texts.get(mount.point) == label
+                && texts.get(mount.device) == device
+                && texts.get(mount.fs_type) == fs_type
+        });
+        if seen {
+            return Ok(());
+        }
+        let start = self.paths.len();
+        self.paths.extend_from_slice(root);
+        self.paths.extend_from_slice(strip_root(&decode(point, true), root));
+        self.mounts.push(Mount {
+            device: self.texts.keep(&device),
+            point: self.texts.keep(&label),
+            fs_type: self.texts.keep(&fs_type),
+            path: start..self.paths.len(),
+            readonly: options.split(|&byte| byte == b',').any(|option| option == b"ro"),
+            usage: None,
+        });
+        Ok(())
+    }
+
+    fn ask(&mut self, errors: &mut FirstError) {
+        let patience = self.asker.begin();
+        let mut not_asked = 0usize;
+        for mount in &mut self.mounts {
+            let path = self.paths.get(mount.path.clone()).unwrap_or_default();
+            match self.asker.ask(path, patience) {
+                Ok(usage) => mount.usage = Some(usage),
+                // What node_filesystem_device_error says is enough.
+                Err(Unanswered::Refused(error)) => {
+                    log::debug!("statfs on {}: {error}", text(path));
+                }
+                Err(Unanswered::Stuck) => {}
+                Err(Unanswered::Full) => not_asked += 1,
+                Err(Unanswered::NoThread(source)) => errors.note(CollectError::System {
+                    attempt: "starting a thread for statfs".into(),
+                    source,
+                }),
+            }
+        }
+        if not_asked > 0 {
+            errors.note(CollectError::System {
+                attempt: format!("statfs on {not_asked} mounts"),
+                source: std::io::Error::other(format!(
+                    "not asked, because {} other mounts don't answer",
+                    self.asker.stuck()
+                )),
+            });
+        }
+    }
+
+    fn write(&self, out: &mut Samples) {
+        let mut family = |desc: &Desc, value: &dyn Fn(&Mount) -> Option<f64>| {
+            let mut family = out.family(desc);
+            for mount in &self.mounts {
+                let Some(value) = value(mount) else { continue };
+                let labels = [
+                    ("device", self.texts.get(mount.device)),
+                    ("mountpoint", self.texts.get(mount.point)),
+                    ("fstype", self.texts.get(mount.fs_type)),
+                ];
+                family.add(&labels, value);
+            }
+        };
+        family(&DEVICE_ERROR, &|mount| Some(if mount.usage.is_none() { 1.0 } else { 0.0 }));
+        for (desc, value) in &SIZES {
+            family(desc, &|mount| mount.usage.as_ref().map(value));
+        }
+        family(&READONLY, &|mount| mount.usage.map(|_| f64::from(u8::from(mount.readonly))));
+    }
+}
+
+/// A mount point with its octal escapes decoded: all of them, or the two that node_exporter decodes.
+fn decode(point: &[u8], all: bool) -> Cow<'_, [u8]> {
+    if !point.contains(&b'\\') {
+        return Cow::Borrowed(point);
+    }
+    let mut decoded = Vec::with_capacity(point.len());
+    let mut rest = point;
+    while let Some((&byte, after)) = rest.split_first() {
+        let escape = match rest {
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] => {
+                Some(((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), after))
+            }
+            _ => None,
+        };
+        match escape {
+            Some((escaped, after)) if all || matches!(escaped, b' ' | b'\t') => {
+                decoded.push(escaped);
+                rest = after;
+            }
+            _ => {
+                decoded.push(byte);
+                rest = after;
+            }
+        }
+    }
+    Cow::Owned(decoded)
+}
+
+/// The mount point as the host calls it, where the list of mounts is a container's own.
+fn strip_root<'a>(point: &'a [u8], root: &[u8]) -> &'a [u8] {
+    match point.strip_prefix(root) {
+        Some(b"") => b"/",
+        Some(stripped) if stripped.starts_with(b"/") => stripped,
+        _ => point,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_decoded_once() {
+        let all = |point| decode(point, true).into_owned();
+        assert_eq!(all(br"/a\040b\011c\134d\012e\043f"), b"/a b\tc\\d\ne#f");
+        assert_eq!(*decode(br"/a\040b\011c\134d\012e", false), *b"/a b\tc\\134d\\012e");
+        // A backslash that was decoded does not begin another escape.
+        assert_eq!(all(br"\134040"), br"\040");
+        for odd in [&br"\"[..], br"\0", br"\04", br"\400", br"\0x0", br"a\"] {
+            assert_eq!(all(odd), odd);
+        }
+    }
+
+    #[test]
+    fn a_containers_own_mounts_lose_the_root() {
+        assert_eq!(strip_root(b"/host", b"/host"), b"/");
+        assert_eq!(strip_root(b"/host/boot", b"/host"), b"/boot");
+        assert_eq!(strip_root(b"/boot", b"/host"), b"/boot");
+        assert_eq!(strip_root(b"/hosting", b"/host"), b"/hosting");
+        assert_eq!(strip_root(b"/boot", b""), b"/boot");
+    }
+}

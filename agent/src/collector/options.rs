@@ -1,0 +1,108 @@
+//! What the user may set of the collectors, with node_exporter's defaults on Linux (upstream's:
+//! Debian's package excludes other mount points and the loopback device).
+
+use std::time::Duration;
+
+use super::pattern::{Pattern, pattern};
+use super::statfs::Statfs;
+
+/// What the user may set of the collectors. Patterns are compiled already.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `metrics.filesystem`
+    pub filesystem: FilesystemOptions,
+    /// `metrics.netdev`
+    pub netdev: NetdevOptions,
+    /// `metrics.diskstats`
+    pub diskstats: DiskstatsOptions,
+}
+
+/// Which mounts are reported.
+#[derive(Clone, Debug)]
+pub struct FilesystemOptions {
+    /// Types of file systems that are left out, such as `proc`.
+    pub fs_types_exclude: Option<Pattern>,
+    /// Mount points that are left out.
+    pub mount_points_exclude: Option<Pattern>,
+    /// How long a collection waits for mounts that don't answer, all together.
+    pub mount_timeout: Duration,
+    /// The system call that asks a mount; a test puts its own here.
+    pub statfs: Statfs,
+}
+
+/// Which network devices are reported.
+#[derive(Clone, Debug, Default)]
+pub struct NetdevOptions {
+    /// Devices that are left out.
+    pub device_exclude: Option<Pattern>,
+    /// If set, only devices that match are reported.
+    pub device_include: Option<Pattern>,
+}
+
+/// Which block devices are reported.
+#[derive(Clone, Debug)]
+pub struct DiskstatsOptions {
+    /// Devices that are left out; by default partitions, RAM disks, loop devices and floppies.
+    pub device_exclude: Option<Pattern>,
+}
+
+impl FilesystemOptions {
+    /// The default of `fs_types_exclude`.
+    pub const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|\
+        devtmpfs|fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|\
+        securityfs|selinuxfs|squashfs|sysfs|tracefs)$";
+    /// The default of `mount_points_exclude`.
+    pub const MOUNT_POINTS_EXCLUDE: &str = "^/(dev|proc|run/credentials/.+|sys|\
+        var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
+    /// The default of `mount_timeout`.
+    pub const MOUNT_TIMEOUT: Duration = Duration::from_secs(5);
+}
+
+impl DiskstatsOptions {
+    /// The default of `device_exclude`.
+    pub const DEVICE_EXCLUDE: &str = r"^(ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$";
+}
+
+impl Default for FilesystemOptions {
+    fn default() -> FilesystemOptions {
+        FilesystemOptions {
+            fs_types_exclude: pattern(FilesystemOptions::FS_TYPES_EXCLUDE).ok(),
+            mount_points_exclude: pattern(FilesystemOptions::MOUNT_POINTS_EXCLUDE).ok(),
+            mount_timeout: FilesystemOptions::MOUNT_TIMEOUT,
+            statfs: Statfs::default(),
+        }
+    }
+}
+
+impl Default for DiskstatsOptions {
+    fn default() -> DiskstatsOptions {
+        DiskstatsOptions { device_exclude: pattern(DiskstatsOptions::DEVICE_EXCLUDE).ok() }
+    }
+}
+
+/// Whether a name is left out.
+pub(super) fn excludes(exclude: Option<&Pattern>, name: &[u8]) -> bool {
+    exclude.is_some_and(|pattern| pattern.is_match(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_compile_and_leave_out_what_node_exporter_leaves_out() {
+        let filesystem = FilesystemOptions::default();
+        let types = filesystem.fs_types_exclude.unwrap();
+        assert!(types.is_match(b"cgroup2") && types.is_match(b"tracefs"));
+        assert!(!types.is_match(b"ext4") && !types.is_match(b"tmpfs"));
+        let points = filesystem.mount_points_exclude.unwrap();
+        assert!(points.is_match(b"/dev/shm") && points.is_match(b"/proc"));
+        assert!(points.is_match(b"/var/lib/docker/overlay2/1/merged"));
+        assert!(!points.is_match(b"/mnt/data") && !points.is_match(b"/device"));
+        let disks = DiskstatsOptions::default().device_exclude.unwrap();
+        assert!(
+            disks.is_match(b"sda1") && disks.is_match(b"nvme0n1p3") && disks.is_match(b"loop7")
+        );
+        assert!(!disks.is_match(b"mmcblk0p1") && !disks.is_match(b"nvme0n1"));
+    }
+}

@@ -1,0 +1,122 @@
+//! What the collectors' parsers share: lines, fields and numbers of the kernel's text files, as bytes
+//! and without allocating; text that outlives the read buffer; the first of several errors.
+//!
+//! It must not know any file's meaning.
+
+use std::borrow::Cow;
+use std::str;
+
+use super::CollectError;
+
+/// The lines that are not empty, without their line breaks.
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())
+}
+
+/// The whole lines of a file of which each ends with a line break, as all below /proc do; what
+/// follows the last one has been cut, and is noted.
+pub(super) fn whole<'a>(file: &str, bytes: &'a [u8], errors: &mut FirstError) -> &'a [u8] {
+    let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    let (whole, cut) = bytes.split_at(end);
+    if !cut.is_empty() {
+        errors.note(malformed(file, cut, "a line break at the end of the line"));
+    }
+    whole
+}
+
+/// The fields of a line, which spaces or tabs separate.
+pub(super) fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty())
+}
+
+/// A decimal number of digits only: no sign, no space, at most `u64::MAX`.
+pub(super) fn unsigned(token: &[u8]) -> Option<u64> {
+    if token.is_empty() {
+        return None;
+    }
+    token.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+/// What a label can hold of a name that the kernel gives as bytes.
+pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+/// A parse error whose token is bytes.
+pub(super) fn malformed(file: &str, token: &[u8], expected: &'static str) -> CollectError {
+    CollectError::parse(file, &text(token), expected)
+}
+
+/// Where a piece of text lies in a [`Texts`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Span {
+    start: u32,
+    end: u32,
+}
+
+/// Names and labels of one round, kept while the read buffer is used for other files.
+#[derive(Debug, Default)]
+pub(super) struct Texts(String);
+
+impl Texts {
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn keep(&mut self, text: &str) -> Span {
+        // The files that this comes from have at most 4 MiB.
+        let start = self.0.len() as u32;
+        self.0.push_str(text);
+        Span { start, end: self.0.len() as u32 }
+    }
+
+    pub(super) fn get(&self, span: Span) -> &str {
+        self.0.get(span.start as usize..span.end as usize).unwrap_or_default()
+    }
+}
+
+/// The first error of a file whose other lines are still worth having.
+#[derive(Debug, Default)]
+pub(super) struct FirstError(Option<CollectError>);
+
+impl FirstError {
+    pub(super) fn note(&mut self, error: CollectError) {
+        self.0.get_or_insert(error);
+    }
+
+    pub(super) fn result(self) -> Result<(), CollectError> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
+/// A number as a label's value.
+pub(super) fn decimal(number: u64) -> heapless::String<20> {
+    let mut digits = heapless::String::new();
+    // u64::MAX has 20 digits.
+    let _ = std::fmt::Write::write_fmt(&mut digits, format_args!("{number}"));
+    digits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_digits_are_a_number() {
+        assert_eq!(unsigned(b"0"), Some(0));
+        assert_eq!(unsigned(b"18446744073709551615"), Some(u64::MAX));
+        for bad in [&b""[..], b"18446744073709551616", b"-1", b"+1", b"1.0", b" 1", b"1e3", b"\xff"]
+        {
+            assert_eq!(unsigned(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn fields_take_spaces_and_tabs() {
+        assert_eq!(fields(b"  a \t b\x00c ").collect::<Vec<_>>(), [&b"a"[..], b"b\x00c"]);
+        assert_eq!(decimal(u64::MAX).as_str(), "18446744073709551615");
+    }
+}

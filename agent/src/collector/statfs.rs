@@ -1,0 +1,291 @@
+//! Asks mounts how full they are, from threads of its own, because a dead mount (NFS without its
+//! server, a card that has gone) blocks the caller for as long as it likes.
+//!
+//! One thread does the asking. When a mount doesn't answer in time, its thread stays with it, another
+//! takes over for the other mounts, and the mount is not asked again until the call has returned. At
+//! most [`MAX_STUCK`] threads may hang so; beyond that nothing is asked until one of them returns.
+//! Idle threads wait without waking. It must not know metrics.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How many calls may hang at the same time, each with a thread of [`STACK`] bytes.
+pub(super) const MAX_STUCK: usize = 8;
+
+/// The system call and a channel need less than a page of it.
+const STACK: usize = 64 << 10;
+
+/// What a mount still gets in a collection whose time is used up: far more than a live one needs.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// What a mount says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Bytes of a block, `f_bsize`.
+    pub block_size: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Free blocks.
+    pub free: u64,
+    /// Blocks that are free to ordinary users.
+    pub available: u64,
+    /// File nodes.
+    pub files: u64,
+    /// Free file nodes.
+    pub files_free: u64,
+}
+
+/// The system call, or what a test puts in its place.
+#[derive(Clone)]
+pub struct Statfs(Arc<Ask>);
+
+type Ask = dyn Fn(&Path) -> io::Result<Usage> + Send + Sync;
+
+impl Statfs {
+    /// Asks with a function; it may block.
+    pub fn new(ask: impl Fn(&Path) -> io::Result<Usage> + Send + Sync + 'static) -> Statfs {
+        Statfs(Arc::new(ask))
+    }
+}
+
+impl Default for Statfs {
+    fn default() -> Statfs {
+        Statfs::new(kernel)
+    }
+}
+
+impl fmt::Debug for Statfs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Statfs")
+    }
+}
+
+fn kernel(path: &Path) -> io::Result<Usage> {
+    let stat = rustix::fs::statfs(path)?;
+    Ok(Usage {
+        // Signed on most architectures, 32 bits wide on some; never negative.
+        block_size: stat.f_bsize as u64,
+        blocks: stat.f_blocks,
+        free: stat.f_bfree,
+        available: stat.f_bavail,
+        files: stat.f_files,
+        files_free: stat.f_ffree,
+    })
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// The mount said no.
+    Refused(io::Error),
+    /// It has not answered yet.
+    Stuck,
+    /// Too many others have not answered yet.
+    Full,
+    /// There is no thread to ask with.
+    NoThread(io::Error),
+}
+
+struct Worker {
+    requests: Sender<PathBuf>,
+    answers: Receiver<(PathBuf, io::Result<Usage>)>,
+}
+
+struct Stuck {
+    path: PathBuf,
+    worker: Worker,
+}
+
+/// Asks mounts one after the other.
+pub(super) struct Asker {
+    statfs: Statfs,
+    timeout: Duration,
+    worker: Option<Worker>,
+    stuck: Vec<Stuck>,
+    /// The buffer that travels to the thread and back.
+    path: PathBuf,
+}
+
+/// The time that the mounts of one collection have left.
+#[derive(Clone, Copy)]
+pub(super) struct Patience(Instant);
+
+impl Asker {
+    pub(super) fn new(statfs: Statfs, timeout: Duration) -> Asker {
+        Asker { statfs, timeout, worker: None, stuck: Vec::new(), path: PathBuf::new() }
+    }
+
+    /// Begins a collection: takes back the threads whose calls have returned.
+    pub(super) fn begin(&mut self) -> Patience {
+        let mut index = 0;
+        while let Some(stuck) = self.stuck.get(index) {
+            match stuck.worker.answers.try_recv() {
+                Err(TryRecvError::Empty) => index += 1,
+                // Its answer is old; the mount will be asked again. A second thread is not needed.
+                Ok(_) | Err(TryRecvError::Disconnected) => {
+                    let freed = self.stuck.swap_remove(index);
+                    self.worker.get_or_insert(freed.worker);
+                }
+            }
+        }
+        Patience(Instant::now() + self.timeout)
+    }
+
+    /// How many mounts have not answered yet.
+    pub(super) fn stuck(&self) -> usize {
+        self.stuck.len()
+    }
+
+    /// Asks one mount.
+    pub(super) fn ask(&mut self, path: &[u8], patience: Patience) -> Result<Usage, Unanswered> {
+        let path = Path::new(OsStr::from_bytes(path));
+        if self.stuck.iter().any(|stuck| stuck.path == path) {
+            return Err(Unanswered::Stuck);
+        }
+        if self.stuck.len() >= MAX_STUCK {
+            return Err(Unanswered::Full);
+        }
+        let worker = match self.worker.take() {
+            Some(worker) => worker,
+            None => Worker::start(self.statfs.clone()).map_err(Unanswered::NoThread)?,
+        };
+        let mut request = std::mem::take(&mut self.path);
+        request.clear();
+        request.push(path);
+        let gone = || Unanswered::NoThread(io::Error::other("the thread that asks has ended"));
+        worker.requests.send(request).map_err(|_| gone())?;
+        let left = patience.0.saturating_duration_since(Instant::now()).max(GRACE);
+        match worker.answers.recv_timeout(left) {
+            Ok((request, answer)) => {
+                self.path = request;
+                self.worker = Some(worker);
+                answer.map_err(Unanswered::Refused)
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                self.stuck.push(Stuck { path: path.to_owned(), worker });
+                Err(Unanswered::Stuck)
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+        }
+    }
+}
+
+impl Worker {
+    fn start(statfs: Statfs) -> io::Result<Worker> {
+        let (requests, asked) = mpsc::channel::<PathBuf>();
+        let (answer, answers) = mpsc::channel();
+        // The thread ends when `requests` is dropped, or after its last call if that one hangs.
+        thread::Builder::new().name("mote-statfs".into()).stack_size(STACK).spawn(move || {
+            for path in asked {
+                let usage = (statfs.0)(&path);
+                if answer.send((path, usage)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Worker { requests, answers })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Paths below /dead block until the returned sender is dropped.
+    fn dying() -> (Statfs, Sender<()>, Arc<Mutex<Vec<PathBuf>>>) {
+        let (revive, dead) = mpsc::channel::<()>();
+        let dead = Mutex::new(dead);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        let statfs = Statfs::new(move |path| {
+            log.lock().unwrap().push(path.to_owned());
+            if path.starts_with("/dead") {
+                // Disconnected once the test drops its end.
+                let _ = dead.lock().unwrap().recv();
+            }
+            if path.starts_with("/refuses") {
+                return Err(io::Error::from_raw_os_error(13));
+            }
+            Ok(Usage { blocks: 7, ..Usage::default() })
+        });
+        (statfs, revive, asked)
+    }
+
+    #[test]
+    fn a_dead_mount_is_asked_once_and_the_others_go_on() {
+        let (statfs, revive, asked) = dying();
+        let mut asker = Asker::new(statfs, SHORT);
+        let patience = asker.begin();
+        assert!(matches!(asker.ask(b"/dead", patience), Err(Unanswered::Stuck)));
+        assert_eq!(asker.ask(b"/", patience).unwrap().blocks, 7);
+        assert!(matches!(asker.ask(b"/refuses", patience), Err(Unanswered::Refused(_))));
+        let patience = asker.begin();
+        assert!(matches!(asker.ask(b"/dead", patience), Err(Unanswered::Stuck)));
+        assert_eq!(asker.stuck(), 1);
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(*asked.lock().unwrap(), paths(&["/dead", "/", "/refuses"]));
+
+        drop(revive);
+        // Each begin looks once; the call returns within the time of a context switch.
+        let deadline = Instant::now() + LONG;
+        while asker.stuck() > 0 {
+            assert!(Instant::now() < deadline, "the mount came back and was not noticed");
+            asker.begin();
+            thread::yield_now();
+        }
+        let patience = asker.begin();
+        assert_eq!(asker.ask(b"/dead", patience).unwrap().blocks, 7);
+    }
+
+    #[test]
+    fn threads_that_hang_are_bounded() {
+        let (statfs, _revive, asked) = dying();
+        let mut asker = Asker::new(statfs, Duration::ZERO);
+        let patience = asker.begin();
+        for mount in 0..MAX_STUCK {
+            let path = format!("/dead/{mount}");
+            assert!(matches!(asker.ask(path.as_bytes(), patience), Err(Unanswered::Stuck)));
+        }
+        assert!(matches!(asker.ask(b"/dead/more", patience), Err(Unanswered::Full)));
+        assert!(matches!(asker.ask(b"/dead/0", patience), Err(Unanswered::Stuck)));
+        assert_eq!(asker.stuck(), MAX_STUCK);
+        // The first thread blocks holding the lock of the channel, so all of them are in the call.
+        assert!(asked.lock().unwrap().len() <= MAX_STUCK);
+    }
+
+    #[test]
+    fn all_dead_mounts_share_one_timeout() {
+        let (statfs, _revive, _) = dying();
+        let mut asker = Asker::new(statfs, Duration::from_millis(300));
+        let patience = asker.begin();
+        let start = Instant::now();
+        for path in [&b"/dead/1"[..], b"/dead/2", b"/dead/3"] {
+            assert!(matches!(asker.ask(path, patience), Err(Unanswered::Stuck)));
+        }
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(300) + 2 * GRACE, "{took:?}");
+        // Three whole timeouts would be 900 ms.
+        assert!(took < Duration::from_millis(850), "{took:?}");
+    }
+
+    #[test]
+    fn the_kernel_answers_for_the_root() {
+        let mut asker = Asker::new(Statfs::default(), LONG);
+        let patience = asker.begin();
+        let usage = asker.ask(b"/", patience).unwrap();
+        assert!(usage.block_size > 0 && usage.blocks > 0 && usage.free >= usage.available);
+        assert!(matches!(asker.ask(b"/no/such/mount", patience), Err(Unanswered::Refused(_))));
+    }
+}

@@ -1,0 +1,217 @@
+//! node_exporter's `time`: the wall clock, the time zone's offset and the kernel's clock sources
+//! (kernel/time/clocksource.c).
+//!
+//! The time zone is found as Go's runtime finds it: a file that `TZ` names, else /etc/localtime, else
+//! UTC. The files are the host's, and are read again when they change.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use tz::TimeZone;
+
+use super::parse::{fields, text};
+use super::{CollectError, Collector};
+use crate::host::{Clock, Host, SystemClock};
+use crate::model::{Desc, Samples};
+
+const SECONDS: Desc =
+    Desc::gauge("node_time_seconds", "System time in seconds since epoch (1970).");
+const ZONE_OFFSET: Desc =
+    Desc::gauge("node_time_zone_offset_seconds", "System time zone offset in seconds.");
+const AVAILABLE: Desc = Desc::gauge(
+    "node_time_clocksource_available_info",
+    "Available clocksources read from '/sys/devices/system/clocksource'.",
+);
+const CURRENT: Desc = Desc::gauge(
+    "node_time_clocksource_current_info",
+    "Current clocksource read from '/sys/devices/system/clocksource'.",
+);
+
+const CLOCKSOURCES: &str = "devices/system/clocksource";
+const ZONEINFO: &str = "usr/share/zoneinfo";
+/// Links from /etc/localtime to the file itself; there is one on most systems.
+const LINKS_MAX: usize = 8;
+
+/// Tells a file's version: device, inode, length, seconds and nanoseconds of its last change.
+type Version = (u64, u64, u64, i64, i64);
+
+/// Wall clock, time zone and clock sources.
+pub(super) struct Time {
+    /// Below the root of the file system; None is UTC.
+    zone_file: Option<PathBuf>,
+    version: Option<Version>,
+    zone: TimeZone,
+    /// Numbers of the directories `clocksource<number>`; None until they have been looked up.
+    devices: Option<Vec<String>>,
+}
+
+impl Time {
+    pub(super) fn new() -> Time {
+        Time::with_tz(env::var_os("TZ"))
+    }
+
+    fn with_tz(tz: Option<OsString>) -> Time {
+        Time { zone_file: zone_file(tz), version: None, zone: TimeZone::utc(), devices: None }
+    }
+}
+
+impl Collector for Time {
+    fn collect(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), CollectError> {
+        let now = SystemClock.now_ns();
+        out.value(&SECONDS, now as f64 / 1e9);
+        let zone = self.load_zone(host);
+        // No type is found for a time beyond a file without a rule; UTC then, as Go says.
+        let (name, offset) = match self.zone.find_local_time_type(now.div_euclid(1_000_000_000)) {
+            Ok(local) => (local.time_zone_designation(), local.ut_offset()),
+            Err(_) => ("UTC", 0),
+        };
+        out.family(&ZONE_OFFSET).add(&[("time_zone", name)], f64::from(offset));
+        self.clock_sources(host, out)?;
+        zone
+    }
+}
+
+impl Time {
+    /// Reads the time zone if its file has changed. A malformed file is an error once and UTC then.
+    fn load_zone(&mut self, host: &mut Host) -> Result<(), CollectError> {
+        let Some(file) = &self.zone_file else { return Ok(()) };
+        let file = follow(&host.roots().root, file);
+        let version = fs::metadata(host.roots().root.join(&file))
+            .ok()
+            .map(|meta| (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()));
+        if version == self.version {
+            return Ok(());
+        }
+        self.version = version;
+        self.zone = TimeZone::utc();
+        let name = text(file.as_os_str().as_bytes()).into_owned();
+        // Absent or unreadable: UTC.
+        let Ok(bytes) = host.root(&name) else { return Ok(()) };
+        match TimeZone::from_tz_data(bytes) {
+            Ok(zone) => self.zone = zone,
+            Err(_) => return Err(CollectError::parse(&name, "", "a time zone (TZif)")),
+        }
+        Ok(())
+    }
+
+    fn clock_sources(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), CollectError> {
+        let devices = match self.devices.take() {
+            Some(devices) => devices,
+            None => match host.sys_names(CLOCKSOURCES) {
+                Ok(names) => names
+                    .iter()
+                    .filter_map(|name| name.strip_prefix("clocksource"))
+                    .filter(|number| number.starts_with(|first: char| first.is_ascii_digit()))
+                    .map(str::to_owned)
+                    .collect(),
+                Err(error) if error.is_absent() => Vec::new(),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let devices = self.devices.insert(devices);
+        for (file, desc) in [("available", AVAILABLE), ("current", CURRENT)] {
+            for device in &*devices {
+                let path = format!("{CLOCKSOURCES}/clocksource{device}/{file}_clocksource");
+                let bytes = host.sys(&path)?;
+                let mut family = out.family(&desc);
+                for name in fields(bytes) {
+                    family.add(&[("device", device), ("clocksource", &text(name))], 1.0);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which file `TZ` means, below the root of the file system.
+fn zone_file(tz: Option<OsString>) -> Option<PathBuf> {
+    let Some(tz) = tz else { return Some("etc/localtime".into()) };
+    let name = tz.as_bytes();
+    let name = name.strip_prefix(b":").unwrap_or(name);
+    let path = Path::new(OsStr::from_bytes(name));
+    if name.is_empty() || name == b"UTC" {
+        None
+    } else if path.is_absolute() {
+        Some(below(path))
+    } else {
+        Some(Path::new(ZONEINFO).join(path))
+    }
+}
+
+/// A path without its leading slashes.
+fn below(path: &Path) -> PathBuf {
+    path.components().filter(|part| !matches!(part, std::path::Component::RootDir)).collect()
+}
+
+/// Follows absolute links inside the root, as they are the host's; the kernel follows relative ones.
+fn follow(root: &Path, file: &Path) -> PathBuf {
+    let mut file = file.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(root.join(&file)) {
+            Ok(target) if target.is_absolute() => file = below(&target),
+            _ => break,
+        }
+    }
+    file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Roots;
+
+    #[test]
+    fn tz_names_a_file_as_gos_runtime_takes_it() {
+        let file = |tz: &str| zone_file(Some(tz.into())).map(|path| path.display().to_string());
+        assert_eq!(zone_file(None), Some("etc/localtime".into()));
+        assert_eq!(file(""), None);
+        assert_eq!(file(":"), None);
+        assert_eq!(file("UTC"), None);
+        assert_eq!(file("Europe/Berlin").as_deref(), Some("usr/share/zoneinfo/Europe/Berlin"));
+        assert_eq!(file(":/etc/zone").as_deref(), Some("etc/zone"));
+    }
+
+    #[test]
+    fn berlin_has_an_offset_and_a_name() {
+        let mut host = Host::new(Roots::default());
+        let mut time = Time::with_tz(Some("Europe/Berlin".into()));
+        assert!(
+            Path::new("/usr/share/zoneinfo/Europe/Berlin").exists(),
+            "no time zones here; `cargo xtask setup` installs tzdata"
+        );
+        time.load_zone(&mut host).unwrap();
+        let at = |seconds| {
+            let local = time.zone.find_local_time_type(seconds).unwrap();
+            (local.time_zone_designation().to_owned(), local.ut_offset())
+        };
+        assert_eq!(at(1_700_000_000), ("CET".into(), 3600));
+        assert_eq!(at(1_690_000_000), ("CEST".into(), 7200));
+        // 2050, which only the rule at the end of the file covers.
+        assert_eq!(at(2_540_000_000), ("CEST".into(), 7200));
+    }
+
+    #[test]
+    fn cut_and_altered_zones_are_errors_or_zones_but_no_panic() {
+        let whole = fs::read("/usr/share/zoneinfo/Europe/Berlin").unwrap();
+        for length in 0..whole.len() {
+            // Of the rule in the last line less can be a rule, too.
+            let rule = whole.len() - length < 40;
+            assert!(TimeZone::from_tz_data(&whole[..length]).is_err() || rule, "{length} bytes");
+        }
+        for at in 0..whole.len() {
+            for byte in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut altered = whole.clone();
+                altered[at] = byte;
+                if let Ok(zone) = TimeZone::from_tz_data(&altered) {
+                    for seconds in [0, 1_700_000_000, 4_000_000_000, i64::MAX / 1_000_000_000] {
+                        let _ = zone.find_local_time_type(seconds);
+                    }
+                }
+            }
+        }
+    }
+}

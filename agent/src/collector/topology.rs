@@ -1,0 +1,143 @@
+//! The thermal throttle counters (arch/x86: drivers/thermal/intel/therm_throt.c) and the isolated CPUs
+//! of /sys/devices/system/cpu. Which files there are is looked up once and again when a CPU has come or
+//! gone; boards without such counters then cost nothing a round.
+
+use super::CollectError;
+use super::parse::{FirstError, decimal, malformed, unsigned};
+use crate::host::Host;
+use crate::model::{Desc, Samples};
+
+const CORE_THROTTLES: Desc = Desc::counter(
+    "node_cpu_core_throttles_total",
+    "Number of times this CPU core has been throttled.",
+);
+const PACKAGE_THROTTLES: Desc = Desc::counter(
+    "node_cpu_package_throttles_total",
+    "Number of times this CPU package has been throttled.",
+);
+const ISOLATED: Desc = Desc::gauge(
+    "node_cpu_isolated",
+    "Whether each core is isolated, information from /sys/devices/system/cpu/isolated.",
+);
+
+/// More than any kernel is built for (NR_CPUS).
+const CPUS_MAX: u64 = 65_536;
+
+struct Counter {
+    package: u64,
+    /// None for the package's own counter.
+    core: Option<u64>,
+    /// Below the root of /sys.
+    path: String,
+}
+
+/// The counters and isolated CPUs of this host.
+pub(super) struct Topology {
+    counters: Vec<Counter>,
+    isolated: Vec<u64>,
+}
+
+impl Topology {
+    /// Looks up what this host has.
+    pub(super) fn read(host: &mut Host) -> Result<Topology, CollectError> {
+        let names = match host.sys_names("devices/system/cpu") {
+            Ok(names) => names,
+            Err(error) if error.is_absent() => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let mut counters: Vec<Counter> = Vec::new();
+        for cpu in names.iter().filter(|name| is_cpu(name)) {
+            let directory = format!("devices/system/cpu/{cpu}");
+            let package = number(host, &format!("{directory}/topology/physical_package_id"));
+            let core = number(host, &format!("{directory}/topology/core_id"));
+            let (Some(package), Some(core)) = (package, core) else { continue };
+            // The CPUs of a core share its counter, and the cores of a package that of the package.
+            for (core, file) in [(Some(core), "core"), (None, "package")] {
+                let path = format!("{directory}/thermal_throttle/{file}_throttle_count");
+                let known = counters.iter().any(|c| c.package == package && c.core == core);
+                if !known && number(host, &path).is_some() {
+                    counters.push(Counter { package, core, path });
+                }
+            }
+        }
+        Ok(Topology { counters, isolated: isolated(host)? })
+    }
+
+    /// Reads the counters.
+    pub(super) fn write(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), CollectError> {
+        let mut errors = FirstError::default();
+        for (cores, desc) in [(true, CORE_THROTTLES), (false, PACKAGE_THROTTLES)] {
+            let mut family = out.family(&desc);
+            for counter in self.counters.iter().filter(|c| c.core.is_some() == cores) {
+                // A CPU that goes off takes its files with it; the next round looks them up again.
+                let Ok(bytes) = host.sys(&counter.path) else { continue };
+                let Some(value) = unsigned(bytes.trim_ascii()) else {
+                    errors.note(malformed(&format!("sys/{}", counter.path), bytes, "a number"));
+                    continue;
+                };
+                let package = decimal(counter.package);
+                match counter.core {
+                    Some(core) => {
+                        let labels = [("package", package.as_str()), ("core", &decimal(core))];
+                        family.add(&labels, value as f64)
+                    }
+                    None => family.add(&[("package", &package)], value as f64),
+                };
+            }
+        }
+        let mut family = out.family(&ISOLATED);
+        for &cpu in &self.isolated {
+            family.add(&[("cpu", &decimal(cpu))], 1.0);
+        }
+        errors.result()
+    }
+}
+
+fn is_cpu(name: &str) -> bool {
+    name.strip_prefix("cpu").is_some_and(|number| unsigned(number.as_bytes()).is_some())
+}
+
+fn number(host: &mut Host, path: &str) -> Option<u64> {
+    host.sys(path).ok().and_then(|bytes| unsigned(bytes.trim_ascii()))
+}
+
+/// The CPUs that the scheduler leaves alone (`isolcpus=`), from a list such as `1,3-5`.
+fn isolated(host: &mut Host) -> Result<Vec<u64>, CollectError> {
+    match host.sys("devices/system/cpu/isolated") {
+        Ok(bytes) => cpu_list(bytes.trim_ascii())
+            .map_err(|token| malformed("sys/devices/system/cpu/isolated", token, "a list of CPUs")),
+        Err(_) => Ok(Vec::new()),
+    }
+}
+
+/// A list of the kernel's (lib/bitmap.c); the error is the malformed part.
+fn cpu_list(list: &[u8]) -> Result<Vec<u64>, &[u8]> {
+    let mut cpus = Vec::new();
+    for part in list.split(|&byte| byte == b',').filter(|part| !part.is_empty()) {
+        let mut ends = part.splitn(2, |&byte| byte == b'-').map(unsigned);
+        let first = ends.next().flatten().ok_or(part)?;
+        let last = ends.next().unwrap_or(Some(first)).ok_or(part)?;
+        if first > last || last >= CPUS_MAX {
+            return Err(part);
+        }
+        cpus.extend(first..=last);
+    }
+    cpus.sort_unstable();
+    cpus.dedup();
+    Ok(cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cpu_list;
+
+    #[test]
+    fn lists_of_cpus() {
+        assert_eq!(cpu_list(b""), Ok(vec![]));
+        assert_eq!(cpu_list(b"3"), Ok(vec![3]));
+        assert_eq!(cpu_list(b"1,3-5,4"), Ok(vec![1, 3, 4, 5]));
+        for bad in [&b"x"[..], b"1-", b"-1", b"5-3", b"0-18446744073709551615", b"1-2-3"] {
+            assert_eq!(cpu_list(bad), Err(bad));
+        }
+    }
+}
