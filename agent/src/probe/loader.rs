@@ -204,10 +204,17 @@ fn explain_program(name: &str, error: &ProgramError) -> String {
         return format!("loading {name}: {}{}", chain(error), hint(errno(error)));
     };
     let log = verifier_log.to_string();
-    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    // The verifier ends with figures about itself.
+    let figures = ["verification time", "stack depth", "processed "];
+    let said = |line: &&str| !line.is_empty() && !figures.iter().any(|f| line.starts_with(f));
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(said).collect();
     let last = lines.get(lines.len().saturating_sub(VERIFIER_LINES)..).unwrap_or_default();
-    let verifier = if last.is_empty() { String::new() } else { format!(": {}", last.join(" | ")) };
-    format!("the kernel refused {name}: {io_error}{}{verifier}", hint(io_error.raw_os_error()))
+    // Where the verifier has spoken, the error's number (EACCES, as a rule) is not about rights.
+    let why = match last {
+        [] => hint(io_error.raw_os_error()).to_owned(),
+        last => format!(": {}", last.join(" | ")),
+    };
+    format!("the kernel refused {name}: {io_error}{why}")
 }
 
 /// What the user can do about an error of bpf() or perf_event_open().
