@@ -1,0 +1,254 @@
+//! Block I/O: what the programs on `block:block_rq_issue` and `block:block_rq_complete` keep in their
+//! maps. It holds the two rules that both sides must agree on, how `rwbs` names an operation and which
+//! slot a latency falls into, so that they can be tested without a kernel.
+
+/// Slots of a histogram. Slot `k` counts latencies in (2^(k-1) µs, 2^k µs], so that its upper bound is
+/// inclusive as Prometheus' `le` is; slot 0 everything up to 1 µs, the last one all that is longer.
+pub const SLOTS: usize = 28;
+
+/// What a request asks of the device; the groups of /proc/diskstats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Operation {
+    /// Data from the device.
+    Read = 1,
+    /// Data to the device, and zeroes that the device writes by itself.
+    Write = 2,
+    /// Blocks that are no longer used; secure erase too.
+    Discard = 3,
+    /// Write the cache back to the medium.
+    Flush = 4,
+}
+
+impl Operation {
+    /// The operation of a map's key.
+    pub const fn from_u32(number: u32) -> Option<Operation> {
+        match number {
+            1 => Some(Operation::Read),
+            2 => Some(Operation::Write),
+            3 => Some(Operation::Discard),
+            4 => Some(Operation::Flush),
+            _ => None,
+        }
+    }
+
+    /// The value of the label `operation`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Operation::Read => "read",
+            Operation::Write => "write",
+            Operation::Discard => "discard",
+            Operation::Flush => "flush",
+        }
+    }
+}
+
+/// The operation that a tracepoint's `rwbs` names (blk_fill_rwbs in kernel/trace/blktrace.c): an `F`
+/// in front for a request with a preflush, then one letter for the operation, then flags.
+///
+/// `N` is what has no letter: WRITE_ZEROES on kernels that don't write `WZ` yet, zone commands, and
+/// passthrough commands, which have no sectors. The first is a write; the others, like all zone
+/// management (`ZR`, `ZF`, `ZO`, `ZC`), belong to none of the four.
+#[inline(always)]
+pub const fn operation(rwbs: [u8; 4], sectors: u32) -> Option<Operation> {
+    let (letter, next) = if rwbs[0] == b'F' { (rwbs[1], rwbs[2]) } else { (rwbs[0], rwbs[1]) };
+    match letter {
+        b'R' => Some(Operation::Read),
+        b'W' => Some(Operation::Write),
+        b'D' => Some(Operation::Discard),
+        b'Z' if next == b'A' => Some(Operation::Write),
+        b'N' if sectors > 0 => Some(Operation::Write),
+        // "FF", and a flush without the preflush flag: "F" and what follows it.
+        b'N' | b'Z' => None,
+        _ if rwbs[0] == b'F' => Some(Operation::Flush),
+        _ => None,
+    }
+}
+
+/// The slot of a latency: the bits of (ns - 1) / 1000, by one comparison and without a division, which
+/// 32-bit kernels would have to emulate.
+///
+/// For b = bits(n), the quotient q = n / 1000 has b - 9 bits if n ≥ 1000 * 2^(b-10) and b - 10 if not:
+/// q has k bits exactly when 1000 * 2^(k-1) ≤ n < 1000 * 2^k, and 2^(b-1) ≤ n < 2^b lies between
+/// 1000 * 2^(b-11) and 1000 * 2^(b-9).
+#[inline(always)]
+pub const fn slot(latency_ns: u64) -> usize {
+    let n = latency_ns.saturating_sub(1);
+    let bits = bits(n);
+    if bits < 10 {
+        return 0;
+    }
+    let short = bits - 10;
+    let slot = if n >= 1000 << short { short + 1 } else { short };
+    if slot < SLOTS as u32 { slot as usize } else { SLOTS - 1 }
+}
+
+/// How many bits `n` has; BPF has no instruction for it.
+#[inline(always)]
+const fn bits(mut n: u64) -> u32 {
+    let mut bits = 0;
+    if n >> 32 != 0 {
+        n >>= 32;
+        bits += 32;
+    }
+    if n >> 16 != 0 {
+        n >>= 16;
+        bits += 16;
+    }
+    if n >> 8 != 0 {
+        n >>= 8;
+        bits += 8;
+    }
+    if n >> 4 != 0 {
+        n >>= 4;
+        bits += 4;
+    }
+    if n >> 2 != 0 {
+        n >>= 2;
+        bits += 2;
+    }
+    if n >> 1 != 0 {
+        n >>= 1;
+        bits += 1;
+    }
+    bits + n as u32
+}
+
+/// A request that the driver has. Two requests of one kind that start at one sector of one device at
+/// the same time share a key: the tracepoints carry nothing that tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BlockStartKey {
+    /// The first sector that is not completed yet; 0 for a flush.
+    pub sector: u64,
+    /// The kernel's dev_t: major << 20 | minor.
+    pub device: u32,
+    /// An [`Operation`].
+    pub operation: u32,
+}
+
+/// What is known of a request that the driver has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BlockStart {
+    /// When it was issued, in nanoseconds of CLOCK_MONOTONIC.
+    pub at_ns: u64,
+    /// Sectors of 512 bytes that are not completed yet; 0 for a flush.
+    pub sectors: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+/// What a histogram is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BlockKey {
+    /// The kernel's dev_t: major << 20 | minor.
+    pub device: u32,
+    /// An [`Operation`].
+    pub operation: u32,
+}
+
+/// The latencies that one CPU has seen complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BlockHistogram {
+    /// Requests by latency; see [`SLOTS`].
+    pub slots: [u64; SLOTS],
+    /// The sum of the latencies in nanoseconds.
+    pub sum_ns: u64,
+}
+
+impl BlockHistogram {
+    /// No request.
+    pub const ZERO: BlockHistogram = BlockHistogram { slots: [0; SLOTS], sum_ns: 0 };
+}
+
+/// What one CPU could not measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BlockCounters {
+    /// Completions of which no issue is known: issued before the probe was attached, pushed out of
+    /// the map, or one of two with the same key.
+    pub unmatched: u64,
+    /// Issues that found no room in the map of requests.
+    pub starts_lost: u64,
+    /// Completions that found no room in the map of histograms.
+    pub histograms_lost: u64,
+}
+
+const _: () = {
+    assert!(size_of::<BlockStartKey>() == 16);
+    assert!(size_of::<BlockStart>() == 16);
+    assert!(size_of::<BlockKey>() == 8);
+    assert!(size_of::<BlockHistogram>() == 8 * SLOTS + 8);
+    assert!(size_of::<BlockCounters>() == 24);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_the_bits_of_the_whole_microseconds_above_the_bound_below() {
+        let by_division = |ns: u64| {
+            let us = ns.saturating_sub(1) / 1000;
+            ((u64::BITS - us.leading_zeros()) as usize).min(SLOTS - 1)
+        };
+        let around = (0..64).flat_map(|bit| {
+            [1u64 << bit, 1000u64.saturating_mul(1 << bit)]
+                .into_iter()
+                .flat_map(|n| (0..5).map(move |d| n.saturating_add(d).saturating_sub(2)))
+        });
+        for ns in around.chain(0..100_000).chain([u64::MAX, u64::MAX - 1]) {
+            assert_eq!(slot(ns), by_division(ns), "{ns}");
+        }
+    }
+
+    #[test]
+    fn the_upper_bound_of_a_slot_is_inclusive() {
+        for k in 0..SLOTS - 1 {
+            let bound = 1000 << k;
+            assert_eq!((slot(bound), slot(bound + 1)), (k, k + 1));
+        }
+    }
+
+    #[test]
+    fn rwbs_names_the_operation() {
+        use Operation::{Discard, Flush, Read, Write};
+        for (rwbs, sectors, expected) in [
+            (*b"R\0\0\0", 8, Some(Read)),
+            (*b"RA\0\0", 8, Some(Read)),
+            (*b"RSM\0", 8, Some(Read)),
+            (*b"W\0\0\0", 8, Some(Write)),
+            (*b"WFS\0", 8, Some(Write)),
+            (*b"FWS\0", 8, Some(Write)),
+            (*b"FWFS", 8, Some(Write)),
+            (*b"WZ\0\0", 8, Some(Write)),
+            (*b"ZA\0\0", 8, Some(Write)),
+            (*b"N\0\0\0", 8, Some(Write)),
+            (*b"N\0\0\0", 0, None),
+            (*b"FN\0\0", 0, None),
+            (*b"D\0\0\0", 8, Some(Discard)),
+            (*b"DE\0\0", 8, Some(Discard)),
+            (*b"FF\0\0", 0, Some(Flush)),
+            (*b"F\0\0\0", 0, Some(Flush)),
+            (*b"FS\0\0", 0, Some(Flush)),
+            (*b"ZR\0\0", 0, None),
+            (*b"ZRA\0", 0, None),
+            (*b"\0\0\0\0", 0, None),
+            (*b"?!\0\0", 8, None),
+        ] {
+            assert_eq!(operation(rwbs, sectors), expected, "{rwbs:?} {sectors}");
+        }
+    }
+
+    #[test]
+    fn operations_survive_their_numbers() {
+        for number in 0..10 {
+            if let Some(operation) = Operation::from_u32(number) {
+                assert_eq!(operation as u32, number);
+            }
+        }
+    }
+}

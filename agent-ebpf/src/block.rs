@@ -1,0 +1,192 @@
+//! Block I/O: latency from the moment a request goes to its driver to the moment all of it is done, by
+//! device and operation (include/trace/events/block.h, block/blk-mq.c).
+//!
+//! - `block_rq_issue` (blk_mq_start_request) notes the time. A requeued request is issued again under
+//!   the same key, so the last issue counts and nothing is counted twice.
+//! - `block_rq_complete` (blk_update_request) comes for each part of a request that is done. A part
+//!   moves the entry on to the sector where the rest begins; only the last part is an observation.
+//!   That is one observation a request, as /proc/diskstats counts.
+//! - A write with a preflush or FUA on a device without FUA passes through block/blk-flush.c, which
+//!   ends it a second time with no bytes; and an empty flush ends without ever having been issued, for
+//!   which a flush request of the queue's own went to the driver (`FF`). Completions without bytes,
+//!   flushes apart, are therefore no completions of a device.
+//! - A flush request has no sector: 0 in the issue, all ones in the completion. So have passthrough
+//!   commands, which no one counts: no sectors in the issue, and all ones in the completion.
+//!
+//! Programs of perf's tracepoints don't nest on a CPU (trace_call_bpf): a completion that interrupts
+//! another such program is missed, and the kernel counts it in the program's `recursion_misses`.
+
+use agent_common::ABSENT;
+use agent_common::block::{
+    BlockCounters, BlockHistogram, BlockKey, BlockStart, BlockStartKey, Operation, operation, slot,
+};
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::macros::{map, tracepoint};
+use aya_ebpf::maps::{LruHashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::programs::TracePointContext;
+
+#[unsafe(no_mangle)]
+static BLOCK_ISSUE_DEV: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_ISSUE_SECTOR: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_ISSUE_NR_SECTOR: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_ISSUE_RWBS: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_COMPLETE_DEV: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_COMPLETE_SECTOR: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_COMPLETE_NR_SECTOR: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_COMPLETE_RWBS: Global<u32> = Global::new(ABSENT);
+
+/// Requests that drivers have. Least recently used ones give way, so that requests whose completion
+/// was missed don't fill it; the agent sizes it by the number of CPUs.
+#[map]
+static BLOCK_STARTS: LruHashMap<BlockStartKey, BlockStart> = LruHashMap::with_max_entries(1024, 0);
+
+/// 16 devices with all four operations. Not LRU: a histogram that vanished would be a counter reset.
+#[map]
+static BLOCK_LATENCY: PerCpuHashMap<BlockKey, BlockHistogram> =
+    PerCpuHashMap::with_max_entries(64, 0);
+
+#[map]
+static BLOCK_COUNTERS: PerCpuArray<BlockCounters> = PerCpuArray::with_max_entries(1, 0);
+
+/// In read-only data, because 232 zero bytes on the stack of 512 would be a call of memset.
+static EMPTY: BlockHistogram = BlockHistogram::ZERO;
+
+/// The fields that both tracepoints have.
+struct Request {
+    key: BlockStartKey,
+    operation: Operation,
+    sectors: u32,
+}
+
+#[tracepoint]
+fn block_rq_issue(ctx: TracePointContext) -> u32 {
+    let request = read(
+        &ctx,
+        &BLOCK_ISSUE_DEV,
+        &BLOCK_ISSUE_SECTOR,
+        &BLOCK_ISSUE_NR_SECTOR,
+        &BLOCK_ISSUE_RWBS,
+    );
+    if let Some(request) = request {
+        issued(&request);
+    }
+    0
+}
+
+#[tracepoint]
+fn block_rq_complete(ctx: TracePointContext) -> u32 {
+    let request = read(
+        &ctx,
+        &BLOCK_COMPLETE_DEV,
+        &BLOCK_COMPLETE_SECTOR,
+        &BLOCK_COMPLETE_NR_SECTOR,
+        &BLOCK_COMPLETE_RWBS,
+    );
+    if let Some(request) = request {
+        completed(request);
+    }
+    0
+}
+
+#[inline(always)]
+fn read(
+    ctx: &TracePointContext,
+    dev: &Global<u32>,
+    sector: &Global<u32>,
+    nr_sector: &Global<u32>,
+    rwbs: &Global<u32>,
+) -> Option<Request> {
+    let sectors: u32 = field(ctx, nr_sector)?;
+    let operation = operation(field(ctx, rwbs)?, sectors)?;
+    let mut sector: u64 = field(ctx, sector)?;
+    if matches!(operation, Operation::Flush) {
+        sector = 0;
+    } else if sectors == 0 || sector == u64::MAX {
+        return None;
+    }
+    let key = BlockStartKey { sector, device: field(ctx, dev)?, operation: operation as u32 };
+    Some(Request { key, operation, sectors })
+}
+
+#[inline(always)]
+fn field<T>(ctx: &TracePointContext, offset: &Global<u32>) -> Option<T> {
+    let offset = offset.load();
+    if offset == ABSENT {
+        return None;
+    }
+    // SAFETY: the helper checks the address, and every T asked for is plain bytes.
+    unsafe { ctx.read_at(offset as usize) }.ok()
+}
+
+#[inline(always)]
+fn issued(request: &Request) {
+    let sectors = if matches!(request.operation, Operation::Flush) { 0 } else { request.sectors };
+    // SAFETY: the helper has no preconditions.
+    let at_ns = unsafe { bpf_ktime_get_ns() };
+    let start = BlockStart { at_ns, sectors, padding: 0 };
+    if BLOCK_STARTS.insert(request.key, start, BPF_ANY as u64).is_err() {
+        count(|counters| counters.starts_lost += 1);
+    }
+}
+
+#[inline(always)]
+fn completed(request: Request) {
+    // SAFETY: entries are preallocated and may be reused while they are read, but only once they have
+    // been removed: by the completion of this request, which is this one, or because the map is full,
+    // which costs an observation in any case.
+    let Some(&BlockStart { at_ns, sectors, .. }) = (unsafe { BLOCK_STARTS.get(request.key) }) else {
+        count(|counters| counters.unmatched += 1);
+        return;
+    };
+    // Nothing to be done about a failure: the entry was pushed out meanwhile.
+    let _ = BLOCK_STARTS.remove(request.key);
+    if request.sectors < sectors {
+        let mut rest = request.key;
+        rest.sector += request.sectors as u64;
+        let start = BlockStart { at_ns, sectors: sectors - request.sectors, padding: 0 };
+        if BLOCK_STARTS.insert(rest, start, BPF_ANY as u64).is_err() {
+            count(|counters| counters.starts_lost += 1);
+        }
+        return;
+    }
+    // SAFETY: the helper has no preconditions.
+    let latency = unsafe { bpf_ktime_get_ns() }.wrapping_sub(at_ns);
+    let key = BlockKey { device: request.key.device, operation: request.key.operation };
+    let histogram = match BLOCK_LATENCY.get_ptr_mut(key) {
+        Some(histogram) => histogram,
+        None => {
+            // Another CPU may have been first, so only what is found afterwards counts.
+            let _ = BLOCK_LATENCY.insert(key, &EMPTY, BPF_NOEXIST as u64);
+            match BLOCK_LATENCY.get_ptr_mut(key) {
+                Some(histogram) => histogram,
+                None => {
+                    count(|counters| counters.histograms_lost += 1);
+                    return;
+                }
+            }
+        }
+    };
+    // SAFETY: the value is this CPU's own, and programs of this kind don't nest on a CPU.
+    let histogram = unsafe { &mut *histogram };
+    if let Some(count) = histogram.slots.get_mut(slot(latency)) {
+        *count += 1;
+    }
+    histogram.sum_ns += latency;
+}
+
+#[inline(always)]
+fn count(add: impl FnOnce(&mut BlockCounters)) {
+    if let Some(counters) = BLOCK_COUNTERS.get_ptr_mut(0) {
+        // SAFETY: as in `completed`.
+        add(unsafe { &mut *counters });
+    }
+}

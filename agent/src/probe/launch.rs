@@ -1,0 +1,185 @@
+//! The agent's side of the loader: starts the child, takes its reports and its descriptors, and makes
+//! sure that it ends. `loader` is the child's side.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::channel::{self, Report};
+use super::loader::LOADER_ARGUMENT;
+use super::object;
+
+/// Who loads the object, and for how long.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    /// The binary `mote`. /proc/self/exe is right for it, also when its file has been replaced.
+    pub executable: PathBuf,
+    /// The BPF object, or None in a binary that was built without one. The child has its own; this
+    /// one only says whether there is any use in starting it.
+    pub object: Option<&'static [u8]>,
+    /// After this long the child is killed. Loading takes some 20 ms here, and the verifier of a
+    /// slow board some 100 times as long.
+    pub timeout: Duration,
+}
+
+impl Default for Loader {
+    fn default() -> Loader {
+        Loader {
+            executable: "/proc/self/exe".into(),
+            object: object::OBJECT,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What this process would have to be allowed, if it is not.
+pub(super) fn forbidden() -> Option<String> {
+    let may = match capabilities(None) {
+        Ok(sets) => sets.effective,
+        Err(error) => return Some(format!("asking for this process' capabilities: {error}")),
+    };
+    // CAP_BPF and CAP_PERFMON were split off CAP_SYS_ADMIN in 5.8.
+    let enough = may.contains(CapabilitySet::SYS_ADMIN)
+        || may.contains(CapabilitySet::BPF | CapabilitySet::PERFMON);
+    (!enough).then(|| {
+        "it needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_DAC_READ_SEARCH \
+         (before Linux 5.8 CAP_SYS_ADMIN)"
+            .to_owned()
+    })
+}
+
+/// Loads the probes of these names; a report for each that the child came to, and what went wrong
+/// with the child, if anything.
+pub(super) fn run(loader: &Loader, sys: &Path, probes: &str) -> (Vec<Report>, Option<String>) {
+    if loader.object.is_none() {
+        return (Vec::new(), Some(object::MISSING.to_owned()));
+    }
+    let (socket, mut child) = match spawn(loader, sys, probes) {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            let executable = loader.executable.display();
+            return (Vec::new(), Some(format!("starting {executable} as the loader: {error}")));
+        }
+    };
+    let deadline = Instant::now() + loader.timeout;
+    let mut reports = Vec::new();
+    let fault = loop {
+        match readable(&socket, deadline) {
+            Ok(true) => {}
+            Ok(false) => break Some(format!("the loader took longer than {:?}", loader.timeout)),
+            Err(error) => break Some(format!("waiting for the loader: {error}")),
+        }
+        match channel::receive(socket.as_fd()) {
+            Ok(Some(report)) => reports.push(report),
+            Ok(None) => break None,
+            Err(error) => break Some(format!("listening to the loader: {error}")),
+        }
+    };
+    let end = end(&mut child, &socket, fault.is_some());
+    (reports, fault.or(end))
+}
+
+fn spawn(loader: &Loader, sys: &Path, probes: &str) -> io::Result<(OwnedFd, Child)> {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    // The command owns the child's end; dropped here, it leaves the child as its only holder, so that
+    // the child's end is the end of the socket.
+    let child = Command::new(&loader.executable)
+        .arg(LOADER_ARGUMENT)
+        .arg(sys)
+        .arg(probes)
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()?;
+    Ok((ours, child))
+}
+
+/// Waits until the socket has something to read; false at the deadline.
+fn readable(socket: &OwnedFd, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout =
+            Timespec { tv_sec: left.as_secs().min(3600) as _, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Reaps the child, killed before if it failed; says how it ended if that was not well. A child that
+/// can't even be killed, in the middle of a system call that hangs, is left behind.
+fn end(child: &mut Child, socket: &OwnedFd, kill: bool) -> Option<String> {
+    if kill {
+        // It may be gone already.
+        let _ = child.kill();
+        // Its death closes the socket.
+        let patience = Instant::now() + Duration::from_secs(1);
+        while let Ok(true) = readable(socket, patience) {
+            if !matches!(channel::receive(socket.as_fd()), Ok(Some(_))) {
+                let _ = child.wait();
+                return None;
+            }
+        }
+        return None;
+    }
+    match child.wait() {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(format!("the loader ended with {status}")),
+        Err(error) => Some(format!("waiting for the loader's end: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_with(executable: &str, timeout: Duration) -> String {
+        let loader = Loader { executable: executable.into(), object: Some(&[]), timeout };
+        let (reports, fault) = run(&loader, Path::new("/sys"), "block");
+        assert!(reports.is_empty());
+        fault.unwrap_or_default()
+    }
+
+    #[test]
+    fn a_binary_without_an_object_says_how_to_build_it() {
+        let loader = Loader { object: None, ..Loader::default() };
+        let (reports, fault) = run(&loader, Path::new("/sys"), "block");
+        assert!(reports.is_empty());
+        assert!(fault.unwrap().contains("cargo xtask build-ebpf"));
+    }
+
+    #[test]
+    fn an_executable_that_is_not_there_is_a_reason() {
+        let reason = run_with("/nonexistent/mote", Duration::from_secs(5));
+        assert!(reason.contains("/nonexistent/mote"), "{reason}");
+    }
+
+    #[test]
+    fn a_child_that_fails_is_a_reason() {
+        let reason = run_with("/bin/false", Duration::from_secs(5));
+        assert!(reason.contains("exit status: 1"), "{reason}");
+    }
+
+    #[test]
+    fn a_child_that_hangs_is_killed() {
+        // A script, because it has to ignore the loader's arguments and to keep its standard input.
+        let script = std::env::temp_dir().join(format!("mote-hang-{}", std::process::id()));
+        std::fs::write(&script, "#!/bin/sh\nexec sleep 600\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&script, mode).unwrap();
+        let begin = Instant::now();
+        let reason = run_with(&script.to_string_lossy(), Duration::from_millis(300));
+        std::fs::remove_file(&script).unwrap();
+        assert!(reason.contains("longer than 300ms"), "{reason}");
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,263 @@
+//! The loader's child: `mote __load-probes SYS PROBE,PROBE…` with a Unix socket as standard input. It
+//! resolves the fields' offsets, loads the object, attaches the programs, hands the descriptors over and
+//! exits, so that what loading costs in memory is given back, and so that it can have mounts of its own.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use aya::maps::{Map, MapData};
+use aya::programs::{ProgramError, TracePoint};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+
+use super::channel::{self, Report};
+use super::format;
+use super::object;
+use super::perf;
+use super::spec::Spec;
+use super::tracefs;
+
+/// The hidden first argument of the child.
+pub const LOADER_ARGUMENT: &str = "__load-probes";
+
+/// Lines of the verifier's that go into a reason; the last ones name the fault.
+const VERIFIER_LINES: usize = 4;
+
+/// A probe whose offsets are known.
+struct Resolved {
+    index: u8,
+    spec: &'static Spec,
+    /// The tracepoints' IDs in the specification's order.
+    ids: Vec<u32>,
+    /// Globals of the object and their values.
+    offsets: Vec<(&'static str, u32)>,
+}
+
+/// Loads the probes that the arguments name and exits. For `main`, when its first argument is
+/// [`LOADER_ARGUMENT`]; `arguments` is what follows it.
+pub fn loader_main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    let [sys, probes] = arguments.as_slice() else {
+        eprintln!("{LOADER_ARGUMENT} is the agent's own: it loads the probes for a running agent");
+        return ExitCode::from(2);
+    };
+    let stdin = io::stdin();
+    let socket = stdin.as_fd();
+    let wanted: Vec<(u8, &'static Spec)> = super::SPECS
+        .iter()
+        .zip(0..)
+        .filter(|(spec, _)| probes.to_string_lossy().split(',').any(|name| name == spec.name))
+        .map(|(spec, index)| (index, *spec))
+        .collect();
+    match load_all(Path::new(sys), &wanted, socket) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The agent is gone: there is no one to tell.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Sends a report for each probe; fails only if that can't be sent.
+fn load_all(sys: &Path, wanted: &[(u8, &'static Spec)], socket: BorrowedFd<'_>) -> io::Result<()> {
+    let refuse = |probe: u8, reason: String| {
+        let report = Report { probe, reason, ..Report::default() };
+        channel::send(socket, &report, &[], &[], &[])
+    };
+    let private = tracefs::unshare_mounts().is_ok();
+    if private {
+        tracefs::hide_btf();
+    }
+    let tracefs = match tracefs::find(sys, private) {
+        Ok(tracefs) => tracefs,
+        Err(reason) => {
+            return wanted.iter().try_for_each(|(probe, _)| refuse(*probe, reason.clone()));
+        }
+    };
+    let mut resolved = Vec::new();
+    for &(index, spec) in wanted {
+        match resolve(&tracefs, index, spec) {
+            Ok(probe) => resolved.push(probe),
+            Err(reason) => refuse(index, reason)?,
+        }
+    }
+    if resolved.is_empty() {
+        return Ok(());
+    }
+    let mut object = match load_object(&resolved) {
+        Ok(object) => object,
+        Err(reason) => {
+            return resolved.iter().try_for_each(|probe| refuse(probe.index, reason.clone()));
+        }
+    };
+    for probe in &resolved {
+        match attach(&mut object, probe) {
+            Ok(events) => hand_over(&object, probe, &events, socket)?,
+            Err(reason) => refuse(probe.index, reason)?,
+        }
+    }
+    Ok(())
+}
+
+fn resolve(tracefs: &Path, index: u8, spec: &'static Spec) -> Result<Resolved, String> {
+    let mut ids = Vec::new();
+    let mut offsets = Vec::new();
+    for tracepoint in spec.tracepoints {
+        let path: PathBuf =
+            tracefs.join("events").join(tracepoint.family).join(tracepoint.event).join("format");
+        let bytes = fs::read(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!("this kernel has no tracepoint {}:{}", tracepoint.family, tracepoint.event)
+            }
+            _ => format!("reading {}: {error}", path.display()),
+        })?;
+        let unusable = |error| format!("{}: {error}", path.display());
+        let format = format::parse(&bytes).map_err(unusable)?;
+        ids.push(format.id);
+        for needed in tracepoint.fields {
+            offsets.push((needed.global, needed.resolve(&format).map_err(unusable)?));
+        }
+    }
+    Ok(Resolved { index, spec, ids, offsets })
+}
+
+fn load_object(probes: &[Resolved]) -> Result<Ebpf, String> {
+    let bytes = object::OBJECT.ok_or(object::MISSING)?;
+    let cpus = aya::util::nr_cpus().map_err(|(path, error)| format!("reading {path}: {error}"))?;
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    let mut loader = EbpfLoader::new();
+    for probe in probes {
+        for (global, offset) in &probe.offsets {
+            loader.override_global(global, offset, true);
+        }
+        if let Some((map, entries, more)) = probe.spec.sized {
+            loader.map_max_entries(map, entries.saturating_add(more.saturating_mul(cpus)));
+        }
+    }
+    loader.load(bytes).map_err(|error| explain_load(&error))
+}
+
+/// Loads and attaches a probe's programs, and gives what keeps them attached.
+fn attach(object: &mut Ebpf, probe: &Resolved) -> Result<Vec<OwnedFd>, String> {
+    let mut events = Vec::new();
+    for (tracepoint, id) in probe.spec.tracepoints.iter().zip(&probe.ids) {
+        let program = object
+            .program_mut(tracepoint.event)
+            .ok_or_else(|| format!("the object has no program {}", tracepoint.event))?;
+        let refused = |error: ProgramError| explain_program(tracepoint.event, &error);
+        let program: &mut TracePoint = program.try_into().map_err(refused)?;
+        program.load().map_err(refused)?;
+        let fd = program.fd().map_err(refused)?;
+        let event = perf::attach(*id, fd.as_fd()).map_err(|error| {
+            let (family, event) = (tracepoint.family, tracepoint.event);
+            format!("attaching to {family}:{event}: {error}{}", hint(error.raw_os_error()))
+        })?;
+        events.push(event);
+    }
+    Ok(events)
+}
+
+fn hand_over(
+    object: &Ebpf,
+    probe: &Resolved,
+    events: &[OwnedFd],
+    socket: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let mut report = Report { probe: probe.index, attached: true, ..Report::default() };
+    let maps: Option<Vec<_>> = probe
+        .spec
+        .maps
+        .iter()
+        .map(|name| Some(map_data(object.map(name)?)?.fd().as_fd()))
+        .collect();
+    let programs: Option<Vec<_>> = probe
+        .spec
+        .tracepoints
+        .iter()
+        .map(|tracepoint| Some(object.program(tracepoint.event)?.fd().ok()?.as_fd()))
+        .collect();
+    let (Some(maps), Some(programs)) = (maps, programs) else {
+        report.attached = false;
+        report.reason = "the object lacks a map that the probe reads".to_owned();
+        return channel::send(socket, &report, &[], &[], &[]);
+    };
+    let events: Vec<_> = events.iter().map(AsFd::as_fd).collect();
+    channel::send(socket, &report, &maps, &programs, &events)
+}
+
+/// The kinds of map that the probes read.
+fn map_data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::PerCpuHashMap(data) | Map::PerCpuArray(data) => Some(data),
+        _ => None,
+    }
+}
+
+fn explain_load(error: &EbpfError) -> String {
+    format!("loading the BPF object: {}{}", chain(error), hint(errno(error)))
+}
+
+fn explain_program(name: &str, error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return format!("loading {name}: {}{}", chain(error), hint(errno(error)));
+    };
+    let log = verifier_log.to_string();
+    // The verifier ends with figures about itself.
+    let figures = ["verification time", "stack depth", "processed "];
+    let said = |line: &&str| !line.is_empty() && !figures.iter().any(|f| line.starts_with(f));
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(said).collect();
+    let last = lines.get(lines.len().saturating_sub(VERIFIER_LINES)..).unwrap_or_default();
+    // Where the verifier has spoken, the error's number (EACCES, as a rule) is not about rights.
+    let why = match last {
+        [] => hint(io_error.raw_os_error()).to_owned(),
+        last => format!(": {}", last.join(" | ")),
+    };
+    format!("the kernel refused {name}: {io_error}{why}")
+}
+
+/// What the user can do about an error of bpf() or perf_event_open().
+fn hint(errno: Option<i32>) -> &'static str {
+    /// The kernel's own ENOTSUPP, which reaches user space from the JIT of 32-bit ARM.
+    const ENOTSUPP: i32 = 524;
+    match errno {
+        Some(libc::EPERM | libc::EACCES) => {
+            " (run the agent as root, or give it CAP_BPF and CAP_PERFMON; in a container also \
+             lift its seccomp filter's ban on bpf and perf_event_open)"
+        }
+        Some(libc::ENOSYS) => {
+            " (this kernel was built without CONFIG_BPF_SYSCALL or CONFIG_PERF_EVENTS)"
+        }
+        Some(ENOTSUPP) => {
+            " (the BPF JIT can't compile it: sysctl net.core.bpf_jit_enable=0 interprets instead)"
+        }
+        _ => "",
+    }
+}
+
+/// An error and what it came from, as one line. aya's transparent errors repeat their source.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let part = error.to_string();
+        if !text.ends_with(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        source = error.source();
+    }
+    text
+}
+
+fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.raw_os_error();
+        }
+        next = error.source();
+    }
+    None
+}
