@@ -1,0 +1,254 @@
+//! A chain: the files of one path, oldest first, and the stream that their lines make. Reading a
+//! chain means finishing what the older file has before the newer one is touched. It must not know
+//! how files are found.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use super::follow::{Follow, Place, Sink, Step};
+use super::position;
+use super::{Counters, KEY_PREFIX, Limits};
+use crate::logs::text::Converter;
+use crate::model::{Block, Labels, StreamId};
+
+/// What an entry costs beyond its text where the size of a block is bounded.
+pub(super) const ENTRY_COST: usize = 48;
+/// What a position costs.
+pub(super) const POSITION_COST: usize = 128;
+
+/// A clock that is behind the last entry by more was set back: the entry gets its time all the same.
+const SET_BACK_NS: i64 = 10_000_000_000;
+
+/// When a position is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Save {
+    /// It has not changed.
+    No,
+    /// A file was found: with room to spare.
+    Later,
+    /// With what was read.
+    Now,
+}
+
+/// The files of one path.
+pub(super) struct Chain {
+    /// The position's key.
+    pub(super) key: String,
+    pub(super) labels: Labels,
+    pub(super) max_line: usize,
+    /// Only the last may be the one that is at the path.
+    pub(super) files: VecDeque<Follow>,
+    last_ns: i64,
+    pub(super) save: Save,
+    pub(super) queued: bool,
+}
+
+impl Chain {
+    pub(super) fn new(path: &str, labels: &Labels, max_line: usize) -> Chain {
+        let mut labels = labels.clone();
+        labels.set("filename", path);
+        Chain {
+            key: format!("{KEY_PREFIX}{path}"),
+            labels,
+            max_line: max_line.max(16),
+            files: VecDeque::new(),
+            last_ns: i64::MIN,
+            save: Save::No,
+            queued: false,
+        }
+    }
+
+    /// Asks for the position to be written at this time or earlier.
+    pub(super) fn save(&mut self, when: Save) {
+        self.save = self.save.max(when);
+    }
+
+    /// Writes the position.
+    pub(super) fn write_position(&mut self, block: &mut Block, buffer: &mut Vec<u8>) {
+        if self.files.is_empty() {
+            buffer.clear();
+        } else {
+            position::encode(self.files.iter().map(Follow::record), buffer);
+        }
+        block.set_position(&self.key, buffer);
+        self.save = Save::No;
+    }
+
+    /// When a file is to be finished, unless it grows.
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
+        self.files.iter().filter_map(|file| due(file, limits)).min()
+    }
+
+    /// Reads on by at most one buffer a file, each file only after the one before it has no more.
+    pub(super) fn turn(&mut self, pen: &mut Pen<'_>, now: Instant) -> std::io::Result<Step> {
+        let Chain { files, labels, max_line, last_ns, .. } = self;
+        let Pen { block, limit, counters, converter, buffer, now_ns } = pen;
+        let mut sink = Writer {
+            block,
+            limit: *limit,
+            counters,
+            converter,
+            labels,
+            max_line: *max_line,
+            stream: None,
+            now_ns: *now_ns,
+            last_ns,
+        };
+        // What a newer file holds before an older one was read to its end came after that.
+        let mut goals: [u64; position::MAX_RECORDS] = [u64::MAX; position::MAX_RECORDS];
+        for (file, goal) in files.iter().zip(&mut goals).skip(1).rev() {
+            *goal = file.size()?;
+        }
+        let mut total = Step { end: true, ..Step::default() };
+        for (file, goal) in files.iter_mut().zip(goals) {
+            let offset = file.record().offset;
+            let step = file.step(buffer, goal, now, &mut sink);
+            if step.is_err() || file.record().offset != offset {
+                self.save = Save::Now;
+            }
+            let step = step?;
+            sink.counters.bytes += step.consumed;
+            total.consumed += step.consumed;
+            total.full = step.full;
+            total.end = step.end;
+            if step.full || !step.end {
+                break;
+            }
+        }
+        // A position without its file's lines would be a lie only the other way round.
+        if total.consumed > 0 {
+            self.save = Save::Now;
+        }
+        Ok(total)
+    }
+
+    /// Takes out a file that is due and has been read to its end, with its last line; None if there
+    /// is none. `full` if there was no room for the line.
+    pub(super) fn finish(
+        &mut self,
+        pen: &mut Pen<'_>,
+        now: Instant,
+        limits: &Limits,
+    ) -> std::io::Result<Finish> {
+        let Chain { files, labels, max_line, last_ns, .. } = self;
+        let Some(index) =
+            files.iter().position(|file| due(file, limits).is_some_and(|due| due <= now))
+        else {
+            return Ok(Finish::None);
+        };
+        let Pen { block, limit, counters, converter, buffer, now_ns } = pen;
+        let mut sink = Writer {
+            block,
+            limit: *limit,
+            counters,
+            converter,
+            labels,
+            max_line: *max_line,
+            stream: None,
+            now_ns: *now_ns,
+            last_ns,
+        };
+        let Some(file) = files.get_mut(index) else { return Ok(Finish::None) };
+        let step = file.finish(buffer, &mut sink)?;
+        if step.full {
+            return Ok(Finish::Full);
+        }
+        sink.counters.bytes += step.consumed;
+        self.save = Save::Now;
+        Ok(files.remove(index).map_or(Finish::None, |file| Finish::Done(Box::new(file))))
+    }
+}
+
+/// What came of finishing.
+pub(super) enum Finish {
+    None,
+    Full,
+    Done(Box<Follow>),
+}
+
+fn due(file: &Follow, limits: &Limits) -> Option<Instant> {
+    match file.place {
+        Place::Current => None,
+        Place::Rotated { since, replaced } => {
+            let wait = if replaced { limits.quiet } else { limits.orphaned };
+            Some(file.grew.max(since) + wait)
+        }
+    }
+}
+
+/// What all chains write with.
+pub(super) struct Pen<'a> {
+    pub(super) block: &'a mut Block,
+    pub(super) limit: usize,
+    pub(super) counters: &'a mut Counters,
+    pub(super) converter: &'a mut Converter,
+    pub(super) buffer: &'a mut [u8],
+    pub(super) now_ns: i64,
+}
+
+/// The size of a block as its bound counts it, without positions.
+pub(super) fn cost(block: &Block) -> usize {
+    block.text_len() + block.len() * ENTRY_COST
+}
+
+struct Writer<'a> {
+    block: &'a mut Block,
+    limit: usize,
+    counters: &'a mut Counters,
+    converter: &'a mut Converter,
+    labels: &'a Labels,
+    max_line: usize,
+    stream: Option<StreamId>,
+    now_ns: i64,
+    last_ns: &'a mut i64,
+}
+
+impl Sink for Writer<'_> {
+    fn line(&mut self, line: &[u8]) -> bool {
+        let text = self.converter.text(line, self.max_line);
+        // A block that is empty takes any line, or a small limit would stop everything.
+        if cost(self.block) > 0 && cost(self.block) + text.text.len() + ENTRY_COST > self.limit {
+            return false;
+        }
+        let Some(stream) = self.stream.or_else(|| self.block.stream(self.labels)) else {
+            return false;
+        };
+        self.stream = Some(stream);
+        let last = *self.last_ns;
+        let now = self.now_ns;
+        let time =
+            if now > last || last.saturating_sub(now) > SET_BACK_NS { now } else { last + 1 };
+        *self.last_ns = time;
+        self.block.push(stream, time, text.text);
+        self.counters.lines += 1;
+        self.counters.truncated_lines += u64::from(text.truncated);
+        self.counters.invalid_utf8 += u64::from(text.replaced);
+        true
+    }
+
+    fn max_line(&self) -> usize {
+        self.max_line
+    }
+
+    fn truncated(&mut self, lost: u64) {
+        self.counters.truncations += 1;
+        self.counters.lost_bytes += lost;
+    }
+}
+
+/// For files that are opened where no line can be written yet.
+impl Sink for Counters {
+    fn line(&mut self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn max_line(&self) -> usize {
+        0
+    }
+
+    fn truncated(&mut self, lost: u64) {
+        self.truncations += 1;
+        self.lost_bytes += lost;
+    }
+}

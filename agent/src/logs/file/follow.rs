@@ -1,0 +1,314 @@
+//! One open file: which it is, how far it has been read, and the lines that come next. It notices
+//! truncation and replacement of the contents. It must not know how files are found or that there
+//! are others.
+//!
+//! Lines are cut from one buffer that all files share and that holds the longest line allowed; a
+//! line without its end stays in the file until the end comes, so a file costs no memory of its own.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use tokio::time::Instant;
+
+use super::position::{HEAD, Head, Identity, Record};
+
+/// Where a followed file is, as the last scan saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// At the path that it is followed for.
+    Current,
+    /// Elsewhere, or nowhere, since then.
+    Rotated {
+        since: Instant,
+        /// Its end is near: the path holds another file, or no name leads to this one, or it has
+        /// arrived at another path that is followed.
+        replaced: bool,
+    },
+}
+
+/// Why a file is not followed.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    Io(io::Error),
+    /// A pipe, a socket, a device.
+    NotRegular,
+    /// gzip, xz, zstd or bzip2 by its first bytes: a rotated set's older files.
+    Compressed,
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> OpenError {
+        OpenError::Io(error)
+    }
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            OpenError::Io(error) => error.fmt(f),
+            OpenError::NotRegular => f.write_str("not a regular file, ignored"),
+            OpenError::Compressed => f.write_str("compressed, ignored"),
+        }
+    }
+}
+
+/// What takes lines.
+pub(super) trait Sink {
+    /// Takes a line without its line break, of which at least `max_line` bytes are given if there
+    /// are more. False: full, nothing was taken.
+    fn line(&mut self, line: &[u8]) -> bool;
+    /// The longest line wanted, in bytes.
+    fn max_line(&self) -> usize;
+    /// The contents were cut off or replaced; this many bytes are known to be lost.
+    fn truncated(&mut self, lost: u64);
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Step {
+    /// Bytes of the file that are done with.
+    pub(super) consumed: u64,
+    /// There is no complete line left before the goal.
+    pub(super) end: bool,
+    /// The sink is full.
+    pub(super) full: bool,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct Follow {
+    file: File,
+    pub(super) identity: Identity,
+    offset: u64,
+    skipping: bool,
+    head: Head,
+    /// The largest size that was seen since the contents began.
+    seen: u64,
+    /// When it last grew.
+    pub(super) grew: Instant,
+    pub(super) place: Place,
+    pub(super) watch: Option<i32>,
+}
+
+impl Follow {
+    /// Opens a file, which is read from its start.
+    pub(super) fn open(path: &Path, now: Instant) -> Result<Follow, OpenError> {
+        // Opening a pipe would wake its writer, and a device may do anything.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(OpenError::NotRegular);
+        }
+        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
+        let flags = i32::try_from(flags).unwrap_or_default();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(OpenError::NotRegular);
+        }
+        let mut follow = Follow {
+            file,
+            identity: Identity { device: metadata.dev(), inode: metadata.ino() },
+            offset: 0,
+            skipping: false,
+            head: Head::default(),
+            seen: metadata.len(),
+            grew: now,
+            place: Place::Current,
+            watch: None,
+        };
+        let mut first = [0; HEAD];
+        let first = follow.first(&mut first)?;
+        if is_compressed(first) {
+            return Err(OpenError::Compressed);
+        }
+        follow.head = Head::of(first);
+        Ok(follow)
+    }
+
+    /// Continues where a position says. False, and from the start, if the file is not the one that
+    /// the position is of. A device number may be another after a boot; a file whose beginning is
+    /// known is recognised all the same. `elsewhere`: the file was found under another name, where
+    /// an inode that was given to something unrelated must not pass.
+    pub(super) fn resume(
+        &mut self,
+        record: &Record,
+        elsewhere: bool,
+        sink: &mut impl Sink,
+    ) -> io::Result<bool> {
+        let mut first = [0; HEAD];
+        let first = self.first(&mut first)?;
+        let same_device = self.identity.device == record.identity.device;
+        if self.identity.inode != record.identity.inode || (!same_device && record.head.is_empty())
+        {
+            return Ok(false);
+        }
+        let shorter = record.offset > self.seen;
+        let same = record.head.matches(first) || (!elsewhere && is_hole(first, record.head));
+        if shorter && !elsewhere {
+            sink.truncated(0);
+            return Ok(true);
+        }
+        if shorter || !same {
+            return Ok(false);
+        }
+        self.offset = record.offset;
+        self.skipping = record.skipping;
+        Ok(true)
+    }
+
+    /// What a position says of this file.
+    pub(super) fn record(&self) -> Record {
+        Record {
+            identity: self.identity,
+            offset: self.offset,
+            head: self.head,
+            skipping: self.skipping,
+        }
+    }
+
+    /// The size now.
+    pub(super) fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Whether no name leads to the file.
+    pub(super) fn is_unlinked(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
+    /// The descriptor, for a watch.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives the sink lines out of at most one buffer, none of which ends beyond `goal`.
+    pub(super) fn step(
+        &mut self,
+        buffer: &mut [u8],
+        goal: u64,
+        now: Instant,
+        sink: &mut impl Sink,
+    ) -> io::Result<Step> {
+        let size = self.size()?;
+        if size < self.offset {
+            self.restart(sink);
+        }
+        let room = usize::try_from(goal.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let want = buffer.len().min(room);
+        let buffer = buffer.get_mut(..want).unwrap_or_default();
+        let got = fill(&self.file, buffer, self.offset)?;
+        let data = buffer.get(..got).unwrap_or_default();
+        let reached = self.offset + data.len() as u64;
+        if data.is_empty() {
+            return Ok(Step { end: true, ..Step::default() });
+        }
+        // After the read: if the beginning still is what it was, so is what was read.
+        if !self.has_same_head()? {
+            self.restart(sink);
+            return Ok(Step { consumed: 0, end: false, full: false });
+        }
+        if reached.max(size) > self.seen {
+            self.seen = reached.max(size);
+            self.grew = now;
+        }
+        let (consumed, full) = self.lines(data, sink);
+        self.offset += consumed;
+        let end = got < buffer.len() || reached >= goal;
+        Ok(Step { consumed, end: end && !full, full })
+    }
+
+    /// Gives the sink what stands after the last line break; the file is done.
+    pub(super) fn finish(&mut self, buffer: &mut [u8], sink: &mut impl Sink) -> io::Result<Step> {
+        let got = fill(&self.file, buffer, self.offset)?;
+        let rest = buffer.get(..got).unwrap_or_default();
+        let full = !self.skipping && !rest.is_empty() && !sink.line(rest);
+        let consumed = if full { 0 } else { rest.len() as u64 };
+        self.offset += consumed;
+        Ok(Step { consumed, end: !full, full })
+    }
+
+    fn lines(&mut self, data: &[u8], sink: &mut impl Sink) -> (u64, bool) {
+        let mut rest = data;
+        let done = |rest: &[u8]| (data.len() - rest.len()) as u64;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let (line, after) = rest.split_at(end);
+            if self.skipping {
+                self.skipping = false;
+            } else if !sink.line(line.strip_suffix(b"\r").unwrap_or(line)) {
+                return (done(rest), true);
+            }
+            rest = after.get(1..).unwrap_or_default();
+        }
+        if self.skipping {
+            return (data.len() as u64, false);
+        }
+        // One more byte may be the \r of a line that just fits.
+        if rest.len() > sink.max_line() + 1 {
+            if !sink.line(rest) {
+                return (done(rest), true);
+            }
+            self.skipping = true;
+            return (data.len() as u64, false);
+        }
+        (done(rest), false)
+    }
+
+    /// From the start again: what was there is gone.
+    fn restart(&mut self, sink: &mut impl Sink) {
+        sink.truncated(self.seen.saturating_sub(self.offset));
+        self.offset = 0;
+        self.seen = 0;
+        self.skipping = false;
+        self.head = Head::default();
+    }
+
+    fn has_same_head(&mut self) -> io::Result<bool> {
+        let known = self.head;
+        let mut first = [0; HEAD];
+        let first = self.first(&mut first)?;
+        if known.is_empty() && is_compressed(first) {
+            let error = OpenError::Compressed.to_string();
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        let same = known.matches(first) || is_hole(first, known);
+        if same && first.len() >= known.len() {
+            self.head = Head::of(first);
+        }
+        Ok(same)
+    }
+
+    fn first<'a>(&self, buffer: &'a mut [u8; HEAD]) -> io::Result<&'a [u8]> {
+        let got = fill(&self.file, buffer, 0)?;
+        Ok(buffer.get(..got).unwrap_or_default())
+    }
+}
+
+/// A writer without O_APPEND goes on at its old offset after a truncation: zeros up to there, and
+/// then what comes next. Reading goes on too.
+fn is_hole(first: &[u8], known: Head) -> bool {
+    !known.is_empty()
+        && first.get(..known.len()).is_some_and(|start| start.iter().all(|&byte| byte == 0))
+}
+
+fn is_compressed(first: &[u8]) -> bool {
+    const MAGIC: [&[u8]; 4] = [b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"BZh"];
+    MAGIC.iter().any(|magic| first.starts_with(magic))
+}
+
+/// Reads until the buffer is full or the file ends.
+fn fill(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut got = 0;
+    while let Some(rest) = buffer.get_mut(got..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + got as u64) {
+            Ok(0) => break,
+            Ok(read) => got += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A full buffer's worth may stand before a bad sector: take what came.
+            Err(_) if got > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(got)
+}

@@ -1,0 +1,121 @@
+//! Log files: follows every file that a glob matches, through rotation and truncation, and turns its
+//! lines into entries.
+//!
+//! **Use.** [`FileSource::ready`] waits until there may be something to read, [`FileSource::read`]
+//! puts lines and the positions that cover them into a block. Whoever stores the block stores both
+//! or neither; a source built with the stored positions goes on exactly there. While nothing may be
+//! read (a full WAL), [`FileSource::scan`] from time to time keeps hold of files that are rotated
+//! away meanwhile.
+//!
+//! **Identity.** A file is its device and inode, and, since inodes are used again, its first bytes;
+//! its name is where it was found. A path's *chain* is the file that is there now and those before it
+//! that were renamed away and are not finished: read oldest first, so that lines stay in the order in
+//! which one writer wrote them. A renamed file is finished when it stands at its end and was quiet
+//! for [`Limits::quiet`] while its path held another file (or nothing led to it), or for
+//! [`Limits::orphaned`] otherwise. If it has arrived at a path that is matched as well (`app.log.1`),
+//! that path takes it over with its offset, else it is closed. A file that was renamed while the
+//! agent was not running is looked for in its directory by inode and first bytes, whether its new
+//! name is matched or not.
+//!
+//! **Truncation** (copytruncate) shows as a size below the offset, or, if the file has grown beyond
+//! it again, as other first bytes: it is read from the start. What was between the offset and the
+//! last size seen is counted as lost. Not noticed: contents of at least the same size with the same
+//! 256 first bytes. A writer without O_APPEND, which leaves a hole of zeros, is read on where it was.
+//!
+//! **Lines** end in `\n`, a `\r` before it is not part of them, NUL bytes and empty lines are (as in
+//! Promtail and Alloy). A last line without its end waits for it, or for the file to be finished. A
+//! longer line than [`Options::max_line`] is cut on a character's boundary, its rest is passed over
+//! as it streams by. What is not UTF-8 becomes U+FFFD. Files that begin as gzip, xz, zstd or bzip2
+//! are not logs, nor is anything but a regular file.
+//!
+//! **Timestamps** are the time of reading, rising by at least 1 ns within a stream: Loki drops a line
+//! that repeats another's text and time.
+//!
+//! **Not covered**: files that came and went while nobody looked, and two rotations while the agent
+//! was stopped, if the names that they got are not matched by a glob.
+//!
+//! The module must not know the WAL, and reads the file system only, no configuration.
+
+mod chain;
+mod follow;
+mod pattern;
+mod position;
+mod scan;
+mod source;
+mod watch;
+
+use std::time::Duration;
+
+use crate::model::Labels;
+
+pub use pattern::{PatternError, check_exclude, check_path};
+pub use source::{FileSource, Progress};
+
+/// What every key of a position starts with; the path follows.
+pub const KEY_PREFIX: &str = "file:";
+
+/// One section of the configuration. A file that several sections match belongs to the first.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Absolute glob patterns, see [`check_path`].
+    pub paths: Vec<String>,
+    /// Patterns of files to leave out, see [`check_exclude`].
+    pub exclude: Vec<String>,
+    /// The labels of every stream; `filename` is added and wins.
+    pub labels: Labels,
+    /// The longest line, in bytes; at least 16 are taken.
+    pub max_line: usize,
+}
+
+/// The bounds and times that hardly anybody needs to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many files are followed (and open) at once.
+    pub max_files: usize,
+    /// Whether to have the kernel watch; without it everything is polled.
+    pub watch: bool,
+    /// How often to look for what no event tells: files on network file systems, lost events.
+    pub rescan: Duration,
+    /// The same where the kernel refuses to watch.
+    pub poll: Duration,
+    /// How long a file that was rotated away must not have grown to be finished.
+    pub quiet: Duration,
+    /// The same for a file whose path is empty: its writer may not have noticed yet.
+    pub orphaned: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_files: 1000,
+            watch: true,
+            rescan: Duration::from_secs(60),
+            poll: Duration::from_secs(5),
+            quiet: Duration::from_secs(10),
+            orphaned: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// What a source has done since it was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Entries made.
+    pub lines: u64,
+    /// Bytes of files that are done with, line breaks and skipped parts included.
+    pub bytes: u64,
+    /// Lines that were cut at `max_line`.
+    pub truncated_lines: u64,
+    /// Lines in which something was replaced by U+FFFD.
+    pub invalid_utf8: u64,
+    /// Files whose contents were cut off or replaced.
+    pub truncations: u64,
+    /// Files that were renamed or removed, or whose path leads to another file.
+    pub rotations: u64,
+    /// Bytes that were seen to be there and were gone before they were read.
+    pub lost_bytes: u64,
+    /// Files that a stored position names and that are nowhere to be found.
+    pub lost_files: u64,
+    /// Openings and reads that failed.
+    pub errors: u64,
+}

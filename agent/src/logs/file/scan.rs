@@ -1,0 +1,279 @@
+//! Looking where the files are: new ones are opened, renamed ones noticed, and, the first time,
+//! the files that stored positions name found again. It must not read lines.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use tokio::time::Instant;
+
+use super::chain::{Chain, Save};
+use super::follow::{Follow, OpenError, Place};
+use super::pattern::Found;
+use super::position::{Identity, MAX_RECORDS, Record};
+use super::source::{FileSource, Section};
+
+/// How many directories are watched at most; the rest is found by looking.
+const MAX_DIRECTORIES: usize = 4096;
+
+/// What the patterns lead to now: paths of regular files and their section.
+struct Sight {
+    at: BTreeMap<Rc<str>, (Identity, usize)>,
+    /// Paths with a trouble now.
+    bad: BTreeSet<String>,
+}
+
+impl FileSource {
+    /// Looks for new, renamed and removed files now. [`read`](FileSource::read) does it when it is
+    /// due; only who may not read for a long time needs it, so that a file which is rotated away and
+    /// removed meanwhile is held open.
+    pub fn scan(&mut self) {
+        self.scan_due = false;
+        let now = Instant::now();
+        // Watches first: what appears after them makes an event, what was there before is seen.
+        let mut directories = BTreeSet::new();
+        for section in &self.sections {
+            section.patterns.directories(&mut directories, MAX_DIRECTORIES);
+        }
+        self.watcher.retry();
+        self.watcher.watch_directories(&directories);
+        let sight = self.sight();
+        self.places = sight.at.iter().map(|(path, (id, _))| (*id, path.clone())).collect();
+        if !self.stored.is_empty() {
+            self.restore(&sight, now);
+        }
+        self.place(&sight, now);
+        self.adopt_new(&sight, now);
+        self.troubles.retain(|path, trouble| {
+            sight.bad.contains(path)
+                || self.chains.contains_key(path.as_str())
+                || sight
+                    .at
+                    .get(path.as_str())
+                    .is_some_and(|(id, _)| trouble.ignored.is_none_or(|ignored| ignored == *id))
+        });
+    }
+
+    fn sight(&mut self) -> Sight {
+        let mut at = BTreeMap::new();
+        let mut troubles: Vec<(String, String)> = Vec::new();
+        let limit = self.limits.max_files.saturating_mul(16);
+        for (index, section) in self.sections.iter().enumerate() {
+            for found in section.patterns.expand() {
+                let path = match found {
+                    Found::Path(path) => path,
+                    Found::NotUtf8(path) => {
+                        let path = path.to_string_lossy().into_owned();
+                        troubles.push((path, "the name is not UTF-8, ignored".to_owned()));
+                        continue;
+                    }
+                    Found::Error(path, error) => {
+                        troubles.push((path.to_string_lossy().into_owned(), error.to_string()));
+                        continue;
+                    }
+                };
+                if at.contains_key(path.as_str()) || at.len() >= limit {
+                    continue;
+                }
+                match std::fs::metadata(&path) {
+                    Ok(data) if data.is_file() => {
+                        let identity = Identity { device: data.dev(), inode: data.ino() };
+                        at.insert(Rc::from(path), (identity, index));
+                    }
+                    // `/var/log/*` means its files.
+                    Ok(data) if data.is_dir() => {}
+                    Ok(_) => troubles.push((path, OpenError::NotRegular.to_string())),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => troubles.push((path, error.to_string())),
+                }
+            }
+        }
+        let mut bad = BTreeSet::new();
+        for (path, text) in troubles {
+            self.trouble(&path, &text, None);
+            bad.insert(path);
+        }
+        Sight { at, bad }
+    }
+
+    /// Finds again what an earlier run followed.
+    fn restore(&mut self, sight: &Sight, now: Instant) {
+        let mut stored = std::mem::take(&mut self.stored);
+        stored.retain(|path, _| self.section(path).is_some());
+        let elsewhere = moved(&stored, sight);
+        for (path, records) in stored {
+            let Some(section) = self.section(&path) else { continue };
+            let path: Rc<str> = Rc::from(path);
+            let Section { labels, max_line, .. } = &self.sections[section];
+            let mut chain = Chain::new(&path, labels, *max_line);
+            for record in records {
+                match self.resume(&path, &record, sight, &elsewhere, now) {
+                    Some(mut file) => {
+                        file.watch = self.watcher.watch_file(file.file(), &path);
+                        self.owners.insert(file.identity, path.clone());
+                        chain.files.push_back(file);
+                    }
+                    None => {
+                        self.counters.lost_files += 1;
+                        log::warn!(
+                            "log file {path}: the file that was read up to byte {} is gone",
+                            record.offset
+                        );
+                        chain.save(Save::Now);
+                    }
+                }
+            }
+            self.chains.insert(path.clone(), chain);
+            self.enqueue(&path);
+        }
+    }
+
+    fn resume(
+        &mut self,
+        path: &Rc<str>,
+        record: &Record,
+        sight: &Sight,
+        elsewhere: &HashMap<u64, Vec<PathBuf>>,
+        now: Instant,
+    ) -> Option<Follow> {
+        let here = sight.at.get(path).is_some_and(|(id, _)| id.inode == record.identity.inode);
+        let here = here.then(|| (PathBuf::from(&**path), false));
+        let others = elsewhere.get(&record.identity.inode).into_iter().flatten();
+        let name = Path::new(&**path).file_name()?.to_str()?;
+        for (candidate, elsewhere) in
+            here.into_iter().chain(others.map(|other| (other.clone(), true)))
+        {
+            // Nothing is known of an empty file's beginning but its name: `app.log.1` may be it.
+            let file_name = candidate.file_name().and_then(|name| name.to_str());
+            if elsewhere
+                && (candidate.parent() != Path::new(&**path).parent()
+                    || (record.is_blank() && !file_name.is_some_and(|f| f.starts_with(name))))
+            {
+                continue;
+            }
+            let Ok(mut file) = Follow::open(&candidate, now) else { continue };
+            if self.owners.contains_key(&file.identity) {
+                continue;
+            }
+            if let Ok(true) = file.resume(record, elsewhere, &mut self.counters) {
+                return Some(file);
+            }
+        }
+        None
+    }
+
+    /// Notes which files are where they were.
+    fn place(&mut self, sight: &Sight, now: Instant) {
+        let mut moved = Vec::new();
+        for (path, chain) in &mut self.chains {
+            let here = sight.at.get(path).map(|(identity, _)| *identity);
+            // A file that has come back to its path is the newest again.
+            if let Some(index) = chain.files.iter().position(|f| Some(f.identity) == here)
+                && index + 1 < chain.files.len()
+                && let Some(file) = chain.files.remove(index)
+            {
+                chain.files.push_back(file);
+                chain.save(Save::Now);
+            }
+            for file in &mut chain.files {
+                if file.watch.is_none() {
+                    file.watch = self.watcher.watch_file(file.file(), path);
+                }
+                if Some(file.identity) == here {
+                    file.place = Place::Current;
+                    continue;
+                }
+                let replaced = here.is_some()
+                    || self.places.contains_key(&file.identity)
+                    || file.is_unlinked();
+                let since = match file.place {
+                    Place::Rotated { since, .. } => since,
+                    Place::Current => {
+                        self.counters.rotations += 1;
+                        moved.push(path.clone());
+                        now
+                    }
+                };
+                file.place = Place::Rotated { since, replaced };
+            }
+        }
+        for path in moved {
+            self.enqueue(&path);
+        }
+    }
+
+    /// Opens what nobody follows yet.
+    fn adopt_new(&mut self, sight: &Sight, now: Instant) {
+        let mut skipped = 0;
+        for (path, &(identity, section)) in &sight.at {
+            let ignored = self.troubles.get(&**path).and_then(|trouble| trouble.ignored);
+            if self.owners.contains_key(&identity) || ignored == Some(identity) {
+                continue;
+            }
+            let full = self.chains.get(path).is_some_and(|c| c.files.len() >= MAX_RECORDS);
+            if full || self.owners.len() >= self.limits.max_files {
+                skipped += 1;
+                continue;
+            }
+            match Follow::open(Path::new(&**path), now) {
+                // Another file by now, and one that is followed: the next scan sees it.
+                Ok(file) if self.owners.contains_key(&file.identity) => self.scan_due = true,
+                Ok(mut file) => {
+                    self.recovered(path);
+                    file.watch = self.watcher.watch_file(file.file(), path);
+                    self.owners.insert(file.identity, path.clone());
+                    let Section { labels, max_line, .. } = &self.sections[section];
+                    let chain = self
+                        .chains
+                        .entry(path.clone())
+                        .or_insert_with(|| Chain::new(path, labels, *max_line));
+                    chain.files.push_back(file);
+                    chain.save(Save::Later);
+                    self.enqueue(path);
+                }
+                Err(error) => {
+                    if let OpenError::Io(source) = &error {
+                        if source.kind() == std::io::ErrorKind::NotFound {
+                            continue;
+                        }
+                        self.counters.errors += 1;
+                    }
+                    let ignored = matches!(error, OpenError::Compressed).then_some(identity);
+                    self.trouble(path, &error.to_string(), ignored);
+                }
+            }
+        }
+        if (skipped > 0) != (self.skipped > 0) {
+            if skipped > 0 {
+                let limit = self.limits.max_files;
+                log::warn!("{skipped} log files are not followed: {limit} are already");
+            } else {
+                log::info!("all log files are followed again");
+            }
+        }
+        self.skipped = skipped;
+    }
+}
+
+/// Where the inodes are that stored positions name and that are not where the position says, as far
+/// as they are in the same directory.
+fn moved(stored: &BTreeMap<String, Vec<Record>>, sight: &Sight) -> HashMap<u64, Vec<PathBuf>> {
+    let mut wanted = BTreeSet::new();
+    let mut directories = BTreeSet::new();
+    for (path, records) in stored {
+        let here = sight.at.get(path.as_str()).map(|(identity, _)| identity.inode);
+        for record in records.iter().filter(|record| Some(record.identity.inode) != here) {
+            wanted.insert(record.identity.inode);
+            directories.extend(Path::new(path).parent());
+        }
+    }
+    let mut found: HashMap<u64, Vec<PathBuf>> = HashMap::new();
+    for directory in directories {
+        let Ok(entries) = std::fs::read_dir(directory) else { continue };
+        for entry in entries.flatten().filter(|entry| wanted.contains(&entry.ino())) {
+            found.entry(entry.ino()).or_default().push(entry.path());
+        }
+    }
+    found
+}

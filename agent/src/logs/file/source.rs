@@ -1,0 +1,437 @@
+//! The source: waits, and reads what is ready, one chain after the other. What is where is the
+//! matter of `scan`.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use tokio::time::Instant;
+
+use super::chain::{Chain, Finish, POSITION_COST, Pen, Save, cost};
+use super::follow::{Follow, Place};
+use super::pattern::{PatternError, Patterns};
+use super::position::{self, Identity, Record};
+use super::watch::{Wake, Watcher};
+use super::{Counters, KEY_PREFIX, Limits, Options};
+use crate::host::Clock;
+use crate::logs::text::Converter;
+use crate::model::{Block, Labels};
+
+/// The least size of the buffer that all files are read through.
+const BUFFER: usize = 64 << 10;
+
+/// Whether a read left something behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The block is full: write it and read again.
+    More,
+    /// Everything has been read: wait for [`FileSource::ready`].
+    Idle,
+}
+
+pub(super) struct Section {
+    pub(super) patterns: Patterns,
+    pub(super) labels: Labels,
+    pub(super) max_line: usize,
+}
+
+/// Follows log files. See the [module](super).
+pub struct FileSource {
+    pub(super) sections: Vec<Section>,
+    pub(super) limits: Limits,
+    clock: Rc<dyn Clock>,
+    pub(super) watcher: Watcher,
+    pub(super) chains: HashMap<Rc<str>, Chain>,
+    /// Which chain follows a file; exactly the files of all chains.
+    pub(super) owners: HashMap<Identity, Rc<str>>,
+    /// Where the last scan saw files.
+    pub(super) places: HashMap<Identity, Rc<str>>,
+    /// Chains that may have something to read.
+    queue: VecDeque<Rc<str>>,
+    /// Positions of an earlier run that no scan has looked at yet.
+    pub(super) stored: BTreeMap<String, Vec<Record>>,
+    /// What is wrong with a path, to say it once.
+    pub(super) troubles: HashMap<String, Trouble>,
+    pub(super) skipped: usize,
+    pub(super) counters: Counters,
+    pub(super) scan_due: bool,
+    /// Chains have positions to be written when there is room.
+    unsaved: bool,
+    pub(super) next_rescan: Instant,
+    next_poll: Instant,
+    /// The last read left nothing behind.
+    idle: bool,
+    converter: Converter,
+    buffer: Vec<u8>,
+    position: Vec<u8>,
+    wakes: Vec<Wake>,
+}
+
+impl FileSource {
+    /// A source for these sections. Of `positions`, those whose keys start with [`KEY_PREFIX`]
+    /// count, and of them those that a pattern still matches; a malformed one is warned of and
+    /// ignored.
+    ///
+    /// # Errors
+    /// A pattern that [`check_path`](super::check_path) or [`check_exclude`](super::check_exclude)
+    /// refuses.
+    pub fn new(
+        options: &[Options],
+        positions: &BTreeMap<String, Vec<u8>>,
+        clock: Rc<dyn Clock>,
+    ) -> Result<FileSource, PatternError> {
+        FileSource::with_limits(options, positions, clock, Limits::default())
+    }
+
+    /// As [`new`](FileSource::new), with other limits than the default ones.
+    ///
+    /// # Errors
+    /// As [`new`](FileSource::new).
+    pub fn with_limits(
+        options: &[Options],
+        positions: &BTreeMap<String, Vec<u8>>,
+        clock: Rc<dyn Clock>,
+        limits: Limits,
+    ) -> Result<FileSource, PatternError> {
+        let section = |options: &Options| {
+            Ok(Section {
+                patterns: Patterns::new(&options.paths, &options.exclude)?,
+                labels: options.labels.clone(),
+                max_line: options.max_line.max(16),
+            })
+        };
+        let sections: Vec<Section> = options.iter().map(section).collect::<Result<_, _>>()?;
+        let longest = sections.iter().map(|section| section.max_line).max().unwrap_or_default();
+        let now = Instant::now();
+        Ok(FileSource {
+            sections,
+            limits,
+            clock,
+            watcher: Watcher::new(limits.watch),
+            chains: HashMap::new(),
+            owners: HashMap::new(),
+            places: HashMap::new(),
+            queue: VecDeque::new(),
+            stored: stored(positions),
+            troubles: HashMap::new(),
+            skipped: 0,
+            counters: Counters::default(),
+            scan_due: true,
+            unsaved: false,
+            next_rescan: now,
+            next_poll: now,
+            idle: false,
+            converter: Converter::default(),
+            // Two more: a line that just fits, with its \r\n.
+            buffer: vec![0; BUFFER.max(longest + 2)],
+            position: Vec::new(),
+            wakes: Vec::new(),
+        })
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many files are followed.
+    pub fn followed(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// How many files match and are not followed because [`Limits::max_files`] are.
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    /// Waits until there may be something to read. Dropping the future loses nothing. Needs a tokio
+    /// runtime with I/O and time.
+    pub async fn ready(&mut self) {
+        loop {
+            self.look();
+            let now = Instant::now();
+            self.act_on_time(now);
+            if self.scan_due || self.unsaved || !self.queue.is_empty() {
+                return;
+            }
+            let deadline = self.deadline();
+            self.watcher.wait(deadline, &mut self.wakes).await;
+        }
+    }
+
+    /// Reads complete lines of all files into `block`, and with them the positions after them, until
+    /// everything has been read or the block has `limit_bytes`: of text, 48 for each entry and 128
+    /// for each position. An empty block takes at least one line.
+    ///
+    /// Errors of single files are logged once, counted, and don't stop the others.
+    pub fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
+        self.look();
+        let now = Instant::now();
+        if self.idle {
+            // Whoever asks without having waited gets an answer from the files.
+            self.next_poll = now;
+        }
+        self.act_on_time(now);
+        if self.scan_due {
+            self.scan();
+        }
+        let mut full = false;
+        // Bytes that make no entries (the rest of an overlong line) cost time all the same.
+        let mut budget = (limit_bytes as u64).max(self.buffer.len() as u64).saturating_mul(4);
+        while !full && let Some(path) = self.queue.pop_front() {
+            let Some(mut chain) = self.chains.remove(&path) else { continue };
+            chain.queued = false;
+            let turn = self.turn(&path, &mut chain, block, limit_bytes, now, &mut budget);
+            full = turn == Turn::Full || budget == 0;
+            self.chains.insert(path.clone(), chain);
+            if turn != Turn::Done {
+                self.enqueue(&path);
+            }
+        }
+        self.write_positions(block, limit_bytes);
+        self.idle = self.queue.is_empty() && !self.unsaved;
+        if self.idle { Progress::Idle } else { Progress::More }
+    }
+
+    /// Reads a chain that has been taken out of the map.
+    fn turn(
+        &mut self,
+        path: &Rc<str>,
+        chain: &mut Chain,
+        block: &mut Block,
+        limit: usize,
+        now: Instant,
+        budget: &mut u64,
+    ) -> Turn {
+        for file in &chain.files {
+            self.watcher.heard(file.watch);
+        }
+        let mut pen = Pen {
+            block,
+            limit,
+            counters: &mut self.counters,
+            converter: &mut self.converter,
+            buffer: &mut self.buffer,
+            now_ns: self.clock.now_ns(),
+        };
+        let mut finished = Vec::new();
+        let result = (|| -> std::io::Result<Turn> {
+            let step = chain.turn(&mut pen, now)?;
+            *budget = budget.saturating_sub(step.consumed);
+            if step.full {
+                return Ok(Turn::Full);
+            }
+            if step.consumed > 0 || !step.end {
+                return Ok(Turn::Again);
+            }
+            loop {
+                match chain.finish(&mut pen, now, &self.limits)? {
+                    Finish::None => return Ok(Turn::Done),
+                    Finish::Full => return Ok(Turn::Full),
+                    Finish::Done(file) => finished.push(*file),
+                }
+            }
+        })();
+        for file in finished {
+            self.hand_over(path, file);
+        }
+        match result {
+            Ok(turn) => {
+                self.recovered(path);
+                turn
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                // Only the newest can turn out to be no log: the others have been read before.
+                if let Some(file) = chain.files.pop_back() {
+                    self.trouble(path, &error.to_string(), Some(file.identity));
+                    self.drop_file(file);
+                    chain.save(Save::Now);
+                }
+                Turn::Done
+            }
+            Err(error) => {
+                self.counters.errors += 1;
+                self.trouble(path, &error.to_string(), None);
+                // Not before the next time that something happens.
+                chain.files.iter_mut().for_each(|file| file.grew = now);
+                Turn::Done
+            }
+        }
+    }
+
+    /// A finished file goes on under the path where it is now, if that is followed too.
+    fn hand_over(&mut self, from: &Rc<str>, mut file: Follow) {
+        let to = self.places.get(&file.identity).filter(|to| *to != from).cloned();
+        let Some(to) = to.filter(|to| identity_at(to) == Some(file.identity)) else {
+            return self.drop_file(file);
+        };
+        let Some(section) = self.section(&to) else { return self.drop_file(file) };
+        file.place = Place::Current;
+        self.watcher.rename(file.watch, &to);
+        self.owners.insert(file.identity, to.clone());
+        let Section { labels, max_line, .. } = &self.sections[section];
+        let chain =
+            self.chains.entry(to.clone()).or_insert_with(|| Chain::new(&to, labels, *max_line));
+        chain.files.push_back(file);
+        chain.save(Save::Now);
+        self.enqueue(&to);
+    }
+
+    pub(super) fn drop_file(&mut self, file: Follow) {
+        self.owners.remove(&file.identity);
+        self.watcher.forget(file.watch);
+    }
+
+    /// The first section that a path belongs to.
+    pub(super) fn section(&self, path: &str) -> Option<usize> {
+        self.sections.iter().position(|section| section.patterns.matches(Path::new(path)))
+    }
+
+    fn write_positions(&mut self, block: &mut Block, limit: usize) {
+        let mut written = 0;
+        self.unsaved = false;
+        let mut gone = false;
+        for chain in self.chains.values_mut().filter(|chain| chain.save == Save::Now) {
+            chain.write_position(block, &mut self.position);
+            written += POSITION_COST;
+            gone |= chain.files.is_empty();
+        }
+        for chain in self.chains.values_mut().filter(|chain| chain.save == Save::Later) {
+            if written > 0 && cost(block) + written + POSITION_COST > limit {
+                self.unsaved = true;
+                break;
+            }
+            chain.write_position(block, &mut self.position);
+            written += POSITION_COST;
+        }
+        if gone {
+            self.chains.retain(|_, chain| !chain.files.is_empty() || chain.save != Save::No);
+        }
+    }
+
+    /// Puts a chain at the end of the queue, unless it stands there.
+    pub(super) fn enqueue(&mut self, path: &Rc<str>) {
+        if let Some(chain) = self.chains.get_mut(path)
+            && !std::mem::replace(&mut chain.queued, true)
+        {
+            self.queue.push_back(path.clone());
+        }
+    }
+
+    fn enqueue_where(&mut self, wanted: impl Fn(&Chain) -> bool) {
+        for (path, chain) in &mut self.chains {
+            if !chain.queued && wanted(chain) {
+                chain.queued = true;
+                self.queue.push_back(path.clone());
+            }
+        }
+    }
+
+    /// Acts on what the kernel told.
+    fn look(&mut self) {
+        let mut wakes = std::mem::take(&mut self.wakes);
+        self.watcher.look(&mut wakes);
+        for wake in wakes.drain(..) {
+            match wake {
+                Wake::Written(path) => self.enqueue(&path),
+                Wake::Moved(path) => {
+                    self.enqueue(&path);
+                    self.scan_due = true;
+                }
+                Wake::Name(path, is_directory) => {
+                    self.scan_due |= is_directory
+                        || path.to_str().is_some_and(|path| self.section(path).is_some());
+                }
+                Wake::Directory => self.scan_due = true,
+                Wake::Overflow => {
+                    self.scan_due = true;
+                    self.enqueue_where(|_| true);
+                }
+            }
+        }
+        self.wakes = wakes;
+    }
+
+    fn act_on_time(&mut self, now: Instant) {
+        if now >= self.next_rescan {
+            self.next_rescan = now + self.limits.rescan;
+            self.scan_due = true;
+            self.enqueue_where(|_| true);
+        }
+        if self.watcher.is_degraded() && now >= self.next_poll {
+            self.next_poll = now + self.limits.poll;
+            self.scan_due = true;
+            self.enqueue_where(|chain| chain.files.iter().any(|file| file.watch.is_none()));
+        }
+        let limits = self.limits;
+        let is_due = |chain: &Chain| chain.deadline(&limits).is_some_and(|due| due <= now);
+        if self.chains.values().any(is_due) {
+            // Where the files are now decides what becomes of them.
+            self.scan_due = true;
+            self.enqueue_where(is_due);
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let poll = self.watcher.is_degraded().then_some(self.next_poll);
+        let due = self.chains.values().filter_map(|chain| chain.deadline(&self.limits)).min();
+        [poll, due].into_iter().flatten().fold(self.next_rescan, Instant::min)
+    }
+
+    /// Something is wrong with a path; said when it changes.
+    pub(super) fn trouble(&mut self, path: &str, text: &str, ignored: Option<Identity>) {
+        if self.troubles.get(path).is_some_and(|have| have.text == text) {
+            return;
+        }
+        // A path that is left out is news once only; there may be as many as files.
+        if self.troubles.len() < 4 * self.limits.max_files {
+            log::warn!("log file {path}: {text}");
+            self.troubles.insert(path.to_owned(), Trouble { text: text.to_owned(), ignored });
+        }
+    }
+
+    pub(super) fn recovered(&mut self, path: &str) {
+        if !self.troubles.is_empty() && self.troubles.remove(path).is_some() {
+            log::info!("log file {path}: readable again");
+        }
+    }
+}
+
+/// What a turn of a chain came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nothing is left.
+    Done,
+    /// There may be more.
+    Again,
+    /// The block has no room.
+    Full,
+}
+
+/// Why a path is not read.
+pub(super) struct Trouble {
+    pub(super) text: String,
+    /// The file that is ignored for what it is; another one at the path gets its chance.
+    pub(super) ignored: Option<Identity>,
+}
+
+/// What a path leads to, if that is a regular file.
+pub(super) fn identity_at(path: &str) -> Option<Identity> {
+    let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.is_file())?;
+    Some(Identity { device: metadata.dev(), inode: metadata.ino() })
+}
+
+fn stored(positions: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<Record>> {
+    let read = |(key, bytes): (&String, &Vec<u8>)| {
+        let path = key.strip_prefix(KEY_PREFIX)?;
+        match position::decode(bytes) {
+            Ok(records) => Some((path.to_owned(), records)),
+            Err(error) => {
+                log::warn!("log file {path}: its position is ignored: {error}");
+                None
+            }
+        }
+    };
+    positions.iter().filter_map(read).collect()
+}

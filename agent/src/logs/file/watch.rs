@@ -1,0 +1,312 @@
+//! Waiting for files without asking them: one inotify instance, a watch on each followed file (which
+//! stays with the file when it is renamed) and one on each directory where files may appear. A busy
+//! file beside the followed ones thus wakes nobody. It must not know patterns or how files are read.
+//!
+//! Where the kernel refuses (no inotify, `fs.inotify.max_user_watches` or `max_user_instances`
+//! reached) it says so once in the log and [`is_degraded`](Watcher::is_degraded); the source polls
+//! then.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep_until};
+
+/// How many reads of the queue one look takes, so that a storm can't hold it.
+const MAX_READS: usize = 16;
+
+/// What happened.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// A followed file was written to, or shortened.
+    Written(Rc<str>),
+    /// A followed file got another name, or lost one.
+    Moved(Rc<str>),
+    /// Something has this name now, or no longer; true if it is a directory.
+    Name(PathBuf, bool),
+    /// A watched directory is gone or has moved.
+    Directory,
+    /// The kernel's queue was full: anything may have happened.
+    Overflow,
+}
+
+struct FileWatch {
+    path: Rc<str>,
+    /// A `Written` has been handed out and not yet been acted on.
+    told: bool,
+}
+
+/// The watches.
+pub(super) struct Watcher {
+    wanted: bool,
+    inotify: Option<Rc<OwnedFd>>,
+    registered: Option<AsyncFd<Rc<OwnedFd>>>,
+    files: HashMap<i32, FileWatch>,
+    directories: HashMap<i32, Vec<PathBuf>>,
+    unwatched_directories: bool,
+    unwatched_files: bool,
+    warned: bool,
+}
+
+impl Watcher {
+    /// Without `watch` it is degraded for good, and quietly.
+    pub(super) fn new(watch: bool) -> Watcher {
+        let mut watcher = Watcher {
+            wanted: watch,
+            inotify: None,
+            registered: None,
+            files: HashMap::new(),
+            directories: HashMap::new(),
+            unwatched_directories: false,
+            unwatched_files: false,
+            warned: false,
+        };
+        watcher.start();
+        watcher
+    }
+
+    fn start(&mut self) {
+        if self.wanted && self.inotify.is_none() {
+            match inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC) {
+                Ok(fd) => self.inotify = Some(Rc::new(fd)),
+                Err(error) => self.warn("starting inotify", error),
+            }
+        }
+    }
+
+    /// Whether files or directories go without a watch.
+    pub(super) fn is_degraded(&self) -> bool {
+        self.inotify.is_none() || self.unwatched_directories || self.unwatched_files
+    }
+
+    /// Tries again what the kernel refused: directories and every file without a watch are about to
+    /// be given to it once more.
+    pub(super) fn retry(&mut self) {
+        self.start();
+        self.unwatched_files = false;
+    }
+
+    /// Watches an open file, under the name of the path that it is followed for.
+    pub(super) fn watch_file(&mut self, file: &impl AsRawFd, path: &Rc<str>) -> Option<i32> {
+        const MASK: WatchFlags = WatchFlags::MODIFY
+            .union(WatchFlags::ATTRIB)
+            .union(WatchFlags::MOVE_SELF)
+            .union(WatchFlags::DELETE_SELF);
+        let inotify = self.inotify.as_ref()?;
+        // The path may lead to another file by now; the descriptor can't, where /proc is mounted.
+        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let added = match inotify::add_watch(inotify, own.as_str(), MASK) {
+            Err(Errno::NOENT) => inotify::add_watch(inotify, path.as_ref(), MASK),
+            other => other,
+        };
+        match added {
+            Ok(wd) => {
+                self.files.insert(wd, FileWatch { path: path.clone(), told: false });
+                Some(wd)
+            }
+            Err(error) => {
+                self.unwatched_files = true;
+                self.warn(path, error);
+                None
+            }
+        }
+    }
+
+    /// Hands a file's watch to another path.
+    pub(super) fn rename(&mut self, wd: Option<i32>, path: &Rc<str>) {
+        if let Some(watch) = wd.and_then(|wd| self.files.get_mut(&wd)) {
+            watch.path = path.clone();
+        }
+    }
+
+    /// Ends the watch of a file.
+    pub(super) fn forget(&mut self, wd: Option<i32>) {
+        if let (Some(wd), Some(inotify)) = (wd, &self.inotify)
+            && self.files.remove(&wd).is_some()
+        {
+            // Fails only if the kernel has dropped the watch by itself.
+            let _ = inotify::remove_watch(inotify, wd);
+        }
+    }
+
+    /// Watches exactly these directories.
+    pub(super) fn watch_directories(&mut self, wanted: &BTreeSet<PathBuf>) {
+        const MASK: WatchFlags = WatchFlags::CREATE
+            .union(WatchFlags::MOVED_FROM)
+            .union(WatchFlags::MOVED_TO)
+            .union(WatchFlags::DELETE)
+            .union(WatchFlags::DELETE_SELF)
+            .union(WatchFlags::MOVE_SELF)
+            .union(WatchFlags::ONLYDIR);
+        let Some(inotify) = self.inotify.clone() else { return };
+        let mut now: HashMap<i32, Vec<PathBuf>> = HashMap::new();
+        let mut refused = None;
+        for path in wanted {
+            // Adding a watch that stands gives its number again.
+            match inotify::add_watch(&inotify, path, MASK) {
+                Ok(wd) => now.entry(wd).or_default().push(path.clone()),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
+                Err(error) => refused = Some((path, error)),
+            }
+        }
+        for wd in self.directories.keys().filter(|wd| !now.contains_key(wd)) {
+            let _ = inotify::remove_watch(&inotify, *wd);
+        }
+        self.directories = now;
+        self.unwatched_directories = refused.is_some();
+        if let Some((path, error)) = refused {
+            self.warn(&path.to_string_lossy(), error);
+        }
+    }
+
+    fn warn(&mut self, what: &str, error: Errno) {
+        if !std::mem::replace(&mut self.warned, true) {
+            let hint = match error {
+                Errno::NOSPC => " (fs.inotify.max_user_watches is reached)",
+                Errno::MFILE => " (fs.inotify.max_user_instances is reached)",
+                _ => "",
+            };
+            log::warn!(
+                "log files are polled, the kernel does not watch them: {what}: {error}{hint}"
+            );
+        }
+    }
+
+    /// Adds to `out` what happened since the last look, without waiting.
+    pub(super) fn look(&mut self, out: &mut Vec<Wake>) {
+        if let Some(inotify) = self.inotify.clone() {
+            self.drain(&inotify, out);
+        }
+    }
+
+    /// Waits until something happened, which is added to `out`, or until the deadline. Dropping the
+    /// future loses nothing.
+    pub(super) async fn wait(&mut self, deadline: Instant, out: &mut Vec<Wake>) {
+        let Some(inotify) = self.inotify.clone() else {
+            return sleep_until(deadline).await;
+        };
+        let registered = match self.registered.take() {
+            Some(registered) => registered,
+            None => match register(inotify.clone()) {
+                Ok(registered) => registered,
+                Err(error) => {
+                    log::warn!("log files are polled: registering inotify: {error}");
+                    (self.inotify, self.wanted) = (None, false);
+                    return sleep_until(deadline).await;
+                }
+            },
+        };
+        let registered = &*self.registered.insert(registered);
+        let mut guard = tokio::select! {
+            biased;
+            ready = registered.readable() => match ready {
+                Ok(guard) => guard,
+                // The runtime is shutting down.
+                Err(_) => return,
+            },
+            () = sleep_until(deadline) => return,
+        };
+        // No await from here on: what is read is acted on.
+        let mut events = Vec::new();
+        if read(&inotify, &mut events) {
+            guard.clear_ready();
+        }
+        drop(guard);
+        for event in events {
+            self.event(event, out);
+        }
+    }
+
+    fn drain(&mut self, inotify: &OwnedFd, out: &mut Vec<Wake>) {
+        let mut events = Vec::new();
+        read(inotify, &mut events);
+        for event in events {
+            self.event(event, out);
+        }
+    }
+
+    fn event(&mut self, event: Raw, out: &mut Vec<Wake>) {
+        let Raw { wd, flags, name } = event;
+        if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+            out.push(Wake::Overflow);
+        } else if let Some(watch) = self.files.get_mut(&wd) {
+            if flags.intersects(ReadFlags::MODIFY) {
+                if !std::mem::replace(&mut watch.told, true) {
+                    out.push(Wake::Written(watch.path.clone()));
+                }
+            } else {
+                out.push(Wake::Moved(watch.path.clone()));
+            }
+            if flags.contains(ReadFlags::IGNORED) {
+                self.files.remove(&wd);
+                self.unwatched_files = true;
+            }
+        } else if let Some(paths) = self.directories.get(&wd) {
+            match name {
+                Some(name) => {
+                    let directory = flags.contains(ReadFlags::ISDIR);
+                    out.extend(paths.iter().map(|p| Wake::Name(p.join(&name), directory)));
+                }
+                None => out.push(Wake::Directory),
+            }
+        }
+    }
+
+    /// The `Written` wakes have been acted on: tell of the next write.
+    pub(super) fn heard(&mut self, wd: Option<i32>) {
+        if let Some(watch) = wd.and_then(|wd| self.files.get_mut(&wd)) {
+            watch.told = false;
+        }
+    }
+}
+
+struct Raw {
+    wd: i32,
+    flags: ReadFlags,
+    name: Option<PathBuf>,
+}
+
+/// Reads the queue; true if it is empty now.
+fn read(inotify: &OwnedFd, out: &mut Vec<Raw>) -> bool {
+    for _ in 0..MAX_READS {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(inotify, &mut buffer);
+        loop {
+            match reader.next() {
+                Ok(event) => {
+                    let (wd, flags) = (event.wd(), event.events());
+                    let name = event.file_name();
+                    // A busy file's events come in rows; one says it all.
+                    if name.is_none()
+                        && out.last().is_some_and(|l: &Raw| l.wd == wd && l.flags == flags)
+                    {
+                        continue;
+                    }
+                    let name = name.map(|n| Path::new(OsStr::from_bytes(n.to_bytes())).to_owned());
+                    out.push(Raw { wd, flags, name });
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => return true,
+            }
+            if reader.is_buffer_empty() {
+                break;
+            }
+        }
+    }
+    false
+}
+
+#[allow(unsafe_code)]
+fn register(inotify: Rc<OwnedFd>) -> std::io::Result<AsyncFd<Rc<OwnedFd>>> {
+    // SAFETY: the descriptor is owned by the Rc inside the AsyncFd, which never hands it out and is
+    // dropped before it; nothing replaces or closes it while it is registered.
+    unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) }.map_err(Into::into)
+}
