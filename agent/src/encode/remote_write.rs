@@ -43,7 +43,8 @@ impl RemoteWrite {
     }
 
     /// Adds a series: its labels with `__name__` among them, and samples of milliseconds since the Unix
-    /// epoch and value. Each iterator runs twice, first for the lengths.
+    /// epoch and value. Each iterator runs twice, first for the lengths. Labels with an empty value are
+    /// left out, as the specification wants it: to Prometheus they are labels that are not there.
     ///
     /// # Errors
     /// The request would pass [`MAX_BYTES`](super::MAX_BYTES); it is as it was.
@@ -52,6 +53,7 @@ impl RemoteWrite {
         labels: impl Iterator<Item = (&'a str, &'a str)> + Clone,
         samples: impl Iterator<Item = (i64, f64)> + Clone,
     ) -> Result<(), Full> {
+        let labels = labels.filter(|(_, value)| !value.is_empty());
         let content = labels.clone().map(|(n, v)| nested_len(1, pair_len(n, v))).sum::<usize>()
             + samples.clone().map(|(t, v)| nested_len(2, sample_len(t, v))).sum::<usize>();
         self.buffer.begin(content)?;
@@ -131,6 +133,7 @@ mod tests {
         let timeseries = all.iter().map(|(labels, samples)| TimeSeries {
             labels: labels
                 .iter()
+                .filter(|(_, value)| !value.is_empty())
                 .map(|(name, value)| Label { name: name.clone(), value: value.clone() })
                 .collect(),
             samples: samples
@@ -148,16 +151,15 @@ mod tests {
             .series([("__name__", "up"), ("e", "")].into_iter(), [(1, 1.0)].into_iter())
             .unwrap();
         let expected = [
-            &[0x0a, 0x22][..],         // field 1, a series of 16 + 5 + 13 bytes
+            &[0x0a, 0x1d][..],         // field 1, a series of 16 + 13 bytes
             &[0x0a, 0x0e, 0x0a, 0x08], // label of 14 bytes, its name of 8
             b"__name__",
             &[0x12, 0x02, b'u', b'p'],
-            &[0x0a, 0x03, 0x0a, 0x01, b'e'], // the empty value is left out
             &[0x12, 0x0b, 0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x10, 0x01],
         ]
         .concat();
         assert_eq!(request.raw(), expected);
-        assert_eq!((request.len(), request.series_added(), request.samples()), (36, 1, 1));
+        assert_eq!((request.len(), request.series_added(), request.samples()), (31, 1, 1));
     }
 
     #[test]
@@ -227,7 +229,8 @@ mod tests {
             let raw = snap::raw::Decoder::new().decompress_vec(request.finish()).unwrap();
             let back = WriteRequest::decode(&raw[..]).unwrap();
             for (series, (labels, samples)) in back.timeseries.iter().zip(&all) {
-                prop_assert_eq!(series.labels.len(), labels.len());
+                let full = labels.iter().filter(|(_, value)| !value.is_empty());
+                prop_assert_eq!(series.labels.len(), full.count());
                 for (got, want) in series.samples.iter().zip(samples) {
                     prop_assert_eq!((got.timestamp, got.value.to_bits()), (want.0, want.1.to_bits()));
                 }

@@ -88,6 +88,9 @@ fn tls_hint(source: &io::Error, private_ca: bool) -> &'static str {
             C::NotValidForName | C::NotValidForNameContext { .. } => {
                 "; its certificate is for another name: correct url, or set tls.server_name"
             }
+            C::BadSignature => {
+                "; its CA has the name of one that is trusted, and another key: was the CA made anew?"
+            }
             C::Expired | C::ExpiredContext { .. } => "; renew it, or set this machine's clock",
             C::NotValidYet | C::NotValidYetContext { .. } => "; is this machine's clock right?",
             _ => "; the server's certificate can't be used",
