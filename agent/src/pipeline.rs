@@ -17,7 +17,6 @@ mod state;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,12 +28,12 @@ use tokio::time::Instant;
 
 use crate::collector::Set;
 use crate::config::{Config, Endpoint, Source};
-use crate::encode::{RoundEncoder, round_timestamp, write_text};
+use crate::encode::{RoundEncoder, round_timestamp};
 use crate::endpoint::{Backoff, Client};
-use crate::host::{Clock, Host, SystemClock};
+use crate::host::{Host, SystemClock};
 use crate::logs::file::FileSource;
 use crate::model::{Labels, Samples};
-use crate::probe::Probes;
+use crate::probe::{ProbeError, Probes};
 use crate::status;
 use crate::wal::{OnFull, Options, WalError};
 
@@ -44,7 +43,7 @@ use log::Log;
 use metrics::MetricsSignal;
 use rounds::Rounds;
 use send::{EndpointState, Sender, Signal};
-use state::{Dropped, State};
+use state::State;
 
 /// Reasons of `mote_dropped_total` that several parts use.
 const DAMAGED: &str = "wal_damaged";
@@ -71,7 +70,7 @@ pub enum RunError {
     /// A WAL can't be opened.
     Wal(WalError),
     /// A probe that the configuration wants can't work.
-    Probe(String),
+    Probe(ProbeError),
     /// The runtime or a signal handler could not be made.
     System(&'static str, std::io::Error),
     /// Something that the configuration has checked before went wrong now.
@@ -84,7 +83,7 @@ impl fmt::Display for RunError {
             RunError::Wal(error) => {
                 write!(f, "{error}; agent.state_dir says where the WALs are")
             }
-            RunError::Probe(why) => f.write_str(why),
+            RunError::Probe(error) => write!(f, "{error}"),
             RunError::System(attempt, error) => write!(f, "{attempt}: {error}"),
             RunError::Changed(why) => f.write_str(why),
         }
@@ -162,7 +161,8 @@ fn state(config: &Config, path: String) -> Result<State, RunError> {
     let host = Host::new(config.host.clone());
     let enabled = |entry: &crate::collector::Entry| config.metrics.collectors.contains(&entry.name);
     let collectors = Set::new(enabled, &config.metrics.options);
-    let probes = Probes::start(&config.probes, &host).map_err(|e| RunError::Probe(e.to_string()))?;
+    let probes = Probes::start(&config.probes, &host);
+    probes.required().map_err(RunError::Probe)?;
     Ok(State {
         clock: Rc::new(SystemClock),
         started: Instant::now(),
@@ -225,7 +225,8 @@ async fn pipeline(config: Config, source: Source, once: bool) -> Result<End, Run
         let source = FileSource::new(&config.files, &positions, Rc::clone(&state.clock))
             .map_err(|error| RunError::Changed(error.to_string()))?;
         let phase = watch_phase.clone();
-        let files = Files { state: Rc::clone(&state), log: Rc::clone(logs), source, positions, phase };
+        let files =
+            Files { state: Rc::clone(&state), log: Rc::clone(logs), source, positions, phase };
         tasks.spawn_local(files.run());
     }
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
@@ -233,7 +234,8 @@ async fn pipeline(config: Config, source: Source, once: bool) -> Result<End, Run
     }
 
     let (requests, mut asked) = mpsc::unbounded_channel();
-    let page = Page { state: Rc::clone(&state), source: source.clone(), requests: requests.clone() };
+    let page =
+        Page { state: Rc::clone(&state), source: source.clone(), requests: requests.clone() };
     let server = tokio::task::spawn_local(serve(config.http, Rc::new(page)));
     describe(&config, &state);
 
@@ -361,7 +363,12 @@ fn sender<S: Signal>(
         slowest: max,
         wait: endpoint.wait,
         interval,
-        state: Rc::new(RefCell::new(EndpointState { name, url, signal: kind, ..Default::default() })),
+        state: Rc::new(RefCell::new(EndpointState {
+            name,
+            url,
+            signal: kind,
+            ..Default::default()
+        })),
         dropped: Rc::clone(&state.dropped),
         clock: Rc::clone(&state.clock),
         phase: phase.clone(),
@@ -412,9 +419,6 @@ fn describe(config: &Config, state: &State) {
             log.max_bytes()
         );
     }
-    for probe in state.probes.borrow().status() {
-        ::log::info!("probe {}: {}, {}", probe.name, probe.mode, probe.reason);
-    }
     for endpoint in config.mimir.iter().chain(&config.loki) {
         ::log::info!("sending to {}", endpoint.connection.url);
     }
@@ -422,7 +426,9 @@ fn describe(config: &Config, state: &State) {
         ::log::info!("no endpoint is configured: data stays in the WAL, up to its bound");
     }
     if !config.files.is_empty() && config.loki.is_empty() {
-        ::log::warn!("log files are followed and no [[loki]] is configured: the logs WAL will fill up");
+        ::log::warn!(
+            "log files are followed and no [[loki]] is configured: the logs WAL will fill up"
+        );
     }
 }
 

@@ -19,7 +19,9 @@ pub(super) fn command(parser: lexopt::Parser) -> Result<(), Failure> {
     })?;
     let Some(source) = source else { return Ok(()) };
     let Some(address) = source.load()?.http else {
-        return Err(Failure::Host("http.listen is empty: this agent has no status page to ask".into()));
+        return Err(Failure::Host(
+            "http.listen is empty: this agent has no status page to ask".into(),
+        ));
     };
     let report = fetch(address).map_err(|error| Failure::Host(error.to_string()))?;
     if json {

@@ -9,7 +9,9 @@ pub(super) fn command(mut parser: lexopt::Parser) -> Result<(), Failure> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("json") => json = true,
-            Short('h') | Long("help") => return print("Prints the version.\n\nUsage: mote version [--json]\n"),
+            Short('h') | Long("help") => {
+                return print("Prints the version.\n\nUsage: mote version [--json]\n");
+            }
             other => return Err(other.unexpected().into()),
         }
     }

@@ -13,11 +13,6 @@ const NODE_DURATION: Desc = Desc::gauge(
 );
 const NODE_SUCCESS: Desc =
     Desc::gauge("node_scrape_collector_success", "node_exporter: Whether a collector succeeded.");
-const MOTE_DURATION: Desc =
-    Desc::gauge("mote_collector_duration_seconds", "How long the collector's last run took.");
-const MOTE_SUCCESS: Desc =
-    Desc::gauge("mote_collector_success", "Whether the collector's last run succeeded.");
-
 /// How a collector's last run went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
@@ -91,8 +86,6 @@ impl Set {
         let success = |member: &Member| f64::from(u8::from(member.outcome == Outcome::Good));
         self.write(&NODE_DURATION, duration, out);
         self.write(&NODE_SUCCESS, success, out);
-        self.write(&MOTE_DURATION, duration, out);
-        self.write(&MOTE_SUCCESS, success, out);
     }
 
     /// How each collector's last run went, in the order of [`TABLE`].

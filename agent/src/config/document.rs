@@ -21,7 +21,7 @@ pub(super) struct Node {
 pub(super) enum Value {
     String(String),
     Integer(i64),
-    Float(f64),
+    Float,
     Boolean(bool),
     Array(Vec<Node>),
     Table(Table),
@@ -32,7 +32,7 @@ impl Value {
         match self {
             Value::String(_) => "a string",
             Value::Integer(_) => "an integer",
-            Value::Float(_) => "a float",
+            Value::Float => "a float",
             Value::Boolean(_) => "a boolean",
             Value::Array(_) => "an array",
             Value::Table(_) => "a table",
@@ -57,7 +57,8 @@ impl Table {
         let at = match self.entries.iter().position(|(have, _, _)| have == first) {
             Some(at) => at,
             None => {
-                let empty = Node { value: Value::Table(Table::default()), place: key_place.clone() };
+                let empty =
+                    Node { value: Value::Table(Table::default()), place: key_place.clone() };
                 self.entries.push((first.clone(), key_place.clone(), empty));
                 self.entries.len() - 1
             }
@@ -130,16 +131,19 @@ impl Source<'_> {
             DeValue::Integer(number) => {
                 match i64::from_str_radix(number.as_str(), number.radix()) {
                     Ok(number) => Value::Integer(number),
-                    Err(_) => return error(format!("{} is no 64-bit integer", number.as_str()), ""),
+                    Err(_) => {
+                        return error(format!("{} is no 64-bit integer", number.as_str()), "");
+                    }
                 }
             }
-            DeValue::Float(number) => match number.as_str().parse() {
-                Ok(number) => Value::Float(number),
-                Err(_) => return error(format!("{} is no number", number.as_str()), ""),
-            },
+            // No key takes one; its type is all that an error needs.
+            DeValue::Float(_) => Value::Float,
             DeValue::Boolean(value) => Value::Boolean(*value),
             DeValue::Datetime(date) => {
-                return error(format!("{date} is a date, and no key takes one"), "put it in quotes");
+                return error(
+                    format!("{date} is a date, and no key takes one"),
+                    "put it in quotes",
+                );
             }
             DeValue::Array(array) => {
                 Value::Array(array.iter().map(|item| self.node(item)).collect::<Result<_, _>>()?)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{ConfigError, Place};
-use super::reader::{At, Reader};
+use super::reader::{At, Pair, Reader};
 use super::{Endpoint, units};
 use crate::endpoint::{
     Auth, Client, MinVersion, Options, OptionsError, Secret, TlsError, TlsOptions, Url,
@@ -86,9 +86,8 @@ fn endpoints(
             let problem = format!("[[{section}]] has no url");
             return Err(ConfigError::new(&place, problem, format!("url = \"{example}\"")));
         };
-        let url = Url::parse(&given.value).map_err(|e| {
-            given.error(format!("url: {e}"), format!("for example {example:?}"))
-        })?;
+        let url = Url::parse(&given.value)
+            .map_err(|e| given.error(format!("url: {e}"), format!("for example {example:?}")))?;
         let mut connection = Options::new(url);
         connection.auth = auth;
         connection.tls = tls;
@@ -139,7 +138,9 @@ fn auth(t: &Reader<'_>, places: &mut Places) -> Result<Auth, ConfigError> {
     places.insert("username", username.place);
     let password = match (password, password_file) {
         (Some(_), Some(file)) => {
-            return Err(file.error("password and password_file exclude each other", "keep the file"));
+            return Err(
+                file.error("password and password_file exclude each other", "keep the file")
+            );
         }
         (Some(value), None) => {
             places.insert("secret", value.place);
@@ -161,18 +162,26 @@ fn tls(t: &Reader<'_>, places: &mut Places) -> Result<TlsOptions, ConfigError> {
         places.insert(key, given.place);
         Some(PathBuf::from(given.value))
     };
-    let ca_file =
-        path("ca_file", t.string("ca_file", "", "PEM file of the CAs to trust; default: the system's")?);
-    let cert_file = path("cert_file", t.string("cert_file", "", "PEM file of a client certificate")?);
+    let ca_file = path(
+        "ca_file",
+        t.string("ca_file", "", "PEM file of the CAs to trust; default: the system's")?,
+    );
+    let cert_file =
+        path("cert_file", t.string("cert_file", "", "PEM file of a client certificate")?);
     let key_file = path("key_file", t.string("key_file", "", "PEM file of its private key")?);
     let server_name = t
-        .string("server_name", "", "the name in the server's certificate, if it is not the URL's host")?
+        .string(
+            "server_name",
+            "",
+            "the name in the server's certificate, if it is not the URL's host",
+        )?
         .filter(|given| !given.value.is_empty());
     if let Some(given) = &server_name {
         places.insert("server_name", given.place.clone());
     }
     let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
-    let min_version = t.choice("min_version", "1.2", &versions, "the oldest TLS: \"1.2\" or \"1.3\"")?;
+    let min_version =
+        t.choice("min_version", "1.2", &versions, "the oldest TLS: \"1.2\" or \"1.3\"")?;
     let insecure_skip_verify = t.boolean(
         "insecure_skip_verify",
         false,
@@ -216,7 +225,7 @@ fn backoff(t: &Reader<'_>) -> Result<(Duration, Duration), ConfigError> {
 
 fn place_of<'a>(
     error: &OptionsError,
-    headers: &'a [(At<String>, At<String>)],
+    headers: &'a [Pair],
     places: &'a Places,
 ) -> Option<&'a Place> {
     let header = |name: &str| {
@@ -230,7 +239,9 @@ fn place_of<'a>(
         | OptionsError::HeaderTwice(name)
         | OptionsError::HeaderReserved(name) => header(name),
         OptionsError::Secret(_) => places.get("secret"),
-        OptionsError::Tls(TlsError::Read { key, .. } | TlsError::Pem { key, .. }) => places.get(key),
+        OptionsError::Tls(TlsError::Read { key, .. } | TlsError::Pem { key, .. }) => {
+            places.get(key)
+        }
         OptionsError::Tls(TlsError::Pair) => {
             places.get("cert_file").or_else(|| places.get("key_file"))
         }
@@ -241,7 +252,9 @@ fn place_of<'a>(
 
 fn hint(error: &OptionsError) -> &'static str {
     match error {
-        OptionsError::Secret(_) => "the file has to exist, be readable by the agent's user and hold one line",
+        OptionsError::Secret(_) => {
+            "the file has to exist, be readable by the agent's user and hold one line"
+        }
         OptionsError::Tls(TlsError::Read { .. } | TlsError::Pem { .. }) => {
             "the file has to be readable by the agent's user, in PEM format"
         }

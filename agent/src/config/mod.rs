@@ -135,7 +135,9 @@ impl Source {
                 let text = std::fs::read_to_string(&path).map_err(|error| ConfigError {
                     place: Place::Whole(path.clone()),
                     problem: format!("reading the configuration: {error}"),
-                    hint: "give its path with --config, or leave it out to run the built-in default".into(),
+                    hint:
+                        "give its path with --config, or leave it out to run the built-in default"
+                            .into(),
                 })?;
                 parse(&text, &path, &self.sets)
             }

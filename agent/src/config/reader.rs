@@ -31,6 +31,9 @@ pub(super) struct At<T> {
     pub(super) place: Place,
 }
 
+/// A name and its value, each with its place.
+pub(super) type Pair = (At<String>, At<String>);
+
 impl<T> At<T> {
     pub(super) fn error(&self, problem: impl Into<String>, hint: impl Into<String>) -> ConfigError {
         ConfigError::new(&self.place, problem, hint)
@@ -48,7 +51,11 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// The document's top.
-    pub(super) fn new(table: &'a Table, place: Place, docs: &'a RefCell<Vec<DocRow>>) -> Reader<'a> {
+    pub(super) fn new(
+        table: &'a Table,
+        place: Place,
+        docs: &'a RefCell<Vec<DocRow>>,
+    ) -> Reader<'a> {
         Reader { name: String::new(), table: Some(table), place, known: RefCell::default(), docs }
     }
 
@@ -187,13 +194,13 @@ impl<'a> Reader<'a> {
     ) -> Result<T, ConfigError> {
         let node = self.node(key, "string", format!("{default:?}"), text);
         let given = node.map(|node| self.text(key, "a string", node)).transpose()?;
-        let word = given.as_ref().map_or(default, |given| given.value.as_str());
+        let given = given.unwrap_or(At { value: default.to_owned(), place: self.place.clone() });
+        let word = given.value.as_str();
         let found = choices.iter().find(|(have, _)| *have == word).map(|(_, value)| *value);
         found.ok_or_else(|| {
             let words: Vec<_> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
-            let place = given.map_or(self.place.clone(), |given| given.place);
             let problem = format!("{} is {word:?}", self.child_name(key));
-            ConfigError::new(&place, problem, format!("one of {}", words.join(", ")))
+            given.error(problem, format!("one of {}", words.join(", ")))
         })
     }
 
@@ -208,8 +215,9 @@ impl<'a> Reader<'a> {
         let shown = format!("{:?}", units::show_duration(default));
         let Some(node) = self.node(key, "duration", shown, text) else { return Ok(default) };
         let given = self.text(key, "a duration such as \"30s\"", node)?;
-        let value = units::parse_duration(&given.value)
-            .map_err(|problem| given.error(format!("{}: {problem}", self.child_name(key)), units::DURATIONS))?;
+        let value = units::parse_duration(&given.value).map_err(|problem| {
+            given.error(format!("{}: {problem}", self.child_name(key)), units::DURATIONS)
+        })?;
         if !range.contains(&value) {
             return Err(given.error(
                 format!("{} is {}", self.child_name(key), units::show_duration(value)),
@@ -234,12 +242,17 @@ impl<'a> Reader<'a> {
         let shown = format!("{:?}", units::show_size(default));
         let Some(node) = self.node(key, "size", shown, text) else { return Ok(default) };
         let given = self.text(key, "a size such as \"64MiB\"", node)?;
-        let value = units::parse_size(&given.value)
-            .map_err(|problem| given.error(format!("{}: {problem}", self.child_name(key)), units::SIZES))?;
+        let value = units::parse_size(&given.value).map_err(|problem| {
+            given.error(format!("{}: {problem}", self.child_name(key)), units::SIZES)
+        })?;
         if !range.contains(&value) {
             return Err(given.error(
                 format!("{} is {}", self.child_name(key), units::show_size(value)),
-                format!("from {} to {}", units::show_size(*range.start()), units::show_size(*range.end())),
+                format!(
+                    "from {} to {}",
+                    units::show_size(*range.start()),
+                    units::show_size(*range.end())
+                ),
             ));
         }
         Ok(value)
@@ -305,7 +318,7 @@ impl<'a> Reader<'a> {
         &self,
         key: &'static str,
         text: &'static str,
-    ) -> Result<Vec<(At<String>, At<String>)>, ConfigError> {
+    ) -> Result<Vec<Pair>, ConfigError> {
         let Some(node) = self.node(key, "table of strings", String::new(), text) else {
             return Ok(Vec::new());
         };

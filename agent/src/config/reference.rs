@@ -19,7 +19,11 @@ pub fn reference() -> String {
     let mut table = None;
     for row in documentation() {
         if table.as_ref() != Some(&row.table) {
-            let _ = write!(out, "\n## `[{}]`\n\n| key | type | default | |\n|---|---|---|---|\n", row.table);
+            let _ = write!(
+                out,
+                "\n## `[{}]`\n\n| key | type | default | |\n|---|---|---|---|\n",
+                row.table
+            );
             table = Some(row.table.clone());
         }
         let default =

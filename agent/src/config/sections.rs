@@ -20,7 +20,11 @@ const MAX_WAL: u64 = 64 << 30;
 pub(super) fn agent(top: &Reader<'_>) -> Result<Agent, ConfigError> {
     let t = top.section("agent")?;
     let instance = t
-        .string("instance", "", "the label `instance` of every series and stream; default: the host's name")?
+        .string(
+            "instance",
+            "",
+            "the label `instance` of every series and stream; default: the host's name",
+        )?
         .map_or_else(host::hostname, |given| given.value);
     let labels = t.labels("labels", "labels on every series and every log stream")?;
     let interval = t.duration(
@@ -130,20 +134,20 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
     filesystem.finish()?;
 
     let netdev = t.section("netdev")?;
-    if let Some(pattern) = pattern(&netdev, "device_exclude", "network devices that are left out")? {
+    if let Some(pattern) = pattern(&netdev, "device_exclude", "network devices that are left out")?
+    {
         options.netdev.device_exclude = pattern;
     }
-    if let Some(pattern) = pattern(&netdev, "device_include", "the only network devices, if given")? {
+    if let Some(pattern) = pattern(&netdev, "device_include", "the only network devices, if given")?
+    {
         options.netdev.device_include = pattern;
     }
     netdev.finish()?;
 
     let diskstats = t.section("diskstats")?;
-    if let Some(pattern) = pattern(
-        &diskstats,
-        "device_exclude",
-        "disks that are left out; default: node_exporter's",
-    )? {
+    if let Some(pattern) =
+        pattern(&diskstats, "device_exclude", "disks that are left out; default: node_exporter's")?
+    {
         options.diskstats.device_exclude = pattern;
     }
     diskstats.finish()?;
@@ -192,7 +196,8 @@ fn collectors(t: &Reader<'_>) -> Result<Vec<&'static str>, ConfigError> {
         }
         Ok(Some(given.into_iter().map(|name| name.value).collect()))
     };
-    let enable = names("enable", "collectors that run beside the default ones")?.unwrap_or_default();
+    let enable =
+        names("enable", "collectors that run beside the default ones")?.unwrap_or_default();
     let disable = names("disable", "collectors that don't run")?.unwrap_or_default();
     let only = names("only", "the only collectors that run")?;
     t.finish()?;
@@ -209,8 +214,7 @@ fn collectors(t: &Reader<'_>) -> Result<Vec<&'static str>, ConfigError> {
 
 pub(super) fn probes(top: &Reader<'_>) -> Result<probe::Options, ConfigError> {
     let t = top.section("probes")?;
-    let modes =
-        [("auto", probe::Mode::Auto), ("on", probe::Mode::On), ("off", probe::Mode::Off)];
+    let modes = [("auto", probe::Mode::Auto), ("on", probe::Mode::On), ("off", probe::Mode::Off)];
     let block = t.choice(
         "block",
         "auto",
@@ -270,8 +274,15 @@ pub(super) fn logs(
     )?;
     let mut files = Vec::new();
     for file in t.list("file")? {
-        let paths = globs(&file, "paths", "files to follow, as globs; new ones are found while running")?;
-        let exclude = globs(&file, "exclude", "files to leave out, as globs")?.unwrap_or_default();
+        let paths = globs(
+            &file,
+            "paths",
+            logs::file::check_path,
+            "files to follow, as globs; new ones are found while running",
+        )?;
+        let exclude =
+            globs(&file, "exclude", logs::file::check_exclude, "files to leave out, as globs")?
+                .unwrap_or_default();
         let own = file.labels(
             "labels",
             "labels of these files' streams, beside `filename`, `instance` and those of `[agent]`",
@@ -299,12 +310,16 @@ pub(super) fn logs(
 fn globs(
     t: &Reader<'_>,
     key: &'static str,
+    check: fn(&str) -> Result<(), logs::file::PatternError>,
     text: &'static str,
 ) -> Result<Option<Vec<String>>, ConfigError> {
     let Some(given) = t.strings(key, text)? else { return Ok(None) };
     for pattern in &given {
-        logs::file::check_glob(&pattern.value).map_err(|error| {
-            pattern.error(format!("{key}: {error}"), "*, ?, [abc] and ** for any number of directories")
+        check(&pattern.value).map_err(|error| {
+            pattern.error(
+                format!("{key}: {error}"),
+                "*, ?, [abc] and ** for any number of directories",
+            )
         })?;
     }
     Ok(Some(given.into_iter().map(|pattern| pattern.value).collect()))

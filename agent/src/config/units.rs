@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 /// The hint for a duration that can't be read.
-pub(super) const DURATIONS: &str = "a number and one of ms, s, m, h: \"250ms\", \"30s\", \"5m\", \"12h\"";
+pub(super) const DURATIONS: &str =
+    "a number and one of ms, s, m, h: \"250ms\", \"30s\", \"5m\", \"12h\"";
 
 /// The hint for a size that can't be read.
 pub(super) const SIZES: &str = "a number and one of B, KiB, MiB, GiB: \"512KiB\", \"64MiB\"";
 
-const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
 
 fn parse(text: &str, units: &[(&str, u64)], what: &str) -> Result<u64, String> {
@@ -68,7 +70,17 @@ mod tests {
         for text in ["512KiB", "64MiB", "1GiB", "1500B", "0B"] {
             assert_eq!(show_size(parse_size(text).unwrap()), text);
         }
-        for bad in ["", "5", "s", "-5s", "1.5s", "5 sec", "5S", "99999999999999999999s", "9999999999999999h"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "1.5s",
+            "5 sec",
+            "5S",
+            "99999999999999999999s",
+            "9999999999999999h",
+        ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
         for bad in ["64MB", "64M", "x", "1e3B", "99999999999999999999GiB"] {

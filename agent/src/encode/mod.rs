@@ -4,10 +4,17 @@
 
 mod block;
 mod bytes;
+pub mod loki;
+pub mod proto;
+pub mod remote_write;
 mod round;
 mod text;
+mod wire;
 
 pub use block::{BLOCK, Positions, apply, decode_block, decode_positions, encode_block};
 pub use bytes::DecodeError;
+pub use loki::{LokiPush, PushEntry};
+pub use remote_write::RemoteWrite;
 pub use round::{ROUND, Round, RoundDecoder, RoundEncoder, Series, round_timestamp};
 pub use text::write_text;
+pub use wire::{Full, MAX_BYTES};

@@ -259,7 +259,8 @@ impl RoundDecoder {
         round.present.clear();
         round.present.extend_from_slice(reader.take(total.div_ceil(8), "a bitmap")?);
         if !total.is_multiple_of(8)
-            && round.present.last().is_some_and(|last| last >> (total % 8) != 0) {
+            && round.present.last().is_some_and(|last| last >> (total % 8) != 0)
+        {
             return Err(reader.error("no bit beyond the last series"));
         }
         round.values.clear();

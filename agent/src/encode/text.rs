@@ -86,7 +86,7 @@ fn escape(text: &str, quote: bool, out: &mut impl Write) -> io::Result<()> {
 ///
 /// # Errors
 /// Whatever writing gave.
-pub fn write_value(value: f64, out: &mut impl Write) -> io::Result<()> {
+fn write_value(value: f64, out: &mut impl Write) -> io::Result<()> {
     if value.is_nan() {
         return out.write_all(b"NaN");
     }

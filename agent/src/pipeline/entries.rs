@@ -104,4 +104,8 @@ impl Signal for EntriesSignal {
         let items = self.request.entries() as u64;
         Some((self.request.finish(), items))
     }
+    /// Loki keeps the good entries of a push that it refuses, so nothing is ever sent again.
+    fn split(&mut self) -> bool {
+        false
+    }
 }

@@ -121,7 +121,9 @@ impl Files {
             };
             let full = matches!(result, Err(AppendError::Full { .. }));
             if full && !self.state.sources.borrow().paused {
-                log::warn!("the logs WAL is full: log files are read no further until Loki takes entries");
+                log::warn!(
+                    "the logs WAL is full: log files are read no further until Loki takes entries"
+                );
             }
             self.state.sources.borrow_mut().paused = full;
             match result {

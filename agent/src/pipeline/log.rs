@@ -8,9 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::wal::{
-    AppendError, Disk, Options, Payload, ReaderId, Record, Stats, Wal, WalError,
-};
+use crate::wal::{AppendError, Disk, Options, Payload, ReaderId, Record, Stats, Wal, WalError};
 
 /// A WAL and what wakes its users.
 #[derive(Debug)]
@@ -247,4 +245,3 @@ fn sum(a: Stats, b: Stats) -> Stats {
         set_aside: a.set_aside + b.set_aside,
     }
 }
-

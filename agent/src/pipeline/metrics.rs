@@ -9,6 +9,7 @@ use crate::encode::{RemoteWrite, Round, RoundDecoder};
 use crate::endpoint::Content;
 use crate::wal::{ReaderId, WalError};
 
+use std::ops::Range;
 use std::rc::Rc;
 
 /// The metrics signal of one endpoint.
@@ -20,6 +21,10 @@ pub(super) struct MetricsSignal {
     rounds: Vec<Round>,
     /// How many of `rounds` are in the batch; the others are kept for their memory.
     used: usize,
+    /// The rounds of the next request.
+    window: Range<usize>,
+    /// Whether a request has one round only.
+    one_by_one: bool,
     /// The first series of the next request.
     next_series: usize,
     request: RemoteWrite,
@@ -36,6 +41,8 @@ impl MetricsSignal {
             segment: None,
             rounds: Vec::new(),
             used: 0,
+            window: 0..0,
+            one_by_one: false,
             next_series: 0,
             request: RemoteWrite::new(),
             payload: Vec::new(),
@@ -123,8 +130,45 @@ impl Signal for MetricsSignal {
     }
 
     fn next_request(&mut self) -> Option<(&[u8], u64)> {
+        loop {
+            if self.next_series == 0 {
+                let end = if self.one_by_one { self.window.end + 1 } else { self.used };
+                self.window = self.window.end..end.min(self.used);
+                if self.window.is_empty() {
+                    self.window = 0..0;
+                    self.one_by_one = false;
+                    self.used = 0;
+                    return None;
+                }
+            }
+            self.fill();
+            let table = self.decoder.table().len();
+            if self.next_series >= table {
+                self.next_series = 0;
+            }
+            if !self.request.is_empty() {
+                let items = self.request.samples() as u64;
+                return Some((self.request.finish(), items));
+            }
+        }
+    }
+
+    fn split(&mut self) -> bool {
+        if self.window.len() < 2 {
+            return false;
+        }
+        self.one_by_one = true;
+        self.window = 0..0;
+        self.next_series = 0;
+        true
+    }
+}
+
+impl MetricsSignal {
+    /// Fills a request from `next_series` on, up to its bounds.
+    fn fill(&mut self) {
         self.request.clear();
-        let rounds = &self.rounds[..self.used];
+        let rounds = &self.rounds[self.window.clone()];
         let table = self.decoder.table();
         while self.next_series < table.len() && (self.request.samples() as u64) < self.max_samples {
             let index = self.next_series;
@@ -135,20 +179,13 @@ impl Signal for MetricsSignal {
                 && let Err(full) = self.request.series(table[index].labels(), samples.clone())
             {
                 if !self.request.is_empty() {
-                    break;
+                    return;
                 }
-                // One series that no request can hold: 16 MiB of labels.
+                // One series that no request can hold: megabytes of labels.
                 log::error!("a series was dropped: {full}");
                 self.dropped.add("metrics", TOO_LARGE, samples.count() as u64);
             }
             self.next_series += 1;
         }
-        if self.request.samples() == 0 {
-            self.next_series = 0;
-            self.used = 0;
-            return None;
-        }
-        let items = self.request.samples() as u64;
-        Some((self.request.finish(), items))
     }
 }

@@ -19,7 +19,8 @@ pub(super) fn read() -> (MemoryReport, f64) {
         resident_bytes,
         virtual_bytes,
         // One of them is the directory that is read.
-        open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64).max(1) - 1,
+        open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64).max(1)
+            - 1,
         max_files: rustix::process::getrlimit(rustix::process::Resource::Nofile)
             .current
             .unwrap_or(u64::MAX),

@@ -98,7 +98,10 @@ impl Rounds {
             // Not across the sync: the status page may be asked for the samples meanwhile.
             let (host, own) = (state.samples.borrow(), state.own.borrow());
             let encoder = &mut self.encoder;
-            log.append(ROUND, &mut RoundPayload { timestamp_ms, samples: &[&host, &own], encoder })?;
+            log.append(
+                ROUND,
+                &mut RoundPayload { timestamp_ms, samples: &[&host, &own], encoder },
+            )?;
         }
         log.settle().await.map_err(AppendError::Failed)
     }

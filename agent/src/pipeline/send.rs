@@ -5,7 +5,12 @@
 //! | accepted | the cursor moves past what was sent |
 //! | retry (5xx, 429, no connection, timeout) | the same bytes again, after a growing pause or Retry-After |
 //! | misconfigured (401, 403, 404, 407, 3xx) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
-//! | refused (any other 4xx) | dropped, counted by code, logged with the server's words; the cursor moves on |
+//! | refused (any other 4xx) | round by round; what is refused alone is dropped, counted by code, logged with the server's words |
+//!
+//! Prometheus refuses a batch that it has stored already and whose answer got lost, except for the newest
+//! round of it, and keeps nothing of a batch that it refuses. A batch that was formed anew after a crash
+//! may hold such rounds beside new ones, so a refused batch is always sent again round by round. A refusal
+//! of what may have been stored before is counted as `http_400_repeat`.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -15,8 +20,8 @@ use std::cell::RefCell;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::log::Log;
 use super::Phase;
+use super::log::Log;
 use super::state::Dropped;
 use crate::endpoint::{Backoff, Client, Content, Outcome};
 use crate::host::Clock;
@@ -57,6 +62,9 @@ pub(super) trait Signal {
     /// Encodes the next request of what was gathered: its body, and how many items are in it. None if
     /// there is no more, and the batch is forgotten then.
     fn next_request(&mut self) -> Option<(&[u8], u64)>;
+
+    /// Takes the last request back, to be sent in smaller parts. False if it has none, and stays sent.
+    fn split(&mut self) -> bool;
 }
 
 /// What an endpoint has been through, for the status page and the metrics.
@@ -108,6 +116,8 @@ impl<S: Signal> Sender<S> {
         let cursor = self.log.with(|wal| wal.cursor(self.reader)).unwrap_or(0);
         let mut gathered = Gathered { until: cursor, ..Gathered::default() };
         let mut complaints = Complaints::default();
+        // The last process may have sent what this one sends first.
+        let mut repeat = true;
         loop {
             let log = Rc::clone(&self.log);
             // Made before the WAL is read, so that no record slips in between.
@@ -135,11 +145,12 @@ impl<S: Signal> Sender<S> {
                 // Draining, and nothing is left.
                 return;
             }
-            if let Sent::GivenUp = self.send(&mut complaints).await {
+            if let Sent::GivenUp = self.send(&mut complaints, repeat).await {
                 return;
             }
             log.acknowledge(self.reader, gathered.until);
             gathered = Gathered { until: gathered.until, ..Gathered::default() };
+            repeat = false;
         }
     }
 
@@ -168,13 +179,11 @@ impl<S: Signal> Sender<S> {
         }
     }
 
-    async fn send(&mut self, complaints: &mut Complaints) -> Sent {
+    async fn send(&mut self, complaints: &mut Complaints, mut repeat: bool) -> Sent {
         while let Some((body, items)) = self.signal.next_request() {
             let state = &self.state;
             loop {
-                let outcome = tokio::select! {
-                    outcome = self.client.post(S::CONTENT, body) => outcome,
-                };
+                let outcome = self.client.post(S::CONTENT, body).await;
                 let code = outcome.code().map_or_else(|| "error".to_owned(), |c| c.to_string());
                 *state.borrow_mut().requests.entry(code.clone()).or_default() += 1;
                 let pause = match outcome {
@@ -188,6 +197,10 @@ impl<S: Signal> Sender<S> {
                         break;
                     }
                     Outcome::Refused { why, .. } => {
+                        self.backoff.reset();
+                        if self.signal.split() {
+                            break;
+                        }
                         let mut state = state.borrow_mut();
                         complaints.log(&why, || {
                             log::error!(
@@ -196,12 +209,14 @@ impl<S: Signal> Sender<S> {
                                 if state.signal == "metrics" { "samples" } else { "entries" }
                             );
                         });
-                        self.dropped.add(state.signal, &format!("http_{code}"), items);
+                        let suffix = if repeat { "_repeat" } else { "" };
+                        self.dropped.add(state.signal, &format!("http_{code}{suffix}"), items);
                         state.trouble = Some(why);
-                        self.backoff.reset();
                         break;
                     }
-                    Outcome::Retry { after, why, .. } => {
+                    Outcome::Retry { code, after, why } => {
+                        // Without an answer, the server may have it or not.
+                        repeat |= code.is_none();
                         let pause = self.backoff.next(after);
                         note(state, complaints, why, pause);
                         pause
@@ -230,12 +245,7 @@ fn cursor_of(log: &Log, reader: ReaderId) -> u64 {
     log.with(|wal| wal.cursor(reader)).unwrap_or(u64::MAX)
 }
 
-fn note(
-    state: &RefCell<EndpointState>,
-    complaints: &mut Complaints,
-    why: String,
-    pause: Duration,
-) {
+fn note(state: &RefCell<EndpointState>, complaints: &mut Complaints, why: String, pause: Duration) {
     let mut state = state.borrow_mut();
     complaints.log(&why, || {
         log::warn!("{}: {why}; tried again in {:.1} s", state.name, pause.as_secs_f64());

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::log::Log;
 use super::process;
 use super::send::EndpointState;
-use crate::collector::Set;
+use crate::collector::{Outcome, Set};
 use crate::encode::write_text;
 use crate::host::{Clock, Host};
 use crate::logs::file::Counters;
@@ -124,7 +124,7 @@ impl State {
             collectors: self.collectors(),
             probes: self.probes(),
             sources: self.sources(),
-            wals: self.logs().map(|log| wal(log)).collect(),
+            wals: self.logs().map(wal).collect(),
             endpoints: self.endpoints.iter().map(|e| self.endpoint(&e.borrow())).collect(),
             dropped: self.dropped(),
             memory,
@@ -137,11 +137,19 @@ impl State {
     }
 
     fn collectors(&self) -> Vec<CollectorReport> {
-        let report = |status: crate::collector::Status| CollectorReport {
-            name: status.name.to_owned(),
-            success: status.success(),
-            duration_seconds: status.duration.as_secs_f64(),
-            error: status.error(),
+        let report = |status: crate::collector::Status<'_>| {
+            let (state, note) = match status.outcome {
+                Outcome::Pending => ("pending", None),
+                Outcome::Good => ("good", None),
+                Outcome::NoData(note) => ("no data", Some(note.clone())),
+                Outcome::Failed(note) => ("failed", Some(note.clone())),
+            };
+            CollectorReport {
+                name: status.name.to_owned(),
+                state: state.to_owned(),
+                duration_seconds: status.duration.as_secs_f64(),
+                note,
+            }
         };
         self.collectors.borrow().status().map(report).collect()
     }
@@ -150,7 +158,7 @@ impl State {
         let probes = self.probes.borrow();
         let report = |status: &crate::probe::ProbeStatus| ProbeReport {
             name: status.name.to_owned(),
-            mode: status.mode.to_owned(),
+            mode: status.source.as_str().to_owned(),
             reason: status.reason.clone(),
         };
         probes.status().iter().map(report).collect()
@@ -195,13 +203,19 @@ impl State {
 
     fn dropped(&self) -> Vec<DroppedReport> {
         let counts = self.dropped.0.borrow();
-        let counted = counts.iter().map(|((signal, reason), count)| (*signal, reason.clone(), *count));
+        let counted =
+            counts.iter().map(|((signal, reason), count)| (*signal, reason.clone(), *count));
         // What the WAL drops by itself to keep its bound.
-        let evicted =
-            self.logs().map(|log| (log.name(), "wal_evicted".to_owned(), log.stats().dropped_items));
+        let evicted = self
+            .logs()
+            .map(|log| (log.name(), "wal_evicted".to_owned(), log.stats().dropped_items));
         counted
             .chain(evicted.filter(|(_, _, count)| *count > 0))
-            .map(|(signal, reason, count)| DroppedReport { signal: signal.to_owned(), reason, count })
+            .map(|(signal, reason, count)| DroppedReport {
+                signal: signal.to_owned(),
+                reason,
+                count,
+            })
             .collect()
     }
 }

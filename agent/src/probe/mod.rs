@@ -22,7 +22,7 @@ use std::fmt;
 
 use self::spec::Spec;
 use crate::host::Host;
-use crate::model::{Desc, Samples};
+use crate::model::Samples;
 
 pub use launch::Loader;
 pub use loader::{LOADER_ARGUMENT, loader_main};
@@ -30,8 +30,10 @@ pub use loader::{LOADER_ARGUMENT, loader_main};
 /// Every probe. Its place here is its number between the loader and the agent.
 static SPECS: &[&Spec] = &[&block::SPEC];
 
-const MODE: Desc =
-    Desc::gauge("mote_probe_mode", "The source that a probe uses, by its label mode; always 1.");
+/// Whether this binary was built with its BPF programs.
+pub fn has_object() -> bool {
+    object::OBJECT.is_some()
+}
 
 /// What the user wants of a probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -200,10 +202,6 @@ impl Probes {
                 status.source = Source::Off;
                 status.reason.clone_from(&reason);
             }
-        }
-        let mut modes = out.family(&MODE);
-        for status in &self.status {
-            modes.add(&[("probe", status.name), ("mode", status.source.as_str())], 1.0);
         }
     }
 }

@@ -8,8 +8,8 @@ mod text;
 
 pub use fetch::{FetchError, fetch};
 pub use report::{
-    CollectorReport, DroppedReport, EndpointReport, MemoryReport, ProbeReport, Report, SourceReport,
-    WalReport,
+    CollectorReport, DroppedReport, EndpointReport, MemoryReport, ProbeReport, Report,
+    SourceReport, WalReport,
 };
 pub use server::{Source, serve};
 pub use text::render;

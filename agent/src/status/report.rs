@@ -48,12 +48,12 @@ pub struct Report {
 pub struct CollectorReport {
     /// node_exporter's name of it.
     pub name: String,
-    /// Whether the newest round had all of its samples.
-    pub success: bool,
+    /// `good`, `no data` (this host has no such thing), `failed`, or `pending` before the first round.
+    pub state: String,
     /// What it took.
     pub duration_seconds: f64,
-    /// What was wrong.
-    pub error: Option<String>,
+    /// What was not there, or what was wrong.
+    pub note: Option<String>,
 }
 
 /// A probe.
@@ -147,10 +147,14 @@ pub struct MemoryReport {
 }
 
 const BUILD_INFO: Desc = Desc::gauge("mote_build_info", "The version of the agent; always 1.");
-const COLLECTOR_DURATION: Desc =
-    Desc::gauge("mote_collector_duration_seconds", "Time that a collector took in the newest round.");
-const COLLECTOR_SUCCESS: Desc =
-    Desc::gauge("mote_collector_success", "Whether a collector had all of its samples in the newest round.");
+const COLLECTOR_DURATION: Desc = Desc::gauge(
+    "mote_collector_duration_seconds",
+    "Time that a collector took in the newest round.",
+);
+const COLLECTOR_SUCCESS: Desc = Desc::gauge(
+    "mote_collector_success",
+    "Whether a collector had all of its samples in the newest round.",
+);
 const PROBE_MODE: Desc =
     Desc::gauge("mote_probe_mode", "The source that a probe uses: 1 for the mode in use.");
 const WAL_BYTES: Desc = Desc::gauge("mote_wal_bytes", "Bytes of all files of a WAL.");
@@ -170,8 +174,10 @@ const SENT: Desc = Desc::counter(
     "mote_endpoint_sent_total",
     "Samples or entries that an endpoint has acknowledged.",
 );
-const REQUESTS: Desc =
-    Desc::counter("mote_endpoint_requests_total", "Requests to an endpoint by the code of the answer.");
+const REQUESTS: Desc = Desc::counter(
+    "mote_endpoint_requests_total",
+    "Requests to an endpoint by the code of the answer.",
+);
 const SOURCE: Desc =
     Desc::counter("mote_log_source_total", "What a log reader has met, by what is counted.");
 const LIVE: Desc = Desc::gauge("mote_memory_live_bytes", "Bytes allocated and not freed.");
@@ -195,7 +201,7 @@ impl Report {
             out.family(&COLLECTOR_DURATION).add(&[("collector", &c.name)], c.duration_seconds);
         }
         for c in &self.collectors {
-            let success = f64::from(u8::from(c.success));
+            let success = f64::from(u8::from(c.state == "good"));
             out.family(&COLLECTOR_SUCCESS).add(&[("collector", &c.name)], success);
         }
         for p in &self.probes {

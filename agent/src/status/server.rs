@@ -51,7 +51,8 @@ pub async fn serve(listener: TcpListener, source: Rc<dyn Source>) {
             Ok((stream, _)) => {
                 let source = Rc::clone(&source);
                 spawn_local(async move {
-                    let _ = tokio::time::timeout(MAX_CONNECTION_TIME, connection(stream, source)).await;
+                    let _ =
+                        tokio::time::timeout(MAX_CONNECTION_TIME, connection(stream, source)).await;
                     drop(place);
                 });
             }
@@ -86,9 +87,10 @@ fn respond(request: &Request<Incoming>, source: &dyn Source) -> Response<Full<By
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
         ("/-/reload", true) => refuse("POST"),
-        ("/" | "/metrics" | "/api/v1/status" | "/-/ready" | "/ready" | "/-/healthy" | "/healthy", false) => {
-            refuse("GET, HEAD")
-        }
+        (
+            "/" | "/metrics" | "/api/v1/status" | "/-/ready" | "/ready" | "/-/healthy" | "/healthy",
+            false,
+        ) => refuse("GET, HEAD"),
         ("/", true) => page(&source.report()),
         ("/metrics", true) => {
             let query = request.uri().query().unwrap_or_default();

@@ -13,7 +13,14 @@ pub fn render(report: &Report) -> String {
 }
 
 fn write(r: &Report, out: &mut String) -> std::fmt::Result {
-    writeln!(out, "mote {} on {}, pid {}, up {}", r.version, r.instance, r.pid, span(r.uptime_seconds))?;
+    writeln!(
+        out,
+        "mote {} on {}, pid {}, up {}",
+        r.version,
+        r.instance,
+        r.pid,
+        span(r.uptime_seconds)
+    )?;
     let config = if r.config.is_empty() { "the built-in default" } else { &r.config };
     writeln!(out, "configuration: {config}")?;
     writeln!(
@@ -23,19 +30,24 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
         bytes(r.memory.live_bytes),
         r.cpu_seconds
     )?;
-    writeln!(out, "rounds: every {}, {} samples in the newest", span(r.interval_seconds), r.last_round_samples)?;
+    writeln!(
+        out,
+        "rounds: every {}, {} samples in the newest",
+        span(r.interval_seconds),
+        r.last_round_samples
+    )?;
 
     writeln!(out, "\ncollectors")?;
     for c in &r.collectors {
         let ms = c.duration_seconds * 1000.0;
-        match &c.error {
-            None => writeln!(out, "  {:<12} ok    {ms:>8.2} ms", c.name)?,
-            Some(error) => writeln!(out, "  {:<12} FAIL  {ms:>8.2} ms  {error}", c.name)?,
-        }
+        let state = if c.state == "failed" { "FAILED" } else { &c.state };
+        let note = c.note.as_deref().unwrap_or_default();
+        let line = format!("  {:<12} {state:<8} {ms:>8.2} ms  {note}", c.name);
+        writeln!(out, "{}", line.trim_end())?;
     }
     writeln!(out, "\nprobes")?;
     for p in &r.probes {
-        writeln!(out, "  {:<12} {:<10}  {}", p.name, p.mode, p.reason)?;
+        writeln!(out, "  {:<12} {:<10} {}", p.name, p.mode, p.reason)?;
     }
     if !r.sources.is_empty() {
         writeln!(out, "\nlogs")?;
@@ -124,7 +136,8 @@ mod tests {
         let report = Report {
             collectors: vec![CollectorReport {
                 name: "cpu".into(),
-                error: Some("parsing proc/stat".into()),
+                state: "failed".into(),
+                note: Some("parsing proc/stat".into()),
                 ..Default::default()
             }],
             endpoints: vec![EndpointReport {
@@ -135,7 +148,7 @@ mod tests {
             ..Default::default()
         };
         let text = render(&report);
-        assert!(text.contains("FAIL") && text.contains("parsing proc/stat"), "{text}");
+        assert!(text.contains("FAILED") && text.contains("parsing proc/stat"), "{text}");
         assert!(text.contains("TROUBLE: connection refused") && text.contains("5 min"), "{text}");
     }
 }

@@ -1,0 +1,277 @@
+//! A Loki for tests: takes pushes, decodes every byte, checks what Loki's default limits refuse or
+//! silently lose, and keeps all lines.
+
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+
+use super::http::{Request, Response, Server, Service};
+use super::wire::{Fields, Value, is_label_name, once, pair, text};
+
+/// A stream's labels, in the order of their names.
+pub type Stream = BTreeMap<String, String>;
+
+/// A stored line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub timestamp_ns: i128,
+    pub line: String,
+    pub metadata: Vec<(String, String)>,
+}
+
+/// What has been stored.
+#[derive(Default)]
+pub struct Loki {
+    /// By stream; timestamps never fall.
+    pub streams: BTreeMap<Stream, Vec<Entry>>,
+    /// Entries that came again exactly as they are stored; Loki keeps one of each.
+    pub repeats: u64,
+    /// Lines stored, each once.
+    pub lines: u64,
+    /// Requests whose contents were stored.
+    pub accepted: u64,
+}
+
+/// The server.
+pub struct StrictLoki(Server<Loki>);
+
+impl StrictLoki {
+    pub fn new() -> StrictLoki {
+        StrictLoki(Server::with(Loki::default()))
+    }
+
+    pub fn with_tls(config: rustls::ServerConfig) -> StrictLoki {
+        StrictLoki(Server::with_tls(Loki::default(), config))
+    }
+
+    /// The entries of every stream with these labels among its own, stream by stream.
+    pub fn entries(&self, labels: &[(&str, &str)]) -> Vec<Entry> {
+        self.with_service(|loki| {
+            let matching = loki.streams.iter().filter(|(stream, _)| {
+                labels.iter().all(|(n, v)| stream.get(*n).is_some_and(|have| have == v))
+            });
+            matching.flat_map(|(_, entries)| entries.clone()).collect()
+        })
+    }
+
+    /// As [`entries`](StrictLoki::entries), the lines alone.
+    pub fn lines(&self, labels: &[(&str, &str)]) -> Vec<String> {
+        self.entries(labels).into_iter().map(|entry| entry.line).collect()
+    }
+
+    pub fn repeats(&self) -> u64 {
+        self.with_service(|loki| loki.repeats)
+    }
+}
+
+impl Default for StrictLoki {
+    fn default() -> StrictLoki {
+        StrictLoki::new()
+    }
+}
+
+impl Deref for StrictLoki {
+    type Target = Server<Loki>;
+
+    fn deref(&self) -> &Server<Loki> {
+        &self.0
+    }
+}
+
+impl DerefMut for StrictLoki {
+    fn deref_mut(&mut self) -> &mut Server<Loki> {
+        &mut self.0
+    }
+}
+
+impl Service for Loki {
+    const PATH: &'static str = "/loki/api/v1/push";
+
+    fn serve(&mut self, request: &Request, store: bool, violations: &mut Vec<String>) -> Response {
+        for (name, expected) in
+            [("content-type", "application/x-protobuf"), ("content-encoding", "snappy")]
+        {
+            if request.header(name) != Some(expected) {
+                violations.push(format!("{name}: {:?}, not {expected}", request.header(name)));
+            }
+        }
+        if request.header("user-agent").is_none_or(str::is_empty) {
+            violations.push("no User-Agent".into());
+        }
+        let decoded = snap::raw::Decoder::new()
+            .decompress_vec(&request.body)
+            .map_err(|error| format!("snappy: {error}"))
+            .and_then(|raw| push_request(&raw));
+        match decoded {
+            Err(what) => {
+                violations.push(what.clone());
+                return Response::new(400, what);
+            }
+            Ok(streams) if store => {
+                self.accepted += 1;
+                for (stream, entries) in streams {
+                    self.store(stream, entries, violations);
+                }
+            }
+            Ok(_) => {}
+        }
+        Response::new(204, "")
+    }
+}
+
+impl Loki {
+    fn store(&mut self, stream: Stream, entries: Vec<Entry>, violations: &mut Vec<String>) {
+        let name = format!("{stream:?}");
+        let have = self.streams.entry(stream).or_default();
+        for entry in entries {
+            let from = have.partition_point(|other| other.timestamp_ns < entry.timestamp_ns);
+            let same_time =
+                have[from..].iter().take_while(|other| other.timestamp_ns == entry.timestamp_ns);
+            if same_time.clone().any(|other| *other == entry) {
+                self.repeats += 1;
+            } else if have.last().is_some_and(|last| last.timestamp_ns > entry.timestamp_ns) {
+                violations.push(format!("{name}: {entry:?} comes after a newer one"));
+            } else {
+                have.push(entry);
+                self.lines += 1;
+            }
+        }
+    }
+}
+
+fn push_request(bytes: &[u8]) -> Result<Vec<(Stream, Vec<Entry>)>, String> {
+    let mut streams = Vec::new();
+    let mut fields = Fields::of("PushRequest", bytes);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Bytes(bytes)) => streams.push(stream(bytes)?),
+            (other, _) => return fields.unknown(other),
+        }
+    }
+    if streams.is_empty() {
+        return Err("a push without streams".into());
+    }
+    Ok(streams)
+}
+
+fn stream(bytes: &[u8]) -> Result<(Stream, Vec<Entry>), String> {
+    let (mut labels, mut entries) = (None, Vec::new());
+    let mut fields = Fields::of("StreamAdapter", bytes);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Bytes(bytes)) => once(&mut labels, text(bytes, "labels")?, "labels")?,
+            (2, Value::Bytes(bytes)) => entries.push(entry(bytes)?),
+            (other, _) => return fields.unknown(other),
+        }
+    }
+    let labels = selector(&labels.unwrap_or_default())?;
+    if entries.is_empty() {
+        return Err(format!("{labels:?}: no entries"));
+    }
+    if labels.len() > 15 || labels.values().any(|value| value.len() > 2048) {
+        return Err(format!("{labels:?}: more than 15 labels, or a value over 2048 bytes"));
+    }
+    Ok((labels, entries))
+}
+
+fn entry(bytes: &[u8]) -> Result<Entry, String> {
+    let (mut time, mut line, mut metadata) = (None, None, Vec::new());
+    let mut fields = Fields::of("EntryAdapter", bytes);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Bytes(bytes)) => once(&mut time, timestamp(bytes)?, "a timestamp")?,
+            (2, Value::Bytes(bytes)) => once(&mut line, text(bytes, "a line")?, "a line")?,
+            (3, Value::Bytes(bytes)) => metadata.push(pair("LabelPairAdapter", bytes)?),
+            (other, _) => return fields.unknown(other),
+        }
+    }
+    let line = line.unwrap_or_default();
+    if line.len() > 262_144 {
+        return Err(format!("a line of {} bytes", line.len()));
+    }
+    let size: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if metadata.len() > 128 || size > 64 << 10 {
+        return Err(format!("{} pairs of metadata with {size} bytes", metadata.len()));
+    }
+    if let Some((name, _)) = metadata.iter().find(|(name, _)| name.is_empty()) {
+        return Err(format!("metadata without a name: {name:?}"));
+    }
+    let timestamp_ns = time.ok_or("an entry without a timestamp")?;
+    Ok(Entry { timestamp_ns, line, metadata })
+}
+
+fn timestamp(bytes: &[u8]) -> Result<i128, String> {
+    let (mut seconds, mut nanos) = (None, None);
+    let mut fields = Fields::of("Timestamp", bytes);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Varint(bits)) => once(&mut seconds, bits as i64, "seconds")?,
+            (2, Value::Varint(bits)) => once(&mut nanos, bits as i64, "nanos")?,
+            (other, _) => return fields.unknown(other),
+        }
+    }
+    let nanos = nanos.unwrap_or_default();
+    if !(0..1_000_000_000).contains(&nanos) {
+        return Err(format!("{nanos} nanoseconds"));
+    }
+    Ok(i128::from(seconds.unwrap_or_default()) * 1_000_000_000 + i128::from(nanos))
+}
+
+/// `{a="b", c="d"}` with the values quoted as Go quotes them.
+pub fn selector(text: &str) -> Result<Stream, String> {
+    let fail = |what: &str| Err(format!("labels {text:?}: {what}"));
+    let Some(mut rest) = text.strip_prefix('{') else { return fail("no '{'") };
+    let mut labels = Stream::new();
+    loop {
+        let Some((name, after)) = rest.split_once('=') else { return fail("no '='") };
+        if !is_label_name(name) {
+            return fail(&format!("{name:?} is not a label name"));
+        }
+        let Some((value, after)) = unquote(after) else { return fail("a value is badly quoted") };
+        if labels.insert(name.to_owned(), value).is_some() {
+            return fail(&format!("{name} stands twice"));
+        }
+        if after == "}" {
+            return Ok(labels);
+        }
+        match after.strip_prefix(", ") {
+            Some(after) => rest = after,
+            None => return fail("neither ', ' nor '}' at the end after a value"),
+        }
+    }
+}
+
+/// The string at the start, and what follows it.
+fn unquote(text: &str) -> Option<(String, &str)> {
+    let mut chars = text.strip_prefix('"')?.chars();
+    let mut value = String::new();
+    loop {
+        match chars.next()? {
+            '"' => return Some((value, chars.as_str())),
+            '\n' => return None,
+            '\\' => value.push(match chars.next()? {
+                '"' => '"',
+                '\\' => '\\',
+                'a' => '\x07',
+                'b' => '\x08',
+                'f' => '\x0c',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                'v' => '\x0b',
+                'x' => hex(&mut chars, 2).filter(char::is_ascii)?,
+                'u' => hex(&mut chars, 4)?,
+                'U' => hex(&mut chars, 8)?,
+                _ => return None,
+            }),
+            c => value.push(c),
+        }
+    }
+}
+
+fn hex(chars: &mut std::str::Chars<'_>, digits: usize) -> Option<char> {
+    let mut value = 0;
+    for _ in 0..digits {
+        value = value * 16 + chars.next()?.to_digit(16)?;
+    }
+    char::from_u32(value)
+}
