@@ -1,54 +1,20 @@
-//! A small HTTP/1.1 server that forgives nothing: it parses requests byte by byte, records every
-//! violation, and follows a script of faults. It knows no telemetry; a [`Service`] does.
+//! A small HTTP/1.1 server that forgives nothing: it records every violation, and follows a script of
+//! faults. It knows no telemetry; a [`Service`] does.
 //!
 //! A server whose violations nobody has looked at fails its test when it is dropped.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// No request of a test is larger.
-const MAX_BODY: usize = 64 << 20;
-const MAX_HEAD: usize = 64 << 10;
+use super::fault::Reply;
+use super::message::{Broken, Duplex, Reader};
 
-/// One whole request.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub method: String,
-    pub target: String,
-    /// As they were sent, in their order.
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    /// Which connection it came over, counted from 1.
-    pub connection: usize,
-}
-
-impl Request {
-    /// The only value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut all = self.headers.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name));
-        let found = all.next();
-        assert!(all.next().is_none(), "the header {name} stands twice");
-        found.map(|(_, value)| value.as_str())
-    }
-}
-
-#[derive(Clone, Debug)]
-pub struct Response {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Response {
-    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Response {
-        Response { status, headers: Vec::new(), body: body.into() }
-    }
-}
+pub use super::fault::Fault;
+pub use super::message::{Request, Response};
 
 /// What a server does with requests.
 pub trait Service: Send + 'static {
@@ -57,127 +23,6 @@ pub trait Service: Send + 'static {
 
     /// Checks a request and, if `store`, keeps what it holds.
     fn serve(&mut self, request: &Request, store: bool, violations: &mut Vec<String>) -> Response;
-}
-
-/// What is sent back.
-#[derive(Clone, Debug)]
-enum Reply {
-    /// The service's own answer.
-    Own,
-    Answer(Response),
-    /// Not a byte.
-    Close,
-    /// A head that announces a body, and not a byte of it.
-    CloseAfterHead(u16),
-    /// Not a byte, and the connection stays.
-    Never,
-    /// A body without end.
-    EndlessBody(u16),
-    /// A head without end.
-    EndlessHead,
-    /// These bytes, then close.
-    Garbage(Vec<u8>),
-}
-
-/// One step of a server's script: it takes the place of the answer to one request.
-#[derive(Clone, Debug)]
-pub struct Fault {
-    accept: bool,
-    early: bool,
-    close: bool,
-    delay: Duration,
-    reply: Reply,
-}
-
-impl Fault {
-    fn of(reply: Reply) -> Fault {
-        Fault { accept: false, early: false, close: false, delay: Duration::ZERO, reply }
-    }
-
-    /// Answers so instead of accepting.
-    pub fn status(code: u16) -> Fault {
-        Fault::of(Reply::Answer(Response::new(code, "")))
-    }
-
-    /// Adds a header to [`status`](Fault::status).
-    pub fn header(mut self, name: &str, value: &str) -> Fault {
-        if let Reply::Answer(response) = &mut self.reply {
-            response.headers.push((name.into(), value.into()));
-        }
-        self
-    }
-
-    /// Sets the body of [`status`](Fault::status).
-    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Fault {
-        if let Reply::Answer(response) = &mut self.reply {
-            response.body = body.into();
-        }
-        self
-    }
-
-    /// Reads the request and closes without a byte.
-    pub fn close() -> Fault {
-        Fault::of(Reply::Close)
-    }
-
-    /// Sends a head and closes without the body that it announces.
-    pub fn close_after_head(code: u16) -> Fault {
-        Fault::of(Reply::CloseAfterHead(code))
-    }
-
-    /// Says nothing until the client gives up or the server stops.
-    pub fn never() -> Fault {
-        Fault::of(Reply::Never)
-    }
-
-    /// Sends a body until the client closes.
-    pub fn endless_body(code: u16) -> Fault {
-        Fault::of(Reply::EndlessBody(code))
-    }
-
-    /// Sends headers until the client closes.
-    pub fn endless_head() -> Fault {
-        Fault::of(Reply::EndlessHead)
-    }
-
-    /// Sends these bytes and closes.
-    pub fn garbage(bytes: impl Into<Vec<u8>>) -> Fault {
-        Fault::of(Reply::Garbage(bytes.into()))
-    }
-
-    /// Stores what the request holds, and closes without a byte.
-    pub fn accept_then_lose_answer() -> Fault {
-        Fault::close().accepting()
-    }
-
-    /// Answers well, after this long.
-    pub fn slow(delay: Duration) -> Fault {
-        Fault { delay, ..Fault::of(Reply::Own).accepting() }
-    }
-
-    /// Stores what the request holds all the same.
-    pub fn accepting(mut self) -> Fault {
-        self.accept = true;
-        self
-    }
-
-    /// Waits before it answers.
-    pub fn after(mut self, delay: Duration) -> Fault {
-        self.delay = delay;
-        self
-    }
-
-    /// Answers once the head is read, before the body.
-    pub fn early(mut self) -> Fault {
-        self.early = true;
-        self
-    }
-
-    /// Closes the connection after the answer, without having said so.
-    pub fn then_close(mut self) -> Fault {
-        self.close = true;
-        self
-    }
 }
 
 struct Shared<S> {
@@ -384,9 +229,6 @@ fn accept<S: Service>(listener: &TcpListener, shared: &Arc<Shared<S>>) {
     }
 }
 
-trait Duplex: Read + Write {}
-impl<T: Read + Write> Duplex for T {}
-
 fn converse<S: Service>(tcp: TcpStream, shared: &Shared<S>, connection: usize) {
     let twin = tcp.try_clone();
     let stream: Box<dyn Duplex> = match &shared.tls {
@@ -401,16 +243,6 @@ fn converse<S: Service>(tcp: TcpStream, shared: &Shared<S>, connection: usize) {
     if let Ok(twin) = twin {
         let _ = twin.shutdown(Shutdown::Both);
     }
-}
-
-/// Why there is no request.
-enum Broken {
-    /// The client closed where it may.
-    End,
-    /// It closed in the middle.
-    Aborted(&'static str),
-    /// It said something that is not HTTP.
-    Violation(String),
 }
 
 /// Whether the connection goes on.
@@ -520,160 +352,4 @@ fn pour<S: Service>(reader: &mut Reader, shared: &Shared<S>, head: &str, again: 
         }
     }
     false
-}
-
-struct Reader {
-    stream: Box<dyn Duplex>,
-    pending: Vec<u8>,
-}
-
-impl Reader {
-    fn more(&mut self) -> io::Result<usize> {
-        let mut chunk = [0; 16 << 10];
-        let read = self.stream.read(&mut chunk)?;
-        self.pending.extend_from_slice(&chunk[..read]);
-        Ok(read)
-    }
-
-    fn read_out(&mut self) {
-        while matches!(self.more(), Ok(read) if read > 0) {
-            self.pending.clear();
-        }
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)?;
-        self.stream.flush()
-    }
-
-    fn answer(&mut self, response: &Response) -> io::Result<()> {
-        let mut bytes = format!("HTTP/1.1 {} X\r\n", response.status).into_bytes();
-        for (name, value) in &response.headers {
-            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
-        }
-        // RFC 9110, section 8.6: none with 204.
-        if response.status != 204 {
-            let length = response.body.len();
-            bytes.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
-        }
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(&response.body);
-        self.send(&bytes)
-    }
-
-    /// Takes bytes up to a CR LF.
-    fn line(&mut self, within: &'static str, limit: usize) -> Result<String, Broken> {
-        loop {
-            if let Some(at) = self.pending.iter().position(|&b| b == b'\n') {
-                let line: Vec<u8> = self.pending.drain(..=at).collect();
-                let Some(line) = line.strip_suffix(b"\r\n") else {
-                    return Err(Broken::Violation(format!(
-                        "a line of the {within} ends without CR"
-                    )));
-                };
-                let line = String::from_utf8(line.to_vec());
-                return line.map_err(|_| Broken::Violation(format!("the {within} is not text")));
-            }
-            if self.pending.len() > limit {
-                return Err(Broken::Violation(format!("the {within} is too long")));
-            }
-            match self.more() {
-                Ok(1..) => {}
-                _ if self.pending.is_empty() && within == "request line" => {
-                    return Err(Broken::End);
-                }
-                _ => return Err(Broken::Aborted(within)),
-            }
-        }
-    }
-
-    /// A request without its body.
-    fn head(&mut self, connection: usize) -> Result<Request, Broken> {
-        let violation = |what: String| Err(Broken::Violation(what));
-        let line = self.line("request line", MAX_HEAD)?;
-        let parts: Vec<_> = line.split(' ').collect();
-        let [method, target, "HTTP/1.1"] = parts[..] else {
-            return violation(format!("request line {line:?}"));
-        };
-        let (method, target) = (method.to_owned(), target.to_owned());
-        let mut headers: Vec<(String, String)> = Vec::new();
-        loop {
-            let line = self.line("head", MAX_HEAD)?;
-            if line.is_empty() {
-                break;
-            }
-            let Some((name, value)) = line.split_once(':') else {
-                return violation(format!("header {line:?}"));
-            };
-            let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-            if name.is_empty() || !name.chars().all(token) {
-                return violation(format!("header name {name:?}"));
-            }
-            if value.chars().any(|c| c.is_control() && c != '\t') {
-                return violation(format!("control character in header {line:?}"));
-            }
-            if headers.iter().any(|(have, _)| have.eq_ignore_ascii_case(name)) {
-                return violation(format!("the header {name} stands twice"));
-            }
-            headers.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
-        }
-        let request = Request { method, target, headers, body: Vec::new(), connection };
-        match request.header("host") {
-            Some(host) if !host.is_empty() => Ok(request),
-            _ => violation("no Host".into()),
-        }
-    }
-
-    fn body(&mut self, mut request: Request) -> Result<Request, Broken> {
-        let violation = |what: String| Err(Broken::Violation(what));
-        let length = request.header("content-length").map(str::to_owned);
-        let encoding = request.header("transfer-encoding").map(str::to_owned);
-        match (length, encoding) {
-            (Some(length), None) => {
-                let digits = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
-                match length.parse::<usize>() {
-                    Ok(n) if digits && n <= MAX_BODY => request.body = self.exactly(n)?,
-                    _ => return violation(format!("Content-Length {length:?}")),
-                }
-            }
-            (None, Some(encoding)) if encoding.eq_ignore_ascii_case("chunked") => {
-                request.body = self.chunks()?;
-            }
-            (length, encoding) => {
-                return violation(format!(
-                    "Content-Length {length:?} and Transfer-Encoding {encoding:?}"
-                ));
-            }
-        }
-        Ok(request)
-    }
-
-    fn exactly(&mut self, length: usize) -> Result<Vec<u8>, Broken> {
-        while self.pending.len() < length {
-            match self.more() {
-                Ok(1..) => {}
-                _ => return Err(Broken::Aborted("body")),
-            }
-        }
-        Ok(self.pending.drain(..length).collect())
-    }
-
-    fn chunks(&mut self) -> Result<Vec<u8>, Broken> {
-        let mut body = Vec::new();
-        loop {
-            let line = self.line("chunk", 1024)?;
-            let size = usize::from_str_radix(&line, 16).ok().filter(|_| !line.starts_with('+'));
-            let Some(size) = size.filter(|size| body.len() + size <= MAX_BODY) else {
-                return Err(Broken::Violation(format!("chunk size {line:?}")));
-            };
-            body.extend(self.exactly(size)?);
-            let end = self.line("chunk", 1024)?;
-            if !end.is_empty() {
-                return Err(Broken::Violation(format!("{end:?} after a chunk")));
-            }
-            if size == 0 {
-                return Ok(body);
-            }
-        }
-    }
 }
