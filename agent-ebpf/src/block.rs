@@ -143,7 +143,8 @@ fn completed(request: Request) {
     // SAFETY: entries are preallocated and may be reused while they are read, but only once they have
     // been removed: by the completion of this request, which is this one, or because the map is full,
     // which costs an observation in any case.
-    let Some(&BlockStart { at_ns, sectors, .. }) = (unsafe { BLOCK_STARTS.get(request.key) }) else {
+    let Some(&BlockStart { at_ns, sectors, .. }) = (unsafe { BLOCK_STARTS.get(request.key) })
+    else {
         count(|counters| counters.unmatched += 1);
         return;
     };
