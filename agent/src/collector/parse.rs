@@ -87,6 +87,10 @@ impl FirstError {
         self.0.get_or_insert(error);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub(super) fn result(self) -> Result<(), CollectError> {
         self.0.map_or(Ok(()), Err)
     }

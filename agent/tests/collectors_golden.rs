@@ -1,0 +1,45 @@
+//! Every collector on the fixture `pi`, compared byte by byte with `fixtures/pi.prom`. After a change
+//! on purpose: `MOTE_GOLDEN=write cargo test -p agent --test collectors_golden`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod fixtures;
+
+use std::fs;
+
+use mote::collector::{Outcome, Set};
+
+/// What this machine and this moment say, not the fixture.
+const NOT_THE_FIXTURES: [&str; 5] = [
+    "node_uname_info{",
+    "node_time_seconds ",
+    "node_time_zone_offset_seconds{",
+    "node_scrape_collector_duration_seconds{",
+    "mote_collector_duration_seconds{",
+];
+
+#[test]
+fn the_fixture_gives_the_golden_text() {
+    let mut host = fixtures::host(&fixtures::pi());
+    let mut set = Set::new(|_| true, &fixtures::options());
+    let text = fixtures::collect(&mut set, &mut host);
+    for status in set.status() {
+        assert_eq!(*status.outcome, Outcome::Good, "{}", status.name);
+    }
+    // The second collection reads through buffers and memories that the first has filled.
+    assert_eq!(masked(&fixtures::collect(&mut set, &mut host)), masked(&text));
+
+    let golden = fixtures::pi().with_extension("prom");
+    if std::env::var_os("MOTE_GOLDEN").is_some_and(|value| value == "write") {
+        fs::write(&golden, masked(&text)).unwrap();
+    }
+    let expected = fs::read_to_string(&golden).unwrap();
+    for (number, (got, want)) in masked(&text).lines().zip(expected.lines()).enumerate() {
+        assert_eq!(got, want, "line {} of {}", number + 1, golden.display());
+    }
+    assert_eq!(masked(&text), expected);
+}
+
+fn masked(text: &str) -> String {
+    let kept = |line: &&str| !NOT_THE_FIXTURES.iter().any(|other| line.starts_with(other));
+    text.lines().filter(kept).flat_map(|line| [line, "\n"]).collect()
+}
