@@ -29,6 +29,12 @@ impl Converter {
         }
     }
 
+    /// How much memory it holds.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.scratch.capacity()
+    }
+
     fn replace<'a>(&'a mut self, bytes: &[u8], cut: bool, max: usize) -> Text<'a> {
         self.scratch.clear();
         let (mut truncated, mut replaced, mut at) = (cut, false, 0);

@@ -123,6 +123,21 @@ impl Patterns {
             && !self.is_excluded(path)
     }
 
+    /// Whether a directory may hold what is meant, however deep.
+    pub(super) fn leads(&self, directory: &Path) -> bool {
+        // The root is a component, too: `/a/b` has three, and stands before the slash with index 2.
+        let depth = directory.components().count().saturating_sub(1);
+        let is_match = |upper: &str| {
+            Pattern::new(upper).is_ok_and(|upper| upper.matches_path_with(directory, MATCH))
+        };
+        self.include.iter().map(Pattern::as_str).any(|pattern| {
+            let end = pattern.match_indices('/').nth(depth).map(|(at, _)| at);
+            let any_depth = pattern.find("**").map(|at| at + 2);
+            end.is_some_and(|end| is_match(&pattern[..end]))
+                || any_depth.is_some_and(|end| is_match(&pattern[..end]))
+        })
+    }
+
     fn is_excluded(&self, path: &Path) -> bool {
         self.exclude.iter().any(|exclude| {
             let subject =
@@ -214,6 +229,18 @@ mod tests {
         assert!(matches("/l/a.log") && matches("/d/x") && matches("/d/e/f/x"));
         assert!(!matches("/l/b.log") && !matches("/l/c.log") && !matches("/l/.a.log"));
         assert!(!matches("/l/m/a.log") && !matches("/l/a.txt"));
+    }
+
+    #[test]
+    fn a_directory_leads_to_files_or_not() {
+        let paths = ["/l/*/x/*.log", "/d/**/y"].map(str::to_owned);
+        let patterns = Patterns::new(&paths, &[]).unwrap();
+        let leads = |path: &str| patterns.leads(Path::new(path));
+        assert!(leads("/l") && leads("/l/a") && leads("/l/a/x"));
+        assert!(leads("/d") && leads("/d/a") && leads("/d/a/b/c/d/e"));
+        assert!(!leads("/m/a") && !leads("/l/a/y"));
+        let plain = Patterns::new(&["/tmp/*.log".to_owned()], &[]).unwrap();
+        assert!(plain.leads(Path::new("/tmp")) && !plain.leads(Path::new("/tmp/new")));
     }
 
     #[test]

@@ -340,8 +340,10 @@ impl FileSource {
                     self.scan_due = true;
                 }
                 Wake::Name(path, is_directory) => {
-                    self.scan_due |= is_directory
-                        || path.to_str().is_some_and(|path| self.section(path).is_some());
+                    self.scan_due |= self.sections.iter().any(|section| {
+                        section.patterns.matches(&path)
+                            || (is_directory && section.patterns.leads(&path))
+                    });
                 }
                 Wake::Directory => self.scan_due = true,
                 Wake::Overflow => {
@@ -381,7 +383,8 @@ impl FileSource {
 
     /// Something is wrong with a path; said when it changes.
     pub(super) fn trouble(&mut self, path: &str, text: &str, ignored: Option<Identity>) {
-        if self.troubles.get(path).is_some_and(|have| have.text == text) {
+        if let Some(have) = self.troubles.get_mut(path).filter(|have| have.text == text) {
+            have.ignored = ignored;
             return;
         }
         // A path that is left out is news once only; there may be as many as files.
@@ -434,4 +437,55 @@ fn stored(positions: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<Record>
         }
     };
     positions.iter().filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Seek, SeekFrom, Write};
+
+    use super::*;
+    use crate::host::ManualClock;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_of_64_mib_needs_no_more_memory_than_any_other() {
+        const MAX: usize = 64 << 10;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let mut file = File::create(&path).unwrap();
+        // Zeros are characters too, and a hole costs the disk nothing.
+        file.seek(SeekFrom::Start(64 << 20)).unwrap();
+        file.write_all(b"\xff\nnext\n").unwrap();
+        let options = Options {
+            paths: vec![path.to_str().unwrap().to_owned()],
+            exclude: Vec::new(),
+            labels: Labels::new(),
+            max_line: MAX,
+        };
+        let clock = Rc::new(ManualClock::at(0));
+        let mut source = FileSource::new(&[options], &BTreeMap::new(), clock).unwrap();
+        let mut lengths = Vec::new();
+        let mut block = Block::new();
+        loop {
+            block.clear();
+            let progress = source.read(&mut block, 100_000);
+            lengths.extend(block.entries().map(|entry| entry.line.len()));
+            assert!(block.text_len() <= 100_000);
+            if progress == Progress::Idle {
+                break;
+            }
+        }
+        assert_eq!(lengths, [MAX, 4]);
+        let memory = source.buffer.capacity() + source.converter.capacity();
+        assert!(memory <= MAX + 2, "{memory}");
+        let expected =
+            Counters { lines: 2, bytes: (64 << 20) + 7, truncated_lines: 1, ..Counters::default() };
+        assert_eq!(source.counters, expected);
+    }
+
+    #[test]
+    fn idle_files_cost_less_than_a_kibibyte_each() {
+        let size = size_of::<Chain>() + size_of::<Follow>();
+        assert!(size <= 512, "{size}");
+    }
 }
