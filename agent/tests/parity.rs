@@ -29,7 +29,8 @@ const ALLOWED_ON_THE_FIXTURE: &[(&str, &str)] = &[
 ];
 
 /// Not the collectors' own: about the run, the exporter and its HTTP handler.
-const NOT_COMPARED: [&str; 4] = ["node_scrape_collector_", "node_exporter_", "promhttp_", "mote_"];
+const NOT_COMPARED: [&str; 5] =
+    ["node_scrape_collector_", "node_exporter_", "promhttp_", "mote_", "process_"];
 
 /// Gauges that hold still while a test runs; the others only have to be there.
 const STILL: &[&str] = &[
