@@ -110,7 +110,10 @@ struct Exporter {
 impl Exporter {
     /// Starts a node_exporter with Mote's collectors and upstream's defaults on a free port.
     fn start(more: &[String]) -> Exporter {
-        let mut command = Command::new("prometheus-node-exporter");
+        let mut command = Command::new(
+            std::env::var("MOTE_NODE_EXPORTER")
+                .unwrap_or_else(|_| "prometheus-node-exporter".into()),
+        );
         command.args(["--web.listen-address=127.0.0.1:0", "--collector.disable-defaults"]);
         command.args(TABLE.iter().map(|entry| format!("--collector.{}", entry.name)));
         command.arg("--web.disable-exporter-metrics");

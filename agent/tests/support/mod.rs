@@ -13,6 +13,7 @@
 )]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
+pub mod agent;
 pub mod certificates;
 pub mod fault;
 pub mod http;
@@ -22,6 +23,7 @@ pub mod strict_loki;
 pub mod strict_mimir;
 pub mod wire;
 
+pub use agent::Agent;
 pub use fault::Fault;
 pub use http::Server;
 pub use prometheus::Prometheus;

@@ -49,7 +49,8 @@ impl Prometheus {
         assert!(self.child.is_none(), "Prometheus runs already");
         let path = |name: &str| self.dir.path().join(name);
         let log = File::options().create(true).append(true).open(path("log")).unwrap();
-        let child = Command::new("prometheus")
+        let program = std::env::var("MOTE_PROMETHEUS").unwrap_or_else(|_| "prometheus".into());
+        let child = Command::new(program)
             .arg("--web.enable-remote-write-receiver")
             .arg(format!("--web.listen-address=127.0.0.1:{}", self.port))
             .arg(format!("--storage.tsdb.path={}", path("data").display()))

@@ -1,0 +1,163 @@
+//! The agent itself: the real binary with a configuration, a state directory and a port of its own.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// A running or stopped agent. What it started is ended with it.
+pub struct Agent {
+    dir: tempfile::TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Agent {
+    /// An agent that is not started yet. `config` is put behind the keys that give it a place of its
+    /// own; it may open with further keys of `[agent]`.
+    pub fn new(config: &str) -> Agent {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let agent = Agent { dir: tempfile::tempdir().unwrap(), port, child: None };
+        agent.configure(config);
+        agent
+    }
+
+    /// Writes the configuration anew.
+    pub fn configure(&self, config: &str) {
+        let state = self.path("state");
+        let text = format!(
+            "http.listen = \"127.0.0.1:{}\"\n[agent]\nstate_dir = {:?}\n{config}",
+            self.port,
+            state.display().to_string()
+        );
+        fs::write(self.path("mote.toml"), text).unwrap();
+    }
+
+    /// A path in the agent's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The command `mote SUBCOMMAND --config …`.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mote"));
+        command.arg(subcommand).arg("--config").arg(self.path("mote.toml"));
+        command
+    }
+
+    /// Starts it and waits until its first round is collected.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "the agent runs already");
+        let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let child =
+            self.command("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.child = Some(child.unwrap());
+        self.wait("ready", Duration::from_secs(30), |agent| {
+            agent.get("/-/ready").is_some_and(|(code, _)| code == 200)
+        });
+    }
+
+    /// Waits for a condition.
+    pub fn wait(&mut self, what: &str, limit: Duration, mut until: impl FnMut(&Agent) -> bool) {
+        let end = Instant::now() + limit;
+        while !until(self) {
+            let exited = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
+            if exited.is_some() || Instant::now() > end {
+                panic!("{what}: not within {limit:?} (exit: {exited:?}); its log:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM; how it ended, and how long that took.
+    pub fn terminate(&mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        self.signal(Signal::TERM);
+        let mut child = self.child.take().unwrap();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return (status, start.elapsed());
+            }
+            if start.elapsed() > Duration::from_secs(60) {
+                let _ = child.kill();
+                panic!("the agent does not stop; its log:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("the agent runs"))
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The status report.
+    pub fn status(&self) -> Value {
+        let (code, body) = self.get("/api/v1/status").expect("an answer of the agent");
+        assert_eq!(code, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    pub fn get(&self, target: &str) -> Option<(u16, String)> {
+        self.request("GET", target)
+    }
+
+    pub fn request(&self, method: &str, target: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        write!(stream, "{method} {target} HTTP/1.0\r\nHost: x\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    /// The timestamps of the rounds in a stopped agent's metrics WAL, with the samples of each: read
+    /// from a copy, so that reading changes nothing.
+    pub fn rounds(&self) -> Vec<(i64, u32)> {
+        use mote::wal::{Disk, OnFull, Options, Wal};
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(&self.path("state/wal/metrics"), copy.path());
+        let options = Options { max_bytes: 1 << 30, on_full: OnFull::DropOldest, content: 1 };
+        let mut wal = Wal::open(Disk::new(copy.path()).unwrap(), options, &[]).unwrap();
+        let (mut at, mut payload, mut rounds) = (0, Vec::new(), Vec::new());
+        while let Some(record) = wal.scan(at, &mut payload).unwrap() {
+            rounds.push((mote::encode::round_timestamp(&payload).unwrap(), record.items));
+            at = record.next;
+        }
+        rounds
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
