@@ -20,8 +20,8 @@ pub(crate) fn agent(context: &Context) -> Result<PathBuf> {
     }
     if let Err(why) = bpf_object(context) {
         context.say(&format!(
-            "the BPF object could not be built, so this agent will have no probes; everything else \
-             works. Why: {why}"
+            "the BPF object could not be built: unless one was built before, this agent will have no \
+             probes; everything else works. Why: {why}"
         ));
     }
     context.step("building the agent (release; the first time takes minutes)", || {

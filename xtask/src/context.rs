@@ -64,6 +64,7 @@ fn find_root() -> Result<PathBuf> {
     let here = std::env::current_dir()
         .map_err(|error| format!("the current directory can't be read: {error}"))?;
     let given = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let given = given.filter(|folder| folder.is_absolute());
     given
         .iter()
         .flat_map(|start| start.ancestors())

@@ -77,6 +77,7 @@ pub(crate) struct Server {
     name: &'static str,
     /// The variable that names its binary: the user's for us, and ours for the tests.
     pub(crate) variable: &'static str,
+    /// What the binary may be called; first as in Debian's package.
     programs: &'static [&'static str],
     packages: Packages,
 }
@@ -126,8 +127,15 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Tells a command, and so the tests it starts, where the servers are.
-    pub(crate) fn export(&self, command: &mut Command) {
+    /// Tells a command, and so the tests it starts, where the servers are: each by its variable, and
+    /// by its Debian name in PATH.
+    pub(crate) fn export(&self, context: &Context, command: &mut Command) {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = [tools(context)].into_iter().chain(std::env::split_paths(&path));
+        // A folder with a colon in its name can't be in PATH; the variables serve there.
+        if let Ok(path) = std::env::join_paths(folders) {
+            command.env("PATH", path);
+        }
         for (server, path) in [(PROMETHEUS, &self.prometheus), (NODE_EXPORTER, &self.node_exporter)]
         {
             if let Some(path) = path {
@@ -195,7 +203,11 @@ pub(crate) fn locate(context: &Context, server: &Server) -> Result<Option<PathBu
 }
 
 fn unpacked(context: &Context, server: &Server) -> PathBuf {
-    context.target.join("tools/bin").join(server.name)
+    tools(context).join(server.programs.first().unwrap_or(&server.name))
+}
+
+fn tools(context: &Context) -> PathBuf {
+    context.target.join("tools/bin")
 }
 
 /// Asks a binary for its version, so that another program of the same name is not taken.

@@ -29,7 +29,7 @@ pub(crate) fn test(context: &Context, args: &[OsString]) -> Result<ExitCode> {
 
     let mut cargo = context.cargo();
     cargo.args(["test", "--workspace", "--no-fail-fast"]).args(args);
-    prepared.export(&mut cargo);
+    prepared.export(context, &mut cargo);
     context.say(&format!("`{}`", process::describe(&cargo)));
     let status = process::status(&mut cargo)?;
     if !failed.is_empty() {
