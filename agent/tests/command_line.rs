@@ -1,0 +1,215 @@
+//! The commands as a user types them: what they print, how they exit, what they refuse.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+
+mod support;
+
+use std::fs;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::{Agent, StrictMimir};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn mote(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mote"))
+        .args(arguments)
+        .env_remove("MOTE_CONFIG")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn bad_usage_and_bad_configuration_exit_with_2_and_start_nothing() {
+    for arguments in [&[][..], &["fly"], &["run", "--fast"], &["run", "--stdout"], &["check", "x"]]
+    {
+        let output = mote(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{arguments:?}");
+    }
+    let agent = Agent::new("intervall = \"5s\"\n");
+    for command in ["check", "run", "status"] {
+        let output = agent.command(command).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        let error = text(&output.stderr);
+        assert!(error.contains("mote.toml:4:1: unknown key \"agent.intervall\""), "{error}");
+        assert!(error.contains("hint: did you mean \"interval\"?"), "{error}");
+    }
+    assert!(!agent.path("state").exists());
+}
+
+#[test]
+fn every_command_has_help() {
+    for command in ["run", "check", "status", "version"] {
+        let output = mote(&[command, "--help"]);
+        assert!(output.status.success());
+        assert!(text(&output.stdout).contains(&format!("Usage: mote {command}")), "{command}");
+    }
+    assert!(text(&mote(&["--help"]).stdout).contains("Commands:"));
+}
+
+#[test]
+fn version_is_the_packages() {
+    let plain = text(&mote(&["version"]).stdout);
+    assert!(plain.starts_with(concat!("mote ", env!("CARGO_PKG_VERSION"), " (")), "{plain}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&mote(&["version", "--json"]).stdout).unwrap();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn once_prints_a_round_and_writes_nothing() {
+    let agent = Agent::new("");
+    let output = agent.command("run").args(["--once", "--stdout"]).output().unwrap();
+    assert!(output.status.success());
+    let out = text(&output.stdout);
+    for name in ["node_cpu_seconds_total{", "node_memory_MemTotal_bytes ", "mote_build_info{"] {
+        assert!(out.lines().any(|line| line.starts_with(name)), "{name} in {out}");
+    }
+    assert!(!agent.path("state").exists());
+}
+
+#[test]
+fn once_without_stdout_delivers_a_round() {
+    let mimir = StrictMimir::new();
+    let agent = Agent::new(&format!("[[mimir]]\nurl = {:?}\n", mimir.url()));
+    let output = agent.command("run").arg("--once").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(mimir.samples("node_load1", &[]).len(), 1);
+    mimir.assert_clean();
+}
+
+#[test]
+fn status_tells_what_the_agent_does_and_that_there_is_none() {
+    let mut agent = Agent::new("");
+    let output = agent.command("status").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("is it running"), "{}", text(&output.stderr));
+    agent.start();
+    let shown = text(&agent.command("status").output().unwrap().stdout);
+    for part in ["mote ", "collectors", "meminfo      good", "WALs", "none configured"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    let output = agent.command("status").arg("--json").output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["collectors"].as_array().unwrap().len(), 11);
+    assert_eq!(json["wals"][0]["name"], "metrics");
+}
+
+#[test]
+fn pages_answer_and_refuse() {
+    let mut agent = Agent::new("");
+    agent.start();
+    for (method, page, code, part) in [
+        ("GET", "/", 200, "<pre>mote "),
+        ("GET", "/metrics", 200, "mote_wal_bytes{wal=\"metrics\"}"),
+        ("GET", "/metrics?collect=node", 200, "node_load1 "),
+        ("GET", "/-/ready", 200, "ready"),
+        ("GET", "/ready", 200, "ready"),
+        ("GET", "/-/healthy", 200, "healthy"),
+        ("GET", "/healthy", 200, "healthy"),
+        ("GET", "/api/v1/status", 200, "\"collectors\""),
+        ("GET", "/nothing", 404, "no such page"),
+        ("GET", "/-/reload", 405, "POST"),
+        ("POST", "/metrics", 405, "GET"),
+    ] {
+        let (got, body) = agent.request(method, page).unwrap();
+        assert!(got == code && body.contains(part), "{method} {page}: {got} {body}");
+    }
+    let (_, own) = agent.get("/metrics").unwrap();
+    assert!(!own.contains("node_load1"));
+    let (_, all) = agent.get("/metrics?collect=node").unwrap();
+    let help = all.lines().filter(|line| line.starts_with("# TYPE ")).collect::<Vec<_>>();
+    let mut unique = help.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(help.len(), unique.len(), "a family stands twice");
+}
+
+#[test]
+fn reload_takes_a_good_configuration_and_refuses_a_bad_one() {
+    let mut agent = Agent::new("instance = \"one\"\n");
+    agent.start();
+    agent.configure("instance = \"two\"\n");
+    agent.signal(Signal::HUP);
+    agent.wait("the new name", LONG, |agent| {
+        agent.get("/api/v1/status").is_some_and(|(_, body)| body.contains("\"instance\":\"two\""))
+    });
+    agent.configure("instance = 3\n");
+    agent.signal(Signal::HUP);
+    agent.wait("the refusal", LONG, |agent| agent.log().contains("not reloaded"));
+    assert_eq!(agent.status()["instance"], "two");
+    let (code, body) = agent.request("POST", "/-/reload").unwrap();
+    assert!(code == 500 && body.contains("agent.instance is an integer"), "{body}");
+    agent.configure("instance = \"three\"\n");
+    assert_eq!(agent.request("POST", "/-/reload").unwrap().0, 200);
+    agent.wait("the third name", LONG, |agent| {
+        agent.get("/api/v1/status").is_some_and(|(_, body)| body.contains("\"instance\":\"three\""))
+    });
+    assert!(agent.terminate().0.success());
+    // One WAL over all of them, and no round twice.
+    let rounds = agent.rounds();
+    assert!(rounds.len() >= 3 && rounds.windows(2).all(|pair| pair[0].0 < pair[1].0), "{rounds:?}");
+}
+
+#[test]
+fn second_agent_on_one_state_directory_is_refused() {
+    let mut agent = Agent::new("");
+    agent.start();
+    let second = agent.command("run").output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let error = text(&second.stderr);
+    assert!(error.contains("another agent uses this directory"), "{error}");
+    assert_eq!(agent.status()["wals"][0]["failure"], serde_json::Value::Null);
+}
+
+#[test]
+fn taken_port_costs_the_page_and_not_the_agent() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mimir = StrictMimir::new();
+    let agent = Agent::new(&format!("[[mimir]]\nurl = {:?}\n", mimir.url()));
+    let listen = format!("http.listen={}", taken.local_addr().unwrap());
+    let output = agent.command("run").args(["--once", "--set", &listen]).output().unwrap();
+    assert!(output.status.success());
+    assert!(text(&output.stderr).contains("without its status page"), "{}", text(&output.stderr));
+    assert_eq!(mimir.samples("node_load1", &[]).len(), 1);
+}
+
+#[test]
+fn collector_with_a_broken_file_is_told_once_and_the_others_go_on() {
+    let mut agent = Agent::new("");
+    let proc = agent.path("proc");
+    fs::create_dir(&proc).unwrap();
+    for file in ["stat", "loadavg", "vmstat"] {
+        fs::copy(format!("/proc/{file}"), proc.join(file)).unwrap();
+    }
+    fs::write(proc.join("meminfo"), "MemTotal: lots kB\n").unwrap();
+    agent.configure(&format!(
+        "interval = \"1s\"\n[host]\nproc = {:?}\n",
+        proc.display().to_string()
+    ));
+    agent.start();
+    agent.wait("three rounds", LONG, |agent| {
+        agent.status()["wals"][0]["records"].as_u64() >= Some(3)
+    });
+    let (_, metrics) = agent.get("/metrics?collect=node").unwrap();
+    for line in [
+        "mote_collector_success{collector=\"meminfo\"} 0",
+        "mote_collector_success{collector=\"pressure\"} 0",
+        "mote_collector_success{collector=\"loadavg\"} 1",
+        "node_scrape_collector_success{collector=\"meminfo\"} 0",
+    ] {
+        assert!(metrics.lines().any(|have| have == line), "{line} in {metrics}");
+    }
+    assert!(metrics.contains("node_load1 "));
+    let log = agent.log();
+    assert_eq!(log.matches("lots").count(), 1, "{log}");
+    assert!(log.contains("meminfo"), "{log}");
+    assert!(agent.terminate().0.success());
+}
