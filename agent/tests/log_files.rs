@@ -214,6 +214,17 @@ async fn renamed_to_a_name_that_is_matched() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rotated_faster_than_old_files_are_finished() {
+    let mut bench = Bench::new(&["app.log"]);
+    for round in 0..200 {
+        bench.append("app.log", format!("{round}\n"));
+        assert_eq!(bench.read(), [format!("app.log: {round}")]);
+        bench.rename("app.log", &format!("app.log.{round}"));
+    }
+    assert!(bench.source.followed() <= 33, "{}", bench.source.followed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn rotated_while_stopped() {
     for patterns in [["app.log"], ["app.log*"]] {
         let mut bench = Bench::new(&patterns);

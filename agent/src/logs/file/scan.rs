@@ -184,7 +184,7 @@ impl FileSource {
 
     /// Notes which files are where they were.
     fn place(&mut self, sight: &Sight, now: Instant) {
-        let mut moved = Vec::new();
+        let mut stirred = Vec::new();
         for (path, chain) in &mut self.chains {
             let here = sight.at.get(path).map(|(identity, _)| *identity);
             // A file that has come back to its path is the newest again.
@@ -198,6 +198,10 @@ impl FileSource {
             for file in &mut chain.files {
                 if file.watch.is_none() {
                     file.watch = self.watcher.watch_file(file.file(), path);
+                    if file.watch.is_some() {
+                        // What was written before the watch makes no event.
+                        stirred.push(path.clone());
+                    }
                 }
                 if Some(file.identity) == here {
                     file.place = Place::Current;
@@ -210,14 +214,14 @@ impl FileSource {
                     Place::Rotated { since, .. } => since,
                     Place::Current => {
                         self.counters.rotations += 1;
-                        moved.push(path.clone());
+                        stirred.push(path.clone());
                         now
                     }
                 };
                 file.place = Place::Rotated { since, replaced };
             }
         }
-        for path in moved {
+        for path in stirred {
             self.enqueue(&path);
         }
     }

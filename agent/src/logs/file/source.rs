@@ -237,6 +237,8 @@ impl FileSource {
             }
         })();
         for file in finished {
+            // There is room for one that was left out.
+            self.scan_due |= self.skipped > 0;
             self.hand_over(path, file);
         }
         match result {
