@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use log_bench::*;
 use mote::logs::file::{Limits, Progress};
-use tokio::time::timeout;
+use tokio::time::{advance, timeout};
 
 /// A repeatable source of chances (xorshift).
 struct Dice(u64);
