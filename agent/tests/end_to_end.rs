@@ -10,7 +10,7 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use support::prometheus::Series;
-use support::{Agent, Prometheus, StrictMimir};
+use support::{Agent, Fault, Prometheus, StrictMimir};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -244,6 +244,42 @@ fn dead_backend_does_not_hold_up_the_end() {
     });
     assert!(agent.terminate().0.success());
     assert_eq!(mimir.samples("node_time_seconds", &[])[0].0, oldest);
+    mimir.assert_clean();
+}
+
+/// What Prometheus answers to a batch whose first rounds it has stored already, because the answer of
+/// the first time got lost: nothing of it is kept.
+#[test]
+fn refused_batch_is_sent_again_round_by_round() {
+    let mut mimir = StrictMimir::new();
+    let url = mimir.url();
+    mimir.stop();
+    let mut agent = Agent::new(&config(&url));
+    agent.start();
+    let records = |agent: &Agent| agent.status()["wals"][0]["records"].as_u64();
+    agent.wait("a backlog", LONG, |agent| records(agent) >= Some(4));
+    agent.kill();
+    let backlog = agent.rounds();
+    mimir.script(Fault::accept_then_lose_answer());
+    mimir.script(Fault::status(400).body("out of order sample"));
+    mimir.start();
+    agent.start();
+    agent.wait("all sent", LONG, |agent| {
+        let status = agent.status();
+        status["endpoints"][0]["lag_seconds"].as_f64() < Some(1.5)
+            && status["endpoints"][0]["sent"].as_u64() > Some(0)
+    });
+    let status = agent.status();
+    assert!(agent.terminate().0.success());
+    assert_eq!(mimir.script_left(), 0);
+    assert_eq!(status["dropped"].as_array().unwrap().len(), 0, "{status}");
+    assert_eq!(status["endpoints"][0]["requests"]["400"], 1, "{status}");
+    let got = mimir.samples("node_time_seconds", &[]);
+    for (time, _) in &backlog {
+        assert_eq!(got.iter().filter(|(have, _)| have == time).count(), 1, "{time}: {got:?}");
+    }
+    // Stored with the lost answer, and repeated one by one.
+    assert!(mimir.repeats() > 0);
     mimir.assert_clean();
 }
 

@@ -72,7 +72,7 @@ pub(super) fn nearest<'a>(
     candidates
         .into_iter()
         .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(word.len()) / 3)
+        .filter(|(distance, candidate)| *distance <= (candidate.len().max(word.len()) + 1) / 3)
         .min()
         .map(|(_, candidate)| candidate)
 }
@@ -103,5 +103,7 @@ mod tests {
         assert_eq!(nearest("Interval", keys), Some("interval"));
         assert_eq!(nearest("label", keys), Some("labels"));
         assert_eq!(nearest("xyzzy", keys), None);
+        assert_eq!(nearest("foo", ["log", "url"]), None);
+        assert_eq!(nearest("blokc", ["block"]), Some("block"));
     }
 }

@@ -23,6 +23,10 @@ const GATHER: Duration = Duration::from_secs(1);
 /// How long to wait before a failed WAL is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How often a full WAL lets the source look for new and renamed files: what it holds open is not lost
+/// when it is rotated away meanwhile.
+const LOOK: Duration = Duration::from_secs(60);
+
 /// A block on its way into the WAL.
 struct BlockPayload<'a> {
     block: &'a Block,
@@ -139,7 +143,7 @@ impl Files {
             }
             tokio::select! {
                 () = freed => {}
-                () = tokio::time::sleep(RETRY), if !full => {}
+                () = tokio::time::sleep(if full { LOOK } else { RETRY }) => self.source.scan(),
                 _ = self.phase.changed() => {}
             }
         }

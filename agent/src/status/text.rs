@@ -47,7 +47,7 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
     }
     writeln!(out, "\nprobes")?;
     for p in &r.probes {
-        writeln!(out, "  {:<12} {:<10} {}", p.name, p.mode, p.reason)?;
+        writeln!(out, "{}", format!("  {:<12} {:<10} {}", p.name, p.mode, p.reason).trim_end())?;
     }
     if !r.sources.is_empty() {
         writeln!(out, "\nlogs")?;

@@ -123,8 +123,8 @@ impl Chain {
         Ok(total)
     }
 
-    /// Takes out a file that is due and has been read to its end, with its last line; None if there
-    /// is none. `full` if there was no room for the line.
+    /// Takes out a file that is due, or one too many, and has been read to its end, with its last
+    /// line.
     pub(super) fn finish(
         &mut self,
         pen: &mut Pen<'_>,
@@ -132,9 +132,13 @@ impl Chain {
         limits: &Limits,
     ) -> std::io::Result<Finish> {
         let Chain { files, labels, max_line, last_ns, .. } = self;
-        let Some(index) =
-            files.iter().position(|file| due(file, limits).is_some_and(|due| due <= now))
-        else {
+        // Rotated so fast that quiet never comes: the oldest have had their time.
+        let is_crowded = files.len() > position::MAX_RECORDS / 2;
+        let is_due = |file: &Follow| {
+            due(file, limits).is_some_and(|due| due <= now)
+                || (is_crowded && file.place != Place::Current)
+        };
+        let Some(index) = files.iter().position(is_due) else {
             return Ok(Finish::None);
         };
         let Pen { block, limit, counters, converter, buffer, now_ns } = pen;
@@ -162,7 +166,9 @@ impl Chain {
 
 /// What came of finishing.
 pub(super) enum Finish {
+    /// No file is due.
     None,
+    /// There was no room for the file's last line.
     Full,
     Done(Box<Follow>),
 }

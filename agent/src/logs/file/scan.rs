@@ -17,6 +17,9 @@ use super::source::{FileSource, Section};
 /// How many directories are watched at most; the rest is found by looking.
 const MAX_DIRECTORIES: usize = 4096;
 
+/// How often to look for a file that may be renamed while it is looked for.
+const FIND_ATTEMPTS: usize = 3;
+
 /// What the patterns lead to now: paths of regular files and their section.
 struct Sight {
     at: BTreeMap<Rc<str>, (Identity, usize)>,
@@ -101,14 +104,14 @@ impl FileSource {
     fn restore(&mut self, sight: &Sight, now: Instant) {
         let mut stored = std::mem::take(&mut self.stored);
         stored.retain(|path, _| self.section(path).is_some());
-        let elsewhere = moved(&stored, sight);
+        let mut elsewhere = moved(&stored, sight);
         for (path, records) in stored {
             let Some(section) = self.section(&path) else { continue };
             let path: Rc<str> = Rc::from(path);
             let Section { labels, max_line, .. } = &self.sections[section];
             let mut chain = Chain::new(&path, labels, *max_line);
             for record in records {
-                match self.resume(&path, &record, sight, &elsewhere, now) {
+                match self.find_again(&path, &record, &mut elsewhere, now) {
                     Some(mut file) => {
                         file.watch = self.watcher.watch_file(file.file(), &path);
                         self.owners.insert(file.identity, path.clone());
@@ -129,43 +132,59 @@ impl FileSource {
         }
     }
 
-    fn resume(
+    fn find_again(
         &mut self,
-        path: &Rc<str>,
+        path: &str,
         record: &Record,
-        sight: &Sight,
-        elsewhere: &HashMap<u64, Vec<PathBuf>>,
+        elsewhere: &mut HashMap<u64, Vec<PathBuf>>,
         now: Instant,
     ) -> Option<Follow> {
-        let here = sight.at.get(path).is_some_and(|(id, _)| id.inode == record.identity.inode);
-        let here = here.then(|| (PathBuf::from(&**path), false));
-        let others = elsewhere.get(&record.identity.inode).into_iter().flatten();
-        let name = Path::new(&**path).file_name()?.to_str()?;
-        for (candidate, elsewhere) in
-            here.into_iter().chain(others.map(|other| (other.clone(), true)))
-        {
-            // Nothing is known of an empty file's beginning but its name: `app.log.1` may be it.
-            let file_name = candidate.file_name().and_then(|name| name.to_str());
-            if elsewhere
-                && (candidate.parent() != Path::new(&**path).parent()
-                    || (record.is_blank() && !file_name.is_some_and(|f| f.starts_with(name))))
-            {
-                continue;
+        let (path, inode) = (Path::new(path), record.identity.inode);
+        for attempt in 0..FIND_ATTEMPTS {
+            if attempt > 0 {
+                // Renamed since we looked, perhaps.
+                let mut found = HashMap::new();
+                find(path.parent()?, &BTreeSet::from([inode]), &mut found);
+                elsewhere.extend(found);
             }
-            let Ok(mut file) = Follow::open(&candidate, now) else { continue };
-            if self.owners.contains_key(&file.identity) {
-                continue;
-            }
-            if let Ok(true) = file.resume(record, elsewhere, &mut self.counters) {
+            if let Some(file) = self.resume(path, record, false, now) {
                 return Some(file);
+            }
+            for candidate in elsewhere.get(&inode).into_iter().flatten() {
+                // Nothing is known of an empty file's beginning but its name: `app.log.1` may be it.
+                let is_kin = !record.is_blank() || starts_like(candidate, path);
+                if is_kin
+                    && candidate.parent() == path.parent()
+                    && let Some(file) = self.resume(candidate, record, candidate != path, now)
+                {
+                    return Some(file);
+                }
             }
         }
         None
     }
 
+    /// Opens what may be the file of a record.
+    fn resume(
+        &mut self,
+        candidate: &Path,
+        record: &Record,
+        elsewhere: bool,
+        now: Instant,
+    ) -> Option<Follow> {
+        let is_inode = |data: std::fs::Metadata| data.ino() == record.identity.inode;
+        if !std::fs::metadata(candidate).is_ok_and(is_inode) {
+            return None;
+        }
+        let mut file = Follow::open(candidate, now).ok()?;
+        let is_free = !self.owners.contains_key(&file.identity);
+        (is_free && file.resume(record, elsewhere, &mut self.counters).unwrap_or_default())
+            .then_some(file)
+    }
+
     /// Notes which files are where they were.
     fn place(&mut self, sight: &Sight, now: Instant) {
-        let mut moved = Vec::new();
+        let mut stirred = Vec::new();
         for (path, chain) in &mut self.chains {
             let here = sight.at.get(path).map(|(identity, _)| *identity);
             // A file that has come back to its path is the newest again.
@@ -179,6 +198,10 @@ impl FileSource {
             for file in &mut chain.files {
                 if file.watch.is_none() {
                     file.watch = self.watcher.watch_file(file.file(), path);
+                    if file.watch.is_some() {
+                        // What was written before the watch makes no event.
+                        stirred.push(path.clone());
+                    }
                 }
                 if Some(file.identity) == here {
                     file.place = Place::Current;
@@ -191,14 +214,14 @@ impl FileSource {
                     Place::Rotated { since, .. } => since,
                     Place::Current => {
                         self.counters.rotations += 1;
-                        moved.push(path.clone());
+                        stirred.push(path.clone());
                         now
                     }
                 };
                 file.place = Place::Rotated { since, replaced };
             }
         }
-        for path in moved {
+        for path in stirred {
             self.enqueue(&path);
         }
     }
@@ -268,12 +291,23 @@ fn moved(stored: &BTreeMap<String, Vec<Record>>, sight: &Sight) -> HashMap<u64, 
             directories.extend(Path::new(path).parent());
         }
     }
-    let mut found: HashMap<u64, Vec<PathBuf>> = HashMap::new();
+    let mut found = HashMap::new();
     for directory in directories {
-        let Ok(entries) = std::fs::read_dir(directory) else { continue };
-        for entry in entries.flatten().filter(|entry| wanted.contains(&entry.ino())) {
-            found.entry(entry.ino()).or_default().push(entry.path());
-        }
+        find(directory, &wanted, &mut found);
     }
     found
+}
+
+/// Adds where in a directory these inodes are.
+fn find(directory: &Path, wanted: &BTreeSet<u64>, found: &mut HashMap<u64, Vec<PathBuf>>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten().filter(|entry| wanted.contains(&entry.ino())) {
+        found.entry(entry.ino()).or_default().push(entry.path());
+    }
+}
+
+/// Whether a file's name begins with another's.
+fn starts_like(candidate: &Path, path: &Path) -> bool {
+    let name = |path: &Path| path.file_name().map(|name| name.as_encoded_bytes().to_vec());
+    name(candidate).zip(name(path)).is_some_and(|(candidate, own)| candidate.starts_with(&own))
 }

@@ -60,8 +60,6 @@ pub struct FileSource {
     unsaved: bool,
     pub(super) next_rescan: Instant,
     next_poll: Instant,
-    /// The last read left nothing behind.
-    idle: bool,
     converter: Converter,
     buffer: Vec<u8>,
     position: Vec<u8>,
@@ -121,7 +119,6 @@ impl FileSource {
             unsaved: false,
             next_rescan: now,
             next_poll: now,
-            idle: false,
             converter: Converter::default(),
             // Two more: a line that just fits, with its \r\n.
             buffer: vec![0; BUFFER.max(longest + 2)],
@@ -168,10 +165,6 @@ impl FileSource {
     pub fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
         self.look();
         let now = Instant::now();
-        if self.idle {
-            // Whoever asks without having waited gets an answer from the files.
-            self.next_poll = now;
-        }
         self.act_on_time(now);
         if self.scan_due {
             self.scan();
@@ -179,7 +172,18 @@ impl FileSource {
         let mut full = false;
         // Bytes that make no entries (the rest of an overlong line) cost time all the same.
         let mut budget = (limit_bytes as u64).max(self.buffer.len() as u64).saturating_mul(4);
-        while !full && let Some(path) = self.queue.pop_front() {
+        let mut polled = false;
+        while !full {
+            let Some(path) = self.queue.pop_front() else {
+                // Where no event tells, nothing is left only if the files say so.
+                if polled || !self.watcher.is_degraded() {
+                    break;
+                }
+                polled = true;
+                self.poll(now);
+                self.scan();
+                continue;
+            };
             let Some(mut chain) = self.chains.remove(&path) else { continue };
             chain.queued = false;
             let turn = self.turn(&path, &mut chain, block, limit_bytes, now, &mut budget);
@@ -190,8 +194,7 @@ impl FileSource {
             }
         }
         self.write_positions(block, limit_bytes);
-        self.idle = self.queue.is_empty() && !self.unsaved;
-        if self.idle { Progress::Idle } else { Progress::More }
+        if self.queue.is_empty() && !self.unsaved { Progress::Idle } else { Progress::More }
     }
 
     /// Reads a chain that has been taken out of the map.
@@ -234,6 +237,8 @@ impl FileSource {
             }
         })();
         for file in finished {
+            // There is room for one that was left out.
+            self.scan_due |= self.skipped > 0;
             self.hand_over(path, file);
         }
         match result {
@@ -362,9 +367,7 @@ impl FileSource {
             self.enqueue_where(|_| true);
         }
         if self.watcher.is_degraded() && now >= self.next_poll {
-            self.next_poll = now + self.limits.poll;
-            self.scan_due = true;
-            self.enqueue_where(|chain| chain.files.iter().any(|file| file.watch.is_none()));
+            self.poll(now);
         }
         let limits = self.limits;
         let is_due = |chain: &Chain| chain.deadline(&limits).is_some_and(|due| due <= now);
@@ -373,6 +376,12 @@ impl FileSource {
             self.scan_due = true;
             self.enqueue_where(is_due);
         }
+    }
+
+    fn poll(&mut self, now: Instant) {
+        self.next_poll = now + self.limits.poll;
+        self.scan_due = true;
+        self.enqueue_where(|chain| chain.files.iter().any(|file| file.watch.is_none()));
     }
 
     fn deadline(&self) -> Instant {
