@@ -114,7 +114,7 @@ fn nightly(context: &Context) -> Command {
         command.env_remove(name);
     }
     // They would win over `+nightly` for the compiler that cargo starts.
-    for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "CARGO_TARGET_DIR"] {
+    for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(name);
     }
     command

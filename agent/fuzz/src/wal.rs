@@ -22,11 +22,22 @@ const PLACED: u8 = 4;
 /// A good segment stands behind the foreign one, so that this one is not the newest.
 const FOLLOWED: u8 = 8;
 
+/// Numbers above this are refused. A log that stands just below it, as only a forged file can make it,
+/// would pass it with its next record.
+const MAX_POSITION: u64 = 1 << 63;
+
+fn is_at_the_limit(number: u64) -> bool {
+    number.abs_diff(MAX_POSITION) < 1 << 32
+}
+
 /// `[flags] [position u64, if PLACED] [the segment's bytes]`.
 pub fn wal_segment(data: &[u8]) {
     let mut input = Input(data);
     let flags = input.u8();
     let base = if flags & PLACED != 0 { input.u64() } else { 0 };
+    if is_at_the_limit(base) {
+        return;
+    }
     let mut file = input.0.to_vec();
     if flags & GOOD_HEADER != 0 {
         repair_header(&mut file, base);
@@ -58,6 +69,10 @@ pub fn wal_cursor(data: &[u8]) {
             && let Some(bytes) = file.get_mut(slot * SLOT..slot * SLOT + 28)
         {
             bytes[0..8].copy_from_slice(b"MOTECURS");
+            let mut numbers = Input(&bytes[8..24]);
+            if is_at_the_limit(numbers.u64()) || is_at_the_limit(numbers.u64()) {
+                return;
+            }
             let crc = crc32c::crc32c(&bytes[0..24]);
             bytes[24..28].copy_from_slice(&crc.to_le_bytes());
         }
