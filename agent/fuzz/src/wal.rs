@@ -65,14 +65,13 @@ pub fn wal_cursor(data: &[u8]) {
     let flags = input.u8();
     let mut file = input.0.to_vec();
     for slot in 0..2 {
-        if flags & (1 << slot) != 0
-            && let Some(bytes) = file.get_mut(slot * SLOT..slot * SLOT + 28)
-        {
+        let Some(bytes) = file.get_mut(slot * SLOT..slot * SLOT + 28) else { break };
+        let mut numbers = Input(&bytes[8..24]);
+        if is_at_the_limit(numbers.u64()) || is_at_the_limit(numbers.u64()) {
+            return;
+        }
+        if flags & (1 << slot) != 0 {
             bytes[0..8].copy_from_slice(b"MOTECURS");
-            let mut numbers = Input(&bytes[8..24]);
-            if is_at_the_limit(numbers.u64()) || is_at_the_limit(numbers.u64()) {
-                return;
-            }
             let crc = crc32c::crc32c(&bytes[0..24]);
             bytes[24..28].copy_from_slice(&crc.to_le_bytes());
         }
