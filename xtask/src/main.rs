@@ -7,6 +7,7 @@ mod context;
 mod demo;
 mod ebpf;
 mod footprint;
+mod fuzz;
 mod http;
 mod process;
 mod procfs;
@@ -39,6 +40,9 @@ Mote's own commands. The first two are all that is needed to try it and to chang
     cargo xtask footprint [--seconds N] [--update]
                                    what the agent costs, beside node_exporter if there is one;
                                    --update writes the table into README.md
+    cargo xtask fuzz [TARGET] [--seconds N]
+                                   look for input that breaks a parser, in every target or in one;
+                                   needs a nightly compiler and cargo-fuzz
     cargo xtask tidy               check the house rules
     cargo xtask help               this text
 
@@ -130,6 +134,25 @@ fn dispatch(mut args: Vec<OsString>) -> std::result::Result<ExitCode, Failure> {
             let update = given.contains(&"update".to_owned());
             Ok(footprint::footprint(&Context::new()?, seconds, update)?)
         }
+        "fuzz" => {
+            let target = match args.first().and_then(|arg| arg.to_str()) {
+                Some(name) if !name.starts_with('-') => Some(name.to_owned()),
+                _ => None,
+            };
+            args.drain(..usize::from(target.is_some()));
+            let mut seconds = fuzz::DEFAULT_SECONDS;
+            flags(command, args, |name, parser| {
+                if name != "seconds" {
+                    return Ok(false);
+                }
+                seconds = parser.value()?.parse_with(|text| match text.parse() {
+                    Ok(number) if number > 0 => Ok(number),
+                    _ => Err("a number of at least 1"),
+                })?;
+                Ok(true)
+            })?;
+            Ok(fuzz::fuzz(&Context::new()?, target.as_deref(), seconds)?)
+        }
         "tidy" => {
             flags(command, args, |_, _| Ok(false))?;
             Ok(tidy::tidy(&Context::new()?)?)
@@ -178,6 +201,8 @@ mod tests {
         assert!(usage(&["demo", "--update"]).contains("--update"));
         assert!(usage(&["footprint", "--seconds", "1"]).contains("at least"));
         assert!(usage(&["footprint", "--seconds"]).contains("--seconds"));
+        assert!(usage(&["fuzz", "url", "--seconds", "0"]).contains("at least"));
+        assert!(usage(&["fuzz", "url", "wal"]).contains("wal"));
         assert!(usage(&["setup", "everything"]).contains("`test`"));
         assert!(usage(&["tidy", "now"]).contains("now"));
     }

@@ -117,7 +117,9 @@ fn cpu_list(list: &[u8]) -> Result<Vec<u64>, &[u8]> {
         let mut ends = part.splitn(2, |&byte| byte == b'-').map(unsigned);
         let first = ends.next().flatten().ok_or(part)?;
         let last = ends.next().unwrap_or(Some(first)).ok_or(part)?;
-        if first > last || last >= CPUS_MAX {
+        // The kernel names no CPU twice, so there are never more than there may be CPUs.
+        let room = CPUS_MAX - cpus.len() as u64;
+        if first > last || last >= CPUS_MAX || last - first >= room {
             return Err(part);
         }
         cpus.extend(first..=last);
@@ -139,5 +141,8 @@ mod tests {
         for bad in [&b"x"[..], b"1-", b"-1", b"5-3", b"0-18446744073709551615", b"1-2-3"] {
             assert_eq!(cpu_list(bad), Err(bad));
         }
+        assert_eq!(cpu_list(b"0-65535").map(|cpus| cpus.len()), Ok(65_536));
+        assert_eq!(cpu_list(b"0-65535,7"), Err(&b"7"[..]));
+        assert_eq!(cpu_list(&b"0-65535,".repeat(99)), Err(&b"0-65535"[..]));
     }
 }

@@ -84,6 +84,12 @@ impl Table {
     }
 }
 
+/// The most bytes of a `--set` argument: each value in it remembers the whole as its place.
+const MAX_SET: usize = 4 << 10;
+
+/// The most names of a dotted key; no key of the reference has half as many.
+const MAX_KEYS: usize = 8;
+
 struct Source<'a> {
     text: &'a str,
     path: &'a Path,
@@ -187,6 +193,13 @@ fn apply_set(
     path: &Path,
     environment: &dyn Environment,
 ) -> Result<(), ConfigError> {
+    if set.len() > MAX_SET {
+        return Err(ConfigError::new(
+            &Place::Set(set.chars().take(80).collect()),
+            format!("it has {} bytes, and {MAX_SET} are the most", set.len()),
+            "put it into the configuration file",
+        ));
+    }
     let place = Place::Set(set.to_owned());
     let Some((key, value)) = set.split_once('=') else {
         return Err(ConfigError::new(
@@ -196,7 +209,7 @@ fn apply_set(
         ));
     };
     let keys: Vec<String> = key.trim().split('.').map(|part| part.trim().to_owned()).collect();
-    if keys.iter().any(String::is_empty) {
+    if keys.iter().any(String::is_empty) || keys.len() > MAX_KEYS {
         return Err(ConfigError::new(
             &place,
             format!("{key:?} is no key"),

@@ -230,6 +230,20 @@ fn set_overrides_and_is_told_as_the_place() {
 }
 
 #[test]
+fn a_set_that_would_take_memory_or_stack_without_bound_is_refused() {
+    for value in ["[[", "1,", "."] {
+        let error = with_sets("", &[&format!("a={}", value.repeat(100_000))]).unwrap_err();
+        assert!(error.problem.contains("4096 are the most"), "{error}");
+        assert!(error.to_string().len() < 500, "{error}");
+    }
+    let error = with_sets("", &[&vec!["a"; 2_000].join(".")]).unwrap_err();
+    assert!(error.problem.contains("no '='"), "{error}");
+    // Each name is a level of nesting, and each level one of the stack.
+    let error = with_sets("", &[&format!("{}=1", vec!["a"; 2_000].join("."))]).unwrap_err();
+    assert!(error.problem.contains("is no key"), "{error}");
+}
+
+#[test]
 fn secrets_are_not_in_errors() {
     let text = "[[mimir]]\nurl = \"http://x/\"\nbasic_auth = { username = \"u\", password = \"hunter2\\n\" }\nheaders = { X = \"a\\nb\" }";
     let shown =

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use hyper::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 
 /// The most that a server may ask for with Retry-After; more is a fault of the server's or of a clock.
-pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// How many characters of an answer are kept for messages.
 const MAX_WORDS: usize = 512;
@@ -91,7 +91,7 @@ fn class(code: u16) -> Class {
 }
 
 /// The meaning of an answer. `attempt` is what was attempted, such as `POST http://…`.
-pub(super) fn judge(
+pub fn judge(
     attempt: &str,
     code: u16,
     headers: &HeaderMap,
@@ -148,7 +148,7 @@ fn location(value: &[u8]) -> Option<String> {
 }
 
 /// The first 512 characters of what a server said, as one line without control characters.
-pub(super) fn words(body: &[u8]) -> String {
+pub fn words(body: &[u8]) -> String {
     // Four bytes are the most that a character takes; one cut in two at the end is left out below.
     let body = body.get(..MAX_WORDS * 4 + 4).unwrap_or(body);
     let text = String::from_utf8_lossy(body);

@@ -6,7 +6,7 @@ mod report;
 mod server;
 mod text;
 
-pub use fetch::{FetchError, fetch};
+pub use fetch::{FetchError, fetch, parse};
 pub use report::{
     CollectorReport, DroppedReport, EndpointReport, MemoryReport, ProbeReport, Report,
     SourceReport, WalReport,

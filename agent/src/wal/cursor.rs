@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::segment::MAX_POSITION;
 use super::storage::{Storage, StorageFile};
 
 /// Bytes of a slot, and of the distance between the slots: one sector each, so that a torn write never
@@ -36,7 +37,7 @@ impl<F: StorageFile> CursorFile<F> {
         reader: &str,
     ) -> io::Result<(CursorFile<F>, Option<u64>)> {
         let name = name(reader);
-        let file = match storage.open(&name) {
+        let mut file = match storage.open(&name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut file = storage.create(&name)?;
                 // The whole file now, so that later writes change no metadata.
@@ -45,6 +46,10 @@ impl<F: StorageFile> CursorFile<F> {
             }
             other => other?,
         };
+        // The log's bound counts two slots; what somebody has appended is not the log's.
+        if file.len()? > FILE {
+            file.truncate(FILE)?;
+        }
         let mut newest: Option<(u64, u64)> = None;
         for slot in 0..2 {
             let mut bytes = [0; USED];
@@ -90,7 +95,9 @@ fn parse(bytes: &[u8; USED]) -> Option<(u64, u64)> {
     let generation = u64::from_le_bytes(number);
     number.copy_from_slice(&bytes[16..24]);
     let position = u64::from_le_bytes(number);
-    (*bytes == encode(generation, position)).then_some((generation, position))
+    // A generation is a count of writes, and a position one of bytes: neither gets so far.
+    let plausible = generation <= MAX_POSITION && position <= MAX_POSITION;
+    (plausible && *bytes == encode(generation, position)).then_some((generation, position))
 }
 
 #[cfg(test)]
@@ -108,5 +115,12 @@ mod tests {
             assert_eq!(parse(&bad), None, "bit {bit}");
         }
         assert_eq!(parse(&[0; USED]), None);
+    }
+
+    #[test]
+    fn a_slot_near_the_end_of_numbers_is_none() {
+        assert_eq!(parse(&encode(u64::MAX, 32)), None);
+        assert_eq!(parse(&encode(1, u64::MAX)), None);
+        assert_eq!(parse(&encode(MAX_POSITION, MAX_POSITION)), Some((MAX_POSITION, MAX_POSITION)));
     }
 }

@@ -50,8 +50,9 @@
 //! | a damaged record elsewhere | the rest of its segment is skipped by readers, counted |
 //! | a cursor before the oldest segment | moved to it; what lay between was counted when it was dropped |
 //! | a cursor after the end (unsynced records died with the power) | the next segment begins at the cursor |
-//! | a cursor file that is missing or damaged in both slots | the reader begins at the oldest record |
-//! | a segment with a foreign header, a wrong base, a later version, or no bytes | renamed to `*.aside`, counted |
+//! | a cursor file that is missing or damaged in both slots (a number above 2^63 is damage) | the reader begins at the oldest record |
+//! | a cursor file that is longer than its two slots | cut off there |
+//! | a segment with a foreign header, a wrong base, a later version, a base above 2^63, or no bytes | renamed to `*.aside`, counted |
 //! | a failed write or fsync | [`AppendError::Broken`] until [`Wal::open`] has recovered again |
 
 mod cursor;

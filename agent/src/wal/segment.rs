@@ -7,6 +7,9 @@ const MAGIC: &[u8; 8] = b"MOTE-WAL";
 const VERSION: u16 = 1;
 const SUFFIX: &str = ".wal";
 
+/// No log gets so far; a file that says so is damaged or forged, and sums of positions would overflow.
+pub(super) const MAX_POSITION: u64 = 1 << 63;
+
 /// A segment file as the log knows it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
@@ -74,6 +77,9 @@ pub(super) fn check(bytes: &[u8; HEADER], base: u64, content: u32) -> Result<(),
     if *bytes != header(base, content) {
         return Err("its header is damaged or belongs to another log");
     }
+    if base > MAX_POSITION {
+        return Err("its position is one that no log reaches");
+    }
     Ok(())
 }
 
@@ -111,5 +117,13 @@ mod tests {
         assert!(check(&good, 64, 1).is_ok());
         assert!(check(&good, 65, 1).is_err());
         assert!(check(&good, 64, 2).is_err());
+    }
+
+    #[test]
+    fn a_position_near_the_end_of_numbers_is_refused() {
+        for base in [MAX_POSITION + 1, u64::MAX] {
+            assert!(check(&header(base, 1), base, 1).is_err(), "{base}");
+        }
+        assert!(check(&header(MAX_POSITION, 1), MAX_POSITION, 1).is_ok());
     }
 }

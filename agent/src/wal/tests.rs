@@ -80,6 +80,24 @@ fn disk_bytes(path: &Path) -> u64 {
 }
 
 #[test]
+fn a_cursor_file_that_somebody_made_longer_is_cut_to_what_the_bound_counts() {
+    let temp = Temp::new("long-cursor");
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 0..3, 10);
+    let reader = wal.reader("a").unwrap();
+    let first = wal.read(reader, 0, &mut Vec::new()).unwrap().unwrap();
+    wal.acknowledge(reader, first.next, true).unwrap();
+    drop(wal);
+    let cursor = temp.0.join("a.cursor");
+    let file = fs::OpenOptions::new().write(true).open(&cursor).unwrap();
+    file.write_all_at(&[7; 9_000], 1_024).unwrap();
+    let mut wal = open(&temp.0, SMALL);
+    assert_eq!(fs::metadata(&cursor).unwrap().len(), 1_024);
+    assert_eq!(wal.bytes(), disk_bytes(&temp.0));
+    assert_eq!(read_all(&mut wal), [1, 2]);
+}
+
+#[test]
 fn records_come_back_in_order_over_segments_and_restarts() {
     let temp = Temp::new("order");
     let mut wal = open(&temp.0, SMALL);

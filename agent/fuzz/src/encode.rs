@@ -1,0 +1,144 @@
+//! Rounds and blocks as the WAL keeps them.
+
+use mote::encode::{
+    Positions, Round, RoundDecoder, RoundEncoder, apply, decode_block, decode_positions,
+    encode_block, round_timestamp,
+};
+use mote::model::{Block, Desc, Labels, Samples};
+
+use super::bytes::Input;
+
+/// Records of one segment, each with its length before it. What decodes is what the specification in
+/// the encoder's documentation writes for it, byte for byte; what does not leaves the table alone.
+pub fn rounds(data: &[u8]) {
+    let mut input = Input(data);
+    let mut decoder = RoundDecoder::new();
+    let mut round = Round::default();
+    while !input.is_empty() {
+        let payload = input.long();
+        let before = decoder.table().to_vec();
+        match decoder.decode(payload, &mut round) {
+            Ok(()) => {
+                assert_eq!(round_timestamp(payload), Some(round.timestamp_ms));
+                let known = if RoundDecoder::restarts(payload) { 0 } else { before.len() };
+                assert_eq!(decoder.table()[..known], before[..known]);
+                assert_eq!(write_round(&decoder, &round, known), payload);
+            }
+            Err(error) => {
+                assert!(error.offset <= payload.len(), "{error}");
+                assert_eq!(decoder.table(), before);
+            }
+        }
+    }
+}
+
+fn put(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&u16::try_from(text.len()).expect("from a u16").to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn write_round(decoder: &RoundDecoder, round: &Round, known: usize) -> Vec<u8> {
+    let table = decoder.table();
+    let mut out = vec![1];
+    out.extend_from_slice(&round.timestamp_ms.to_le_bytes());
+    out.extend_from_slice(&(known as u32).to_le_bytes());
+    out.extend_from_slice(&((table.len() - known) as u32).to_le_bytes());
+    for series in &table[known..] {
+        out.push(series.kind as u8);
+        out.extend_from_slice(&(series.labels().count() as u16).to_le_bytes());
+        let mut before = None;
+        for (name, value) in series.labels() {
+            assert!(before < Some(name), "labels in order, each once");
+            before = Some(name);
+            put(&mut out, name);
+            put(&mut out, value);
+        }
+    }
+    let mut present = vec![0u8; table.len().div_ceil(8)];
+    let mut values = Vec::new();
+    for index in 0..table.len() {
+        if let Some(value) = round.value(index) {
+            present[index / 8] |= 1 << (index % 8);
+            values.extend_from_slice(&value.to_bits().to_le_bytes());
+        }
+    }
+    assert_eq!(round.value(table.len()), None);
+    out.extend_from_slice(&present);
+    out.extend_from_slice(&values);
+    out
+}
+
+/// Rounds of samples that a collector might write: `[fresh u8] [samples u8] [family, labels u8,
+/// values, the sample's bits]*`. What is encoded decodes to the same samples.
+pub fn samples(data: &[u8]) {
+    const OWN: [&str; 4] = ["A", "device", "job", "zone"];
+    const FAMILIES: [Desc; 3] =
+        [Desc::gauge("a", ""), Desc::counter("b_total", ""), Desc::untyped("c", "")];
+    let external = Labels::from_pairs([("instance", "h"), ("job", "external")]).expect("labels");
+    let mut encoder = RoundEncoder::new(external.clone());
+    let mut decoder = RoundDecoder::new();
+    let (mut record, mut round) = (Vec::new(), Round::default());
+    let mut input = Input(data);
+    let mut fresh = true;
+    while !input.is_empty() {
+        fresh |= input.u8() & 1 != 0;
+        let mut samples = Samples::with_limit(1_000);
+        for _ in 0..input.u8() % 32 {
+            let desc = &FAMILIES[usize::from(input.u8()) % FAMILIES.len()];
+            let which = input.u8();
+            let values: Vec<String> = OWN.iter().map(|_| input.text()).collect();
+            let labels: Vec<_> = OWN
+                .iter()
+                .zip(&values)
+                .enumerate()
+                .filter(|(index, _)| which & (1 << index) != 0)
+                .map(|(_, (name, value))| (*name, value.as_str()))
+                .collect();
+            samples.family(desc).add(&labels, f64::from_bits(input.u64()));
+        }
+        record.clear();
+        let count = encoder.encode(5, &[&samples], fresh, &mut record);
+        decoder.decode(&record, &mut round).expect("what was encoded");
+        fresh = false;
+        let present = (0..decoder.table().len()).filter(|&at| round.value(at).is_some()).count();
+        assert_eq!(present, count as usize);
+        for sample in samples.iter() {
+            // An empty value is no label, and so hides no external one.
+            let mut labels = external.clone();
+            for (name, value) in sample.labels().filter(|(_, value)| !value.is_empty()) {
+                labels.set(name, value);
+            }
+            labels.set("__name__", sample.name());
+            let found = decoder.table().iter().enumerate().any(|(index, series)| {
+                series.kind == sample.kind
+                    && series.labels().eq(labels.iter())
+                    && round.value(index).is_some()
+            });
+            assert!(found, "{labels:?} is not in the table");
+        }
+    }
+}
+
+/// A block's record. What decodes is encoded and decoded to the same block, and the positions that are
+/// read alone are the block's.
+pub fn blocks(data: &[u8]) {
+    let mut block = Block::new();
+    let mut positions = Positions::new();
+    let alone = decode_positions(data, &mut positions);
+    if let Err(error) = decode_block(data, &mut block) {
+        assert!(error.offset <= data.len(), "{error}");
+        return;
+    }
+    alone.expect("the head of a record that decodes");
+    let mut applied = Positions::new();
+    block.positions().for_each(|p| apply(&mut applied, p.key, p.position));
+    assert_eq!(applied, positions);
+
+    let mut record = Vec::new();
+    let written: Vec<_> = block.positions().map(|p| (p.key, p.position)).collect();
+    let count = encode_block(&block, written.into_iter(), &mut record);
+    assert_eq!(count as usize, block.len());
+    let mut again = Block::new();
+    decode_block(&record, &mut again).expect("what was encoded");
+    assert_eq!(again, block);
+}

@@ -1,0 +1,55 @@
+//! What the fuzz targets do with their bytes: plain functions, one for each target, which panic when a
+//! parser panics or breaks a promise. `targets/` hands them to libFuzzer on a nightly compiler;
+//! `agent/tests/fuzz_replay.rs` includes this file and replays seeds, crashers and mutations on stable.
+//!
+//! They must not know who calls them, nor keep anything from one call to the next that changes a result.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    missing_docs,
+    reason = "a target reports what it finds by panicking, and a test includes the crate as a module"
+)]
+
+mod bytes;
+mod collectors;
+mod encode;
+mod endpoint;
+mod logs;
+mod push;
+mod status;
+mod storage;
+mod text;
+mod wal;
+
+pub use collectors::collectors;
+pub use encode::{blocks, rounds, samples};
+pub use endpoint::{answer, url};
+pub use logs::{log_file, log_position};
+pub use push::{loki, remote_write};
+pub use status::status;
+pub use text::{config, tracepoint_format};
+pub use wal::{wal_cursor, wal_segment};
+
+/// An entry function.
+pub type Target = fn(&[u8]);
+
+/// Every target under the name of its binary and of its folder of seeds.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("answer", answer),
+    ("blocks", blocks),
+    ("collectors", collectors),
+    ("config", config),
+    ("log_file", log_file),
+    ("log_position", log_position),
+    ("loki", loki),
+    ("remote_write", remote_write),
+    ("rounds", rounds),
+    ("samples", samples),
+    ("status", status),
+    ("tracepoint_format", tracepoint_format),
+    ("url", url),
+    ("wal_cursor", wal_cursor),
+    ("wal_segment", wal_segment),
+];
