@@ -212,7 +212,9 @@ fn the_error_names_the_file_and_the_token_and_the_other_lines_are_kept() {
         let name = file.strip_prefix("root/").unwrap_or(file);
         assert!(error.contains(name), "{error:?} does not name {name}");
         assert!(error.contains(token), "{error:?} does not name {token:?}");
-        assert!(text.contains(&format!("mote_collector_success{{collector=\"{collector}\"}} 0")));
+        assert!(
+            text.contains(&format!("node_scrape_collector_success{{collector=\"{collector}\"}} 0"))
+        );
     }
 }
 
