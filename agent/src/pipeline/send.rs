@@ -141,7 +141,7 @@ impl<S: Signal> Sender<S> {
                 }
                 continue;
             }
-            if gathered.items == 0 {
+            if gathered.items == 0 && !gathered.full {
                 // Draining, and nothing is left.
                 return;
             }
