@@ -1,8 +1,12 @@
 //! The log on a real file system, one test for each damage.
 
-use std::fs;
+use std::cell::{Cell, RefCell};
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use super::*;
 
@@ -290,7 +294,9 @@ fn foreign_files_are_set_aside_and_never_stop_the_start() {
     fs::write(temp.0.join("notes.txt"), b"mine").unwrap();
     fs::write(temp.0.join("gone.cursor"), b"").unwrap();
     let mut wal = open(&temp.0, SMALL);
-    assert_eq!(wal.stats().set_aside, 4);
+    // The one without a byte holds nothing to look at.
+    assert_eq!(wal.stats().set_aside, 3);
+    assert!(!temp.0.join(segment::name(1 << 40) + ".aside").exists());
     assert_eq!(read_all(&mut wal), [0, 1, 2]);
     assert!(temp.0.join(segment::name(2 << 40) + ".aside").exists());
     assert!(temp.0.join("notes.txt").exists());
@@ -332,4 +338,214 @@ fn two_readers_hold_data_back_for_each_other() {
     // `b` is not configured any more and holds nothing back.
     let wal = Wal::open(Disk::new(&temp.0).unwrap(), SMALL, &["a"]).unwrap();
     assert!(wal.reader("b").is_none() && !temp.0.join("b.cursor").exists());
+}
+
+/// A disk whose writes and syncs fail when a test says so, and which tells what was synced.
+struct Faulty {
+    disk: Disk,
+    plan: Rc<Plan>,
+}
+
+#[derive(Default)]
+struct Plan {
+    /// Writes of more bytes than this fail.
+    largest_write: Cell<Option<usize>>,
+    synced: RefCell<Vec<String>>,
+}
+
+struct FaultyFile {
+    name: String,
+    file: Arc<File>,
+    plan: Rc<Plan>,
+}
+
+impl Faulty {
+    fn wrap(&self, name: &str, file: Arc<File>) -> FaultyFile {
+        FaultyFile { name: name.to_owned(), file, plan: Rc::clone(&self.plan) }
+    }
+}
+
+impl Storage for Faulty {
+    type File = FaultyFile;
+
+    fn path(&self) -> &Path {
+        self.disk.path()
+    }
+
+    fn lock(&self) -> Result<(), WalError> {
+        self.disk.lock()
+    }
+
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        self.disk.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<FaultyFile> {
+        Ok(self.wrap(name, self.disk.create(name)?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<FaultyFile> {
+        Ok(self.wrap(name, self.disk.open(name)?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.disk.sync_directory()
+    }
+}
+
+impl StorageFile for FaultyFile {
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
+        StorageFile::read_exact_at(&self.file, offset, buffer)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.plan.largest_write.get().is_some_and(|largest| bytes.len() > largest) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.write_at(offset, bytes)
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.plan.synced.borrow_mut().push(self.name.clone());
+        StorageFile::sync(&self.file)
+    }
+
+    fn share(&self) -> io::Result<FaultyFile> {
+        let file = self.file.share()?;
+        Ok(FaultyFile { name: self.name.clone(), file, plan: Rc::clone(&self.plan) })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        StorageFile::len(&self.file)
+    }
+}
+
+fn open_faulty(path: &Path, plan: &Rc<Plan>) -> Wal<Faulty> {
+    let storage = Faulty { disk: Disk::new(path).unwrap(), plan: Rc::clone(plan) };
+    Wal::open(storage, SMALL, &["a"]).unwrap()
+}
+
+#[test]
+fn full_disk_leaves_nothing_behind_however_often_it_is_tried() {
+    let temp = Temp::new("enospc");
+    append(&mut open(&temp.0, SMALL), 0..3, 100);
+    let before = disk_bytes(&temp.0);
+    let plan = Rc::new(Plan::default());
+    // Nothing fits; a header fits.
+    for largest in [0, SEGMENT_HEADER] {
+        plan.largest_write.set(Some(largest));
+        for _ in 0..20 {
+            let mut wal = open_faulty(&temp.0, &plan);
+            let error = wal.append(1, &mut Number(3, 100)).unwrap_err();
+            assert!(matches!(error, AppendError::Failed(_)), "{error}");
+            assert!(wal.is_broken());
+            assert_eq!((wal.stats().set_aside, wal.stats().torn_bytes), (0, 0));
+        }
+        assert_eq!(fs::read_dir(&temp.0).unwrap().count(), 3, "segment, cursor, lock");
+        assert_eq!(disk_bytes(&temp.0), before);
+    }
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 3..4, 100);
+    assert_eq!(read_all(&mut wal), [0, 1, 2, 3]);
+}
+
+#[test]
+fn starts_that_came_to_nothing_leave_nothing() {
+    let temp = Temp::new("empty");
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 0..3, 100);
+    let end = wal.end();
+    drop(wal);
+    for tail in [&b""[..], &[0; 31], &segment::header(end, 1), &segment::header(end, 1)[..10]] {
+        fs::write(temp.0.join(segment::name(end)), tail).unwrap();
+        let mut wal = open(&temp.0, SMALL);
+        assert_eq!((temp.segments().len(), wal.stats().set_aside), (1, 0), "{}", tail.len());
+        assert_eq!(read_all(&mut wal), [0, 1, 2]);
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_to_the_kernel_is_synced_before_anything_refers_to_it() {
+    let temp = Temp::new("unsynced");
+    append(&mut open(&temp.0, SMALL), 0..3, 100);
+    let plan = Rc::new(Plan::default());
+    let wal = open_faulty(&temp.0, &plan);
+    assert!(plan.synced.borrow().contains(&segment::name(0)), "{:?}", plan.synced);
+    assert!(wal.is_synced());
+}
+
+#[test]
+fn newest_segment_is_written_once_more_after_a_failed_sync() {
+    let temp = Temp::new("rewrite");
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 0..50, 1_000);
+    let job = wal.start_sync().unwrap().unwrap();
+    assert!(!wal.lost_sync());
+    wal.end_sync(&job, Err(io::ErrorKind::Other.into())).unwrap_err();
+    assert!(wal.lost_sync() && wal.is_broken());
+    assert!(matches!(wal.append(1, &mut Number(50, 1)), Err(AppendError::Broken)));
+    drop((wal, job));
+    let before = fs::read(&temp.segments()[0]).unwrap();
+    let mut wal = open(&temp.0, SMALL);
+    wal.rewrite_newest().unwrap();
+    assert_eq!(wal.stats().written_bytes, before.len() as u64);
+    assert_eq!(fs::read(&temp.segments()[0]).unwrap(), before);
+    assert_eq!(read_all(&mut wal), (0..50).collect::<Vec<_>>());
+}
+
+#[test]
+fn record_after_damage_in_the_active_segment_stands_alone() {
+    let temp = Temp::new("active-damage");
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 0..4, 100);
+    let file = fs::OpenOptions::new().write(true).open(&temp.segments()[0]).unwrap();
+    file.write_all_at(&[0xaa], 32 + 125 + 60).unwrap();
+    assert_eq!(read_all(&mut wal), [0]);
+    append(&mut wal, 4..6, 100);
+    // `read_all` checks that the first record of the new segment was told so.
+    assert_eq!(read_all(&mut wal), [0, 4, 5]);
+    assert_eq!(wal.bytes(), disk_bytes(&temp.0));
+}
+
+#[test]
+fn files_set_aside_give_way_first_and_none_replaces_another() {
+    let temp = Temp::new("aside");
+    let options = Options { on_full: OnFull::Refuse, ..SMALL };
+    let place = temp.0.join(segment::name(1 << 40));
+    for round in 1..=9 {
+        fs::write(&place, vec![round; 100 << 10]).unwrap();
+        let wal = open(&temp.0, options);
+        assert_eq!(wal.stats().set_aside, 1);
+        assert_eq!(wal.bytes(), disk_bytes(&temp.0));
+    }
+    fs::write(temp.0.join("mine.aside"), [0; 1_000]).unwrap();
+    let mut wal = open(&temp.0, options);
+    append(&mut wal, 0..800, 1_000);
+    assert_eq!(wal.bytes(), disk_bytes(&temp.0));
+    assert!(temp.0.join("mine.aside").exists(), "no file of the log");
+    assert_eq!(read_all(&mut wal), (0..800).collect::<Vec<_>>());
+}
+
+#[test]
+fn lowered_bound_holds_from_the_start() {
+    let temp = Temp::new("lowered");
+    let mut wal = open(&temp.0, Options { max_bytes: 4 << 20, ..SMALL });
+    append(&mut wal, 0..3_000, 1_000);
+    drop(wal);
+    let mut wal = open(&temp.0, SMALL);
+    assert!(wal.bytes() <= SMALL.max_bytes && wal.bytes() == disk_bytes(&temp.0));
+    let got = read_all(&mut wal);
+    assert_eq!(wal.stats().dropped_items, 3_000 - got.len() as u64);
 }
