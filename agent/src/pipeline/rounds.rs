@@ -74,8 +74,13 @@ impl Rounds {
             }
             return;
         }
-        match self.append(timestamp_ms).await {
-            Ok(()) => self.last_ms = Some(timestamp_ms),
+        match self.append(timestamp_ms) {
+            Ok(()) => {
+                self.last_ms = Some(timestamp_ms);
+                // A failure is logged there. The round is in the WAL all the same, which is written once
+                // more when it is opened again.
+                let _ = self.log.settle().await;
+            }
             Err(error) => {
                 // What was encoded and not written must not be referred to.
                 self.encoder.forget();
@@ -92,18 +97,11 @@ impl Rounds {
         }
     }
 
-    async fn append(&mut self, timestamp_ms: i64) -> Result<(), AppendError> {
-        let (state, log) = (Rc::clone(&self.state), Rc::clone(&self.log));
-        {
-            // Not across the sync: the status page may be asked for the samples meanwhile.
-            let (host, own) = (state.samples.borrow(), state.own.borrow());
-            let encoder = &mut self.encoder;
-            log.append(
-                ROUND,
-                &mut RoundPayload { timestamp_ms, samples: &[&host, &own], encoder },
-            )?;
-        }
-        log.settle().await.map_err(AppendError::Failed)
+    fn append(&mut self, timestamp_ms: i64) -> Result<(), AppendError> {
+        let (host, own) = (self.state.samples.borrow(), self.state.own.borrow());
+        let encoder = &mut self.encoder;
+        let samples = &[&*host, &*own];
+        self.log.append(ROUND, &mut RoundPayload { timestamp_ms, samples, encoder }).map(|_| ())
     }
 }
 

@@ -130,7 +130,7 @@ impl<S: Signal> Sender<S> {
             self.state.borrow_mut().oldest_ms = (gathered.items > 0).then_some(gathered.oldest_ms);
             if gathered.items == 0 && gathered.until > cursor_of(&log, self.reader) {
                 // Records without items: positions of sources, which no server has to see.
-                log.acknowledge(self.reader, gathered.until);
+                log.acknowledge(self.reader, gathered.until).await;
             }
             if !gathered.full && !self.is_due(&gathered) {
                 let patience = self.patience(&gathered);
@@ -148,7 +148,7 @@ impl<S: Signal> Sender<S> {
             if let Sent::GivenUp = self.send(&mut complaints, repeat).await {
                 return;
             }
-            log.acknowledge(self.reader, gathered.until);
+            log.acknowledge(self.reader, gathered.until).await;
             gathered = Gathered { until: gathered.until, ..Gathered::default() };
             repeat = false;
         }
