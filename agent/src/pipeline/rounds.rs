@@ -34,7 +34,13 @@ pub(super) struct Rounds {
     pub(super) phase: watch::Receiver<Phase>,
     /// The timestamp of the newest round in the WAL.
     pub(super) last_ms: Option<i64>,
+    /// Whether the clock is before it.
+    pub(super) behind: bool,
 }
+
+/// Servers take no sample that is this far ahead (Mimir and Prometheus: 10 minutes). If the newest round
+/// is, its time was wrong, or else the clock is so wrong now that nothing of it can be used either way.
+const AHEAD_MS: i64 = 24 * 3_600 * 1_000;
 
 impl Rounds {
     /// The first round at once, the others at multiples of the interval.
@@ -62,18 +68,25 @@ impl Rounds {
             ((host.len() + own.len()) as u64, host.refused() + own.refused())
         };
         state.dropped.add("metrics", "max_series", refused);
-        if let Some(last) = self.last_ms
-            && timestamp_ms <= last
-        {
+        let back = self.last_ms.map_or(-1, |last| last.saturating_sub(timestamp_ms));
+        if (0..AHEAD_MS).contains(&back) {
             // Servers refuse what is older than what they have; the clock will pass it again.
-            if state.dropped.add("metrics", "clock_backwards", items) == items {
+            state.dropped.add("metrics", "clock_backwards", items);
+            if !std::mem::replace(&mut self.behind, true) {
                 log::warn!(
                     "the clock went back by {:.1} s: rounds are dropped until it has caught up",
-                    (last - timestamp_ms) as f64 / 1000.0
+                    back as f64 / 1000.0
                 );
             }
             return;
         }
+        if back >= AHEAD_MS {
+            log::warn!(
+                "the newest round in the WAL is {:.1} days ahead of the clock, which is taken to be right now",
+                back as f64 / 86_400_000.0
+            );
+        }
+        self.behind = false;
         match self.append(timestamp_ms) {
             Ok(()) => {
                 self.last_ms = Some(timestamp_ms);
