@@ -127,6 +127,8 @@ fn until_next(now_ns: i64, interval: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::ManualClock;
+    use crate::wal::{OnFull, Options};
 
     #[test]
     fn rounds_are_aligned_to_the_interval() {
@@ -134,5 +136,38 @@ mod tests {
         assert_eq!(until_next(3_000_000_000, ten), Duration::from_secs(7));
         assert_eq!(until_next(20_000_000_000, ten), ten);
         assert_eq!(until_next(-1, ten), Duration::from_nanos(1));
+    }
+
+    const HOUR_NS: i64 = 3_600_000_000_000;
+
+    #[tokio::test]
+    async fn clock_that_goes_back_costs_a_day_of_rounds_at_most() {
+        let text = "[probes]\nblock = \"off\"\n[metrics.collectors]\nonly = [\"loadavg\"]\n";
+        let config = crate::config::parse(text, std::path::Path::new("t"), &[]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { max_bytes: 1 << 20, on_full: OnFull::DropOldest, content: 1 };
+        let log = Rc::new(Log::open("metrics", dir.path(), options, Vec::new(), None).unwrap());
+        let clock = ManualClock::at(1_000 * HOUR_NS);
+        let state = super::super::state(&config, String::new()).unwrap();
+        let state = Rc::new(State { clock: Rc::new(clock.clone()), ..state });
+        let (_phase, phase) = watch::channel(Phase::Running);
+        let mut rounds = Rounds {
+            state: Rc::clone(&state),
+            log: Rc::clone(&log),
+            encoder: RoundEncoder::new(crate::model::Labels::new()),
+            interval: Duration::from_secs(60),
+            phase,
+            last_ms: None,
+            behind: false,
+        };
+        // Kept, the same moment again, an hour before it, later, a month before that, after it.
+        for (hour, records) in [(1_000, 1), (1_000, 1), (999, 1), (1_001, 2), (281, 3), (282, 4)] {
+            clock.set(hour * HOUR_NS);
+            rounds.round().await;
+            assert_eq!(log.stats().records, records, "at {hour}");
+        }
+        let per_round = (state.samples.borrow().len() + state.own.borrow().len()) as u64;
+        let dropped = state.dropped.total();
+        assert!(dropped > 0 && dropped.abs_diff(2 * per_round) <= 4, "{dropped} of {per_round}");
     }
 }
