@@ -547,4 +547,52 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), 3);
     }
+
+    fn log(dir: &tempfile::TempDir, sync_every: Option<Duration>) -> Log {
+        let options = Options { max_bytes: 1 << 20, on_full: OnFull::DropOldest, content: METRICS };
+        Log::open("metrics", dir.path(), options, Vec::new(), sync_every).unwrap()
+    }
+
+    struct Round(i64);
+
+    impl crate::wal::Payload for Round {
+        fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
+            RoundEncoder::new(Labels::new()).encode(self.0, &[], fresh, out)
+        }
+    }
+
+    #[test]
+    fn newest_round_of_an_earlier_run_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(newest_timestamp(&log(&dir, None)), None);
+        for run in 0..3 {
+            let log = log(&dir, None);
+            for round in 0..4 {
+                log.append(1, &mut Round(run * 10 + round)).unwrap();
+            }
+            drop(log);
+            assert_eq!(newest_timestamp(&self::log(&dir, None)), Some(run * 10 + 3));
+        }
+    }
+
+    #[tokio::test]
+    async fn last_record_before_a_silence_is_synced_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Rc::new(log(&dir, Some(Duration::from_millis(300))));
+        let (phase, watch_phase) = watch::channel(Phase::Running);
+        let tasks = LocalSet::new();
+        let task = tasks.spawn_local(sync_when_due(Rc::clone(&log), watch_phase));
+        let test = async {
+            log.append(1, &mut Round(1)).unwrap();
+            log.settle().await.unwrap();
+            assert!(log.sync_due().is_some(), "not at once");
+            while log.sync_due().is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            phase.send(Phase::Draining).unwrap();
+            task.await.unwrap();
+        };
+        let limit = tokio::time::timeout(Duration::from_secs(20), tasks.run_until(test));
+        limit.await.unwrap();
+    }
 }

@@ -409,4 +409,24 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn round_whose_predecessor_is_missing_is_refused() {
+        let (mut encoder, mut records) = (RoundEncoder::new(external()), Vec::new());
+        for count in 1..=3 {
+            let mut samples = Samples::with_limit(9);
+            for x in 0..count {
+                samples.family(&A).add(&[("x", &x.to_string())], f64::from(x));
+            }
+            let mut out = Vec::new();
+            encoder.encode(i64::from(count), &[&samples], count == 1, &mut out);
+            records.push(out);
+        }
+        let (mut decoder, mut round) = (RoundDecoder::new(), Round::default());
+        decoder.decode(&records[0], &mut round).unwrap();
+        assert!(decoder.decode(&records[2], &mut round).is_err());
+        decoder.decode(&records[1], &mut round).unwrap();
+        decoder.decode(&records[2], &mut round).unwrap();
+        assert_eq!(round.value(2), Some(2.0));
+    }
 }

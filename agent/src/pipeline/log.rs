@@ -410,4 +410,16 @@ mod tests {
         let both = async { tokio::join!(appended, freed) };
         tokio::time::timeout(Duration::from_secs(5), both).await.unwrap();
     }
+
+    #[tokio::test]
+    async fn record_is_synced_before_its_write_returns() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(&dir);
+        log.write(1, &mut Bytes(1), &mut None).await.unwrap();
+        assert_eq!(log.with(|wal| wal.is_synced()), Some(true));
+        log.append(1, &mut Bytes(2)).unwrap();
+        assert_eq!(log.with(|wal| wal.is_synced()), Some(false));
+        log.settle().await.unwrap();
+        assert_eq!(log.with(|wal| wal.is_synced()), Some(true));
+    }
 }

@@ -397,6 +397,7 @@ impl Storage for Faulty {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
+        self.plan.synced.borrow_mut().push("directory".into());
         self.disk.sync_directory()
     }
 }
@@ -548,4 +549,61 @@ fn lowered_bound_holds_from_the_start() {
     assert!(wal.bytes() <= SMALL.max_bytes && wal.bytes() == disk_bytes(&temp.0));
     let got = read_all(&mut wal);
     assert_eq!(wal.stats().dropped_items, 3_000 - got.len() as u64);
+}
+
+#[test]
+fn closed_segment_is_synced_before_the_next_one_is_in_the_directory() {
+    let temp = Temp::new("roll");
+    let plan = Rc::new(Plan::default());
+    let mut wal = open_faulty(&temp.0, &plan);
+    wal.append(1, &mut Number(0, 60 << 10)).unwrap();
+    plan.synced.borrow_mut().clear();
+    wal.append(1, &mut Number(1, 60 << 10)).unwrap();
+    assert_eq!(*plan.synced.borrow(), [segment::name(0), "directory".into()]);
+    assert!(!wal.is_synced());
+}
+
+#[test]
+fn newest_acknowledgement_counts_after_every_number_of_them() {
+    let temp = Temp::new("slots");
+    append(&mut open(&temp.0, SMALL), 0..6, 10);
+    for acknowledged in 1..=6 {
+        let mut wal = open(&temp.0, SMALL);
+        let reader = wal.reader("a").unwrap();
+        let record = wal.read(reader, wal.cursor(reader), &mut Vec::new()).unwrap().unwrap();
+        wal.acknowledge(reader, record.next, true).unwrap();
+        drop(wal);
+        let want: Vec<_> = (acknowledged..6).collect();
+        assert_eq!(read_all(&mut open(&temp.0, SMALL)), want);
+    }
+}
+
+#[test]
+fn what_a_reader_has_acknowledged_is_not_dropped() {
+    let temp = Temp::new("half");
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 0..200, 1_000);
+    wal.sync().unwrap();
+    let reader = wal.reader("a").unwrap();
+    let (mut at, mut payload) = (0, Vec::new());
+    for _ in 0..20 {
+        at = wal.read(reader, at, &mut payload).unwrap().unwrap().next;
+    }
+    wal.acknowledge(reader, at, true).unwrap();
+    append(&mut wal, 200..3_000, 1_000);
+    let left = read_all(&mut wal).len() as u64;
+    assert_eq!(wal.stats().dropped_items, 3_000 - 20 - left);
+}
+
+#[test]
+fn segment_that_overlaps_another_is_set_aside() {
+    let temp = Temp::new("overlap");
+    append(&mut open(&temp.0, SMALL), 0..3, 100);
+    let mut foreign = segment::header(64, 1).to_vec();
+    foreign.resize(2_000, 7);
+    fs::write(temp.0.join(segment::name(64)), foreign).unwrap();
+    let mut wal = open(&temp.0, SMALL);
+    assert_eq!(wal.stats().set_aside, 1);
+    append(&mut wal, 3..4, 100);
+    assert_eq!(read_all(&mut wal), [0, 1, 2, 3]);
 }
