@@ -151,6 +151,9 @@ impl RoundEncoder {
             .map(|pair| (pair[0], pair[1]))
             .filter(|(_, value)| !value.is_empty())
             .collect();
+        // A name twice would make the whole round one that can't be read back.
+        own.dedup_by_key(|(name, _)| *name);
+        own.retain(|(name, _)| *name != "__name__");
         let at = own.partition_point(|(have, _)| *have < "__name__");
         own.insert(at, ("__name__", name));
         let mut external = self.external.iter().filter(|(_, value)| !value.is_empty()).peekable();
@@ -364,6 +367,20 @@ mod tests {
         assert_eq!(
             labels(&decoder.table()[0]),
             [("B", "upper"), ("__name__", "a"), ("instance", "h"), ("job", "own")]
+        );
+    }
+
+    #[test]
+    fn a_label_that_is_given_twice_costs_no_round() {
+        let mut samples = Samples::with_limit(9);
+        samples.family(&A).add(&[("x", "1"), ("x", "2"), ("__name__", "z")], 1.0);
+        let (mut out, mut round) = (Vec::new(), Round::default());
+        RoundEncoder::new(Labels::new()).encode(1, &[&samples], true, &mut out);
+        let mut decoder = RoundDecoder::new();
+        decoder.decode(&out, &mut round).unwrap();
+        assert_eq!(
+            decoder.table()[0].labels().map(|(n, _)| n).collect::<Vec<_>>(),
+            ["__name__", "x"]
         );
     }
 

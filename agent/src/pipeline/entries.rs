@@ -71,12 +71,12 @@ impl Signal for EntriesSignal {
                 gathered.oldest_ms = first.timestamp_ns.div_euclid(1_000_000);
             }
             // Records without entries leave nothing behind: no request will clear it away.
-            if self.batch.len() == 0 {
+            gathered.items = self.batch.len() as u64;
+            if gathered.items == 0 {
                 self.batch.clear();
             } else {
                 self.batch_bytes = bytes;
             }
-            gathered.items = self.batch.len() as u64;
             gathered.until = record.next;
             gathered.full = self.batch_bytes >= self.max_bytes;
         }
