@@ -59,6 +59,7 @@ mod cursor;
 mod error;
 mod read;
 mod record;
+mod room;
 mod segment;
 mod storage;
 mod tail;
@@ -358,93 +359,6 @@ impl<S: Storage> Wal<S> {
         Ok(())
     }
 
-    /// Frees room for `growth` more bytes, or says that there is none.
-    fn make_room(&mut self, growth: u64) -> Result<(), AppendError> {
-        self.remove_acknowledged()?;
-        while self.bytes() + growth > self.options.max_bytes {
-            if self.remove_aside()? {
-                continue;
-            }
-            if self.options.on_full == OnFull::Refuse || !self.may_remove_oldest() {
-                return Err(AppendError::Full { max_bytes: self.options.max_bytes });
-            }
-            let dropped = self.unread_in_oldest();
-            self.remove_oldest()?;
-            self.stats.dropped_items += dropped;
-        }
-        Ok(())
-    }
-
-    /// The newest segment with a synced record must stay, and so must everything after it.
-    fn may_remove_oldest(&self) -> bool {
-        let newest_synced = self.segments.iter().rposition(|s| {
-            s.len > SEGMENT_HEADER as u64 && self.synced > s.base + SEGMENT_HEADER as u64
-        });
-        newest_synced.is_some_and(|newest| newest > 0)
-    }
-
-    fn remove_acknowledged(&mut self) -> Result<(), AppendError> {
-        let Some(min) = self.min_cursor() else { return Ok(()) };
-        while self.segments.front().is_some_and(|s| s.end() <= min) && self.may_remove_oldest() {
-            self.remove_oldest()?;
-        }
-        Ok(())
-    }
-
-    /// Removes the oldest file that was set aside, if there is one: what no reader can use is the first
-    /// to go.
-    fn remove_aside(&mut self) -> Result<bool, AppendError> {
-        let Some((name, bytes)) = self.aside.front().cloned() else { return Ok(false) };
-        log::warn!(
-            "{} was set aside and goes, to make room in the WAL",
-            self.storage.path().join(&name).display()
-        );
-        self.storage
-            .remove(&name)
-            .map_err(|e| AppendError::Failed(WalError::remove(self.storage.path(), &name, e)))?;
-        self.aside.pop_front();
-        self.other_bytes -= bytes;
-        Ok(true)
-    }
-
-    fn remove_oldest(&mut self) -> Result<(), AppendError> {
-        let Some(oldest) = self.segments.front().copied() else { return Ok(()) };
-        let name = segment::name(oldest.base);
-        self.storage
-            .remove(&name)
-            .map_err(|e| AppendError::Failed(WalError::remove(self.storage.path(), &name, e)))?;
-        self.segments.pop_front();
-        let first = self.segments.front().map_or(self.next_base, |s| s.base);
-        for reader in &mut self.readers {
-            reader.cursor = reader.cursor.max(first.min(self.next_base));
-            if reader.open.as_ref().is_some_and(|(base, _)| *base == oldest.base) {
-                reader.open = None;
-            }
-        }
-        self.scanned = None;
-        Ok(())
-    }
-
-    /// Items of the oldest segment that some reader has not acknowledged; without readers, all.
-    fn unread_in_oldest(&self) -> u64 {
-        let Some(oldest) = self.segments.front() else { return 0 };
-        let from = self.min_cursor().unwrap_or(0);
-        let Ok(file) = self.storage.open(&segment::name(oldest.base)) else { return 0 };
-        let mut items = 0;
-        let mut at = SEGMENT_HEADER as u64;
-        while let Ok(Some((header, next))) = record::header_at(&file, oldest, at) {
-            if oldest.base + at >= from {
-                items += u64::from(header.items);
-            }
-            at = next;
-        }
-        items
-    }
-
-    fn min_cursor(&self) -> Option<u64> {
-        self.readers.iter().map(|reader| reader.cursor).min()
-    }
-
     /// Makes the next record come at `position` or later: a reader that was told of records which a
     /// failure has taken since must not find others in their place. For a log just opened.
     pub fn begin_at(&mut self, position: u64) {
@@ -626,5 +540,7 @@ fn encode(payload: &mut impl Payload, fresh: bool, buffer: &mut Vec<u8>) -> u32 
     payload.encode(fresh, buffer)
 }
 
+#[cfg(test)]
+mod faulty;
 #[cfg(test)]
 mod tests;

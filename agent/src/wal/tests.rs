@@ -1,13 +1,12 @@
 //! The log on a real file system, one test for each damage.
 
-use std::cell::{Cell, RefCell};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 
+use super::faulty::{Faulty, Plan};
 use super::*;
 
 /// A directory that goes when the test ends.
@@ -338,99 +337,6 @@ fn two_readers_hold_data_back_for_each_other() {
     // `b` is not configured any more and holds nothing back.
     let wal = Wal::open(Disk::new(&temp.0).unwrap(), SMALL, &["a"]).unwrap();
     assert!(wal.reader("b").is_none() && !temp.0.join("b.cursor").exists());
-}
-
-/// A disk whose writes and syncs fail when a test says so, and which tells what was synced.
-struct Faulty {
-    disk: Disk,
-    plan: Rc<Plan>,
-}
-
-#[derive(Default)]
-struct Plan {
-    /// Writes of more bytes than this fail.
-    largest_write: Cell<Option<usize>>,
-    synced: RefCell<Vec<String>>,
-}
-
-struct FaultyFile {
-    name: String,
-    file: Arc<File>,
-    plan: Rc<Plan>,
-}
-
-impl Faulty {
-    fn wrap(&self, name: &str, file: Arc<File>) -> FaultyFile {
-        FaultyFile { name: name.to_owned(), file, plan: Rc::clone(&self.plan) }
-    }
-}
-
-impl Storage for Faulty {
-    type File = FaultyFile;
-
-    fn path(&self) -> &Path {
-        self.disk.path()
-    }
-
-    fn lock(&self) -> Result<(), WalError> {
-        self.disk.lock()
-    }
-
-    fn list(&self) -> io::Result<Vec<(String, u64)>> {
-        self.disk.list()
-    }
-
-    fn create(&self, name: &str) -> io::Result<FaultyFile> {
-        Ok(self.wrap(name, self.disk.create(name)?))
-    }
-
-    fn open(&self, name: &str) -> io::Result<FaultyFile> {
-        Ok(self.wrap(name, self.disk.open(name)?))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        self.plan.synced.borrow_mut().push("directory".into());
-        self.disk.sync_directory()
-    }
-}
-
-impl StorageFile for FaultyFile {
-    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
-        StorageFile::read_exact_at(&self.file, offset, buffer)
-    }
-
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if self.plan.largest_write.get().is_some_and(|largest| bytes.len() > largest) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.file.write_at(offset, bytes)
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.file.truncate(len)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.plan.synced.borrow_mut().push(self.name.clone());
-        StorageFile::sync(&self.file)
-    }
-
-    fn share(&self) -> io::Result<FaultyFile> {
-        let file = self.file.share()?;
-        Ok(FaultyFile { name: self.name.clone(), file, plan: Rc::clone(&self.plan) })
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        StorageFile::len(&self.file)
-    }
 }
 
 fn open_faulty(path: &Path, plan: &Rc<Plan>) -> Wal<Faulty> {
