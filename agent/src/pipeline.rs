@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
@@ -42,7 +42,7 @@ use files::Files;
 use log::Log;
 use metrics::MetricsSignal;
 use rounds::Rounds;
-use send::{EndpointState, Sender, Signal};
+use send::{EndpointState, Sender};
 use state::State;
 
 /// Reasons of `mote_dropped_total` that several parts use.
@@ -122,13 +122,28 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
         .thread_stack_size(STACK)
         .build()
         .map_err(|error| RunError::System("starting the runtime", error))?;
-    let mut config = config;
+    let mut signals = match once {
+        true => None,
+        false => {
+            let _entered = runtime.enter();
+            Some(Signals::new().map_err(|e| RunError::System("handling signals", e))?)
+        }
+    };
+    let mut config = Rc::new(config);
+    let mut before: Option<Rc<Config>> = None;
     loop {
         ::log::set_max_level(config.agent.log_level);
         let tasks = LocalSet::new();
-        match runtime.block_on(tasks.run_until(pipeline(config, source.clone(), once)))? {
-            End::Stop => break,
-            End::Reload(next) => config = *next,
+        let run = pipeline(Rc::clone(&config), source.clone(), signals.as_mut());
+        match runtime.block_on(tasks.run_until(run)) {
+            Ok(End::Stop) => break,
+            Ok(End::Reload(next)) => before = Some(std::mem::replace(&mut config, Rc::new(*next))),
+            Err(error) => {
+                // What runs is not ended by a configuration that can't run.
+                let Some(before) = before.take() else { return Err(error) };
+                ::log::error!("not reloaded, the agent goes on as it was: {error}");
+                config = before;
+            }
         }
     }
     // Threads that hang in fsync or a lookup must not hold up the end.
@@ -184,7 +199,12 @@ fn state(config: &Config, path: String) -> Result<State, RunError> {
     })
 }
 
-async fn pipeline(config: Config, source: Source, once: bool) -> Result<End, RunError> {
+/// Collects and ships until a signal or a request ends it; without `signals`, one round.
+async fn pipeline(
+    config: Rc<Config>,
+    source: Source,
+    signals: Option<&mut Signals>,
+) -> Result<End, RunError> {
     let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
     // The WALs first: they are what may refuse to start, and their lock keeps a second agent away.
     let metrics = Rc::new(open_metrics(&config)?);
@@ -219,6 +239,7 @@ async fn pipeline(config: Config, source: Source, once: bool) -> Result<End, Run
         interval: config.agent.interval,
         phase: watch_phase.clone(),
         last_ms,
+        behind: false,
     };
     if let (Some(logs), false) = (&logs, config.files.is_empty()) {
         let positions = files::recover_positions(logs)?;
@@ -239,12 +260,15 @@ async fn pipeline(config: Config, source: Source, once: bool) -> Result<End, Run
     let server = tokio::task::spawn_local(serve(config.http, Rc::new(page)));
     describe(&config, &state);
 
-    let end = if once {
-        rounds.round().await;
-        End::Stop
-    } else {
-        tasks.spawn_local(rounds.run());
-        wait_for_end(&source, &mut asked).await?
+    let end = match signals {
+        None => {
+            rounds.round().await;
+            End::Stop
+        }
+        Some(signals) => {
+            tasks.spawn_local(rounds.run());
+            wait_for_end(&source, signals, &mut asked).await
+        }
     };
     ::log::info!(
         "{}",
@@ -284,8 +308,15 @@ fn series_labels(config: &Config) -> Labels {
 
 /// The cursor's name of an endpoint: the same for as long as its URL and tenant are.
 fn reader_name(endpoint: &Endpoint) -> String {
+    let url = &endpoint.connection.url;
     let tenant = endpoint.connection.tenant.as_deref().unwrap_or_default();
-    format!("{:08x}", crc32c::crc32c(format!("{}\n{tenant}", endpoint.connection.url).as_bytes()))
+    let mut identity = format!("{url}\n{tenant}");
+    // A URL shows itself without its query, which may be all that two endpoints differ in.
+    if let Some(query) = url.query() {
+        identity.push('\n');
+        identity.push_str(query);
+    }
+    format!("{:08x}", crc32c::crc32c(identity.as_bytes()))
 }
 
 fn open_metrics(config: &Config) -> Result<Log, WalError> {
@@ -334,7 +365,7 @@ fn newest_timestamp(log: &Log) -> Option<i64> {
     None
 }
 
-fn sender<S: Signal>(
+fn sender<S: send::Signal>(
     state: &State,
     log: &Rc<Log>,
     endpoint: &Endpoint,
@@ -348,10 +379,17 @@ fn sender<S: Signal>(
     };
     let (min, max) = endpoint.backoff;
     let url = endpoint.connection.url.to_string();
-    let name = match &endpoint.connection.tenant {
+    let plain = match &endpoint.connection.tenant {
         Some(tenant) => format!("{url}#{tenant}"),
         None => url.clone(),
     };
+    let taken = |name: &str| state.endpoints.iter().any(|other| other.borrow().name == *name);
+    let mut name = plain.clone();
+    let mut number = 1;
+    while taken(&name) {
+        number += 1;
+        name = format!("{plain}#{number}");
+    }
     Ok(Sender {
         log: Rc::clone(log),
         reader: log
@@ -432,23 +470,38 @@ fn describe(config: &Config, state: &State) {
     }
 }
 
+/// The signals that end a run. One set for the whole process: a signal that comes between two
+/// configurations waits in it.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 async fn wait_for_end(
     source: &Source,
+    signals: &mut Signals,
     asked: &mut mpsc::UnboundedReceiver<Request>,
-) -> Result<End, RunError> {
-    let handler = |kind| signal(kind).map_err(|e| RunError::System("handling signals", e));
-    let mut terminate = handler(SignalKind::terminate())?;
-    let mut interrupt = handler(SignalKind::interrupt())?;
-    let mut hangup = handler(SignalKind::hangup())?;
+) -> End {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(End::Stop),
-            _ = interrupt.recv() => return Ok(End::Stop),
-            _ = hangup.recv() => match source.load() {
-                Ok(config) => return Ok(End::Reload(Box::new(config))),
+            _ = signals.terminate.recv() => return End::Stop,
+            _ = signals.interrupt.recv() => return End::Stop,
+            _ = signals.hangup.recv() => match source.load() {
+                Ok(config) => return End::Reload(Box::new(config)),
                 Err(error) => ::log::error!("not reloaded, the agent goes on as it was: {error}"),
             },
-            Some(Request::Reload(config)) = asked.recv() => return Ok(End::Reload(config)),
+            Some(Request::Reload(config)) = asked.recv() => return End::Reload(config),
         }
     }
 }
@@ -477,5 +530,69 @@ impl status::Source for Page {
         let config = self.source.load().map_err(|error| error.to_string())?;
         let request = Request::Reload(Box::new(config));
         self.requests.send(request).map_err(|_| "the agent is stopping".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_that_differ_in_their_query_alone_have_cursors_of_their_own() {
+        let text = "[[mimir]]\nurl = \"http://h/push?token=one\"\n[[mimir]]\nurl = \"http://h/push?token=two\"\n\
+                    [[mimir]]\nurl = \"http://h/push\"\n";
+        let config = crate::config::parse(text, std::path::Path::new("t"), &[]).unwrap();
+        let mut names: Vec<_> = config.mimir.iter().map(reader_name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 3);
+    }
+
+    fn log(dir: &tempfile::TempDir, sync_every: Option<Duration>) -> Log {
+        let options = Options { max_bytes: 1 << 20, on_full: OnFull::DropOldest, content: METRICS };
+        Log::open("metrics", dir.path(), options, Vec::new(), sync_every).unwrap()
+    }
+
+    struct Round(i64);
+
+    impl crate::wal::Payload for Round {
+        fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
+            RoundEncoder::new(Labels::new()).encode(self.0, &[], fresh, out)
+        }
+    }
+
+    #[test]
+    fn newest_round_of_an_earlier_run_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(newest_timestamp(&log(&dir, None)), None);
+        for run in 0..3 {
+            let log = log(&dir, None);
+            for round in 0..4 {
+                log.append(1, &mut Round(run * 10 + round)).unwrap();
+            }
+            drop(log);
+            assert_eq!(newest_timestamp(&self::log(&dir, None)), Some(run * 10 + 3));
+        }
+    }
+
+    #[tokio::test]
+    async fn last_record_before_a_silence_is_synced_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Rc::new(log(&dir, Some(Duration::from_millis(300))));
+        let (phase, watch_phase) = watch::channel(Phase::Running);
+        let tasks = LocalSet::new();
+        let task = tasks.spawn_local(sync_when_due(Rc::clone(&log), watch_phase));
+        let test = async {
+            log.append(1, &mut Round(1)).unwrap();
+            log.settle().await.unwrap();
+            assert!(log.sync_due().is_some(), "not at once");
+            while log.sync_due().is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            phase.send(Phase::Draining).unwrap();
+            task.await.unwrap();
+        };
+        let limit = tokio::time::timeout(Duration::from_secs(20), tasks.run_until(test));
+        limit.await.unwrap();
     }
 }

@@ -213,3 +213,44 @@ fn collector_with_a_broken_file_is_told_once_and_the_others_go_on() {
     assert!(log.contains("meminfo"), "{log}");
     assert!(agent.terminate().0.success());
 }
+
+/// The configuration with another state directory.
+fn move_state(agent: &Agent, to: &str) {
+    let path = agent.path("mote.toml");
+    let (old, new) = (agent.path("state"), agent.path(to));
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text.replace(&old.display().to_string(), &new.display().to_string());
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn reload_to_what_can_not_run_leaves_the_agent_as_it_was() {
+    let mut agent = Agent::new("instance = \"one\"\n");
+    agent.start();
+    // Valid, and no directory can be made below a file.
+    fs::write(agent.path("file"), "").unwrap();
+    agent.configure("instance = \"two\"\n");
+    move_state(&agent, "file/state");
+    agent.signal(Signal::HUP);
+    agent.wait("the refusal", LONG, |agent| agent.log().contains("not reloaded"));
+    agent.wait("the old name", LONG, |agent| {
+        agent.get("/api/v1/status").is_some_and(|(_, body)| body.contains("\"instance\":\"one\""))
+    });
+    assert!(agent.log().contains("file/state"), "{}", agent.log());
+    assert!(agent.terminate().0.success());
+    assert!(agent.rounds().len() >= 2);
+}
+
+#[test]
+fn end_that_is_asked_for_during_a_reload_comes() {
+    // It takes a request and never answers: the reload waits for it for a second.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/push", server.local_addr().unwrap());
+    let mut agent = Agent::new(&format!("[[mimir]]\nurl = {url:?}\n"));
+    agent.start();
+    let _request = server.accept().unwrap();
+    agent.signal(Signal::HUP);
+    agent.wait("the reload", LONG, |agent| agent.log().contains("reloading the configuration"));
+    let (exit, took) = agent.terminate();
+    assert!(exit.success() && took < Duration::from_secs(20), "{exit} after {took:?}");
+}

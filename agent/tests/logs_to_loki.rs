@@ -186,3 +186,29 @@ fn full_wal_pauses_the_files_and_loses_nothing() {
     assert!(lines(&loki, &agent) == want);
     loki.assert_clean();
 }
+
+#[test]
+fn file_that_is_quiet_for_several_runs_is_not_read_again() {
+    let loki = StrictLoki::new();
+    loki.tolerate_aborts();
+    let mut agent = agent(&loki.url(), "");
+    append(&agent, 0..10);
+    agent.start();
+    await_lines(&loki, &mut agent, 10);
+    let filename = agent.path("logs/other.log").display().to_string();
+    let other = [("filename", &*filename), ("instance", "box"), ("job", "test"), ("site", "home")];
+    // Each run begins a segment, whose first record is of the other file.
+    for run in 1..=3 {
+        agent.kill();
+        let mut file = File::options().create(true).append(true).open(&filename).unwrap();
+        writeln!(file, "run {run}").unwrap();
+        agent.start();
+        agent.wait("the other file", LONG, |_| loki.lines(&other).len() >= run);
+    }
+    append(&agent, 10..12);
+    await_lines(&loki, &mut agent, 12);
+    assert!(agent.terminate().0.success());
+    assert_eq!(lines(&loki, &agent), expected(12));
+    assert_eq!(loki.lines(&other), ["run 1", "run 2", "run 3"]);
+    loki.assert_clean();
+}

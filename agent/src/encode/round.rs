@@ -151,6 +151,9 @@ impl RoundEncoder {
             .map(|pair| (pair[0], pair[1]))
             .filter(|(_, value)| !value.is_empty())
             .collect();
+        // A name twice would make the whole round one that can't be read back.
+        own.dedup_by_key(|(name, _)| *name);
+        own.retain(|(name, _)| *name != "__name__");
         let at = own.partition_point(|(have, _)| *have < "__name__");
         own.insert(at, ("__name__", name));
         let mut external = self.external.iter().filter(|(_, value)| !value.is_empty()).peekable();
@@ -368,6 +371,20 @@ mod tests {
     }
 
     #[test]
+    fn a_label_that_is_given_twice_costs_no_round() {
+        let mut samples = Samples::with_limit(9);
+        samples.family(&A).add(&[("x", "1"), ("x", "2"), ("__name__", "z")], 1.0);
+        let (mut out, mut round) = (Vec::new(), Round::default());
+        RoundEncoder::new(Labels::new()).encode(1, &[&samples], true, &mut out);
+        let mut decoder = RoundDecoder::new();
+        decoder.decode(&out, &mut round).unwrap();
+        assert_eq!(
+            decoder.table()[0].labels().map(|(n, _)| n).collect::<Vec<_>>(),
+            ["__name__", "x"]
+        );
+    }
+
+    #[test]
     fn special_values_keep_their_bits() {
         let bits = [0x7ff0_0000_0000_0002, (-0.0f64).to_bits(), f64::INFINITY.to_bits(), 1, !0];
         let mut samples = Samples::with_limit(9);
@@ -408,5 +425,25 @@ mod tests {
                 let _ = RoundDecoder::new().decode(&bad, &mut round);
             }
         }
+    }
+
+    #[test]
+    fn round_whose_predecessor_is_missing_is_refused() {
+        let (mut encoder, mut records) = (RoundEncoder::new(external()), Vec::new());
+        for count in 1..=3 {
+            let mut samples = Samples::with_limit(9);
+            for x in 0..count {
+                samples.family(&A).add(&[("x", &x.to_string())], f64::from(x));
+            }
+            let mut out = Vec::new();
+            encoder.encode(i64::from(count), &[&samples], count == 1, &mut out);
+            records.push(out);
+        }
+        let (mut decoder, mut round) = (RoundDecoder::new(), Round::default());
+        decoder.decode(&records[0], &mut round).unwrap();
+        assert!(decoder.decode(&records[2], &mut round).is_err());
+        decoder.decode(&records[1], &mut round).unwrap();
+        decoder.decode(&records[2], &mut round).unwrap();
+        assert_eq!(round.value(2), Some(2.0));
     }
 }

@@ -176,7 +176,7 @@ impl Url {
     }
 
     /// The query, if there is one that could hold a key.
-    pub(super) fn query(&self) -> Option<&str> {
+    pub(crate) fn query(&self) -> Option<&str> {
         self.target.split_once('?').map(|(_, query)| query).filter(|query| !query.is_empty())
     }
 

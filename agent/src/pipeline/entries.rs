@@ -7,7 +7,7 @@ use super::log::Log;
 use super::send::{Gathered, Signal};
 use super::state::Dropped;
 use super::{DAMAGED, TOO_LARGE};
-use crate::encode::{LokiPush, PushEntry, decode_block};
+use crate::encode::{LokiPush, MAX_BYTES, PushEntry, decode_block};
 use crate::endpoint::Content;
 use crate::model::Block;
 use crate::wal::{ReaderId, WalError};
@@ -16,6 +16,9 @@ use crate::wal::{ReaderId, WalError};
 pub(super) struct EntriesSignal {
     max_bytes: u64,
     batch: Block,
+    /// Bytes that the batch's records take in the WAL. The lines alone would not bound it: there may
+    /// be a million of them in 16 MiB, each empty.
+    batch_bytes: u64,
     /// The first stream of the next request.
     next_stream: usize,
     request: LokiPush,
@@ -24,11 +27,13 @@ pub(super) struct EntriesSignal {
 }
 
 impl EntriesSignal {
-    /// A signal whose requests have at most `max_bytes` of lines, or one block.
+    /// A signal whose requests have at most `max_bytes` of entries as the WAL holds them, or one block.
     pub(super) fn new(max_bytes: u64, dropped: Rc<Dropped>) -> EntriesSignal {
         EntriesSignal {
-            max_bytes,
+            // A short entry takes more in a request than in the WAL, by less than half.
+            max_bytes: max_bytes.min(MAX_BYTES as u64 / 2),
             batch: Block::new(),
+            batch_bytes: 0,
             next_stream: 0,
             request: LokiPush::new(),
             payload: Vec::new(),
@@ -50,12 +55,12 @@ impl Signal for EntriesSignal {
             let Some(record) = log.read(reader, gathered.until, &mut self.payload)? else {
                 return Ok(());
             };
-            let bytes = (self.batch.text_len() + self.payload.len()) as u64;
-            if !self.batch.is_empty() && bytes > self.max_bytes {
+            let bytes = self.batch_bytes + self.payload.len() as u64;
+            let before = self.batch.len();
+            if before > 0 && bytes > self.max_bytes {
                 gathered.full = true;
                 return Ok(());
             }
-            let before = self.batch.len();
             if let Err(error) = decode_block(&self.payload, &mut self.batch) {
                 log::warn!("the logs WAL's record at {}: {error}", record.position);
                 self.batch.truncate(before);
@@ -65,9 +70,15 @@ impl Signal for EntriesSignal {
             {
                 gathered.oldest_ms = first.timestamp_ns.div_euclid(1_000_000);
             }
+            // Records without entries leave nothing behind: no request will clear it away.
             gathered.items = self.batch.len() as u64;
+            if gathered.items == 0 {
+                self.batch.clear();
+            } else {
+                self.batch_bytes = bytes;
+            }
             gathered.until = record.next;
-            gathered.full = self.batch.text_len() as u64 >= self.max_bytes;
+            gathered.full = self.batch_bytes >= self.max_bytes;
         }
         Ok(())
     }
@@ -99,13 +110,88 @@ impl Signal for EntriesSignal {
         if self.request.is_empty() {
             self.next_stream = 0;
             self.batch.clear();
+            self.batch_bytes = 0;
             return None;
         }
         let items = self.request.entries() as u64;
         Some((self.request.finish(), items))
     }
+
     /// Loki keeps the good entries of a push that it refuses, so nothing is ever sent again.
     fn split(&mut self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::{BLOCK, encode_block};
+    use crate::model::Labels;
+    use crate::wal::{OnFull, Options, Payload};
+
+    struct Entries<'a>(&'a Block);
+
+    impl Payload for Entries<'_> {
+        fn encode(&mut self, _fresh: bool, out: &mut Vec<u8>) -> u32 {
+            encode_block(self.0, self.0.positions().map(|p| (p.key, p.position)), out)
+        }
+    }
+
+    fn log(dir: &tempfile::TempDir) -> Log {
+        let options = Options { max_bytes: 32 << 20, on_full: OnFull::Refuse, content: 2 };
+        Log::open("logs", dir.path(), options, vec!["a".into()], None).unwrap()
+    }
+
+    fn block(lines: usize, line: &str) -> Block {
+        let mut block = Block::new();
+        block.set_position("file:/a.log", &[7; 40]);
+        for at in 0..lines {
+            let stream = block.stream(&Labels::from_pairs([("job", "a")]).unwrap()).unwrap();
+            block.push(stream, at as i64, line);
+        }
+        block
+    }
+
+    #[test]
+    fn positions_alone_fill_no_batch_and_leave_nothing_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(&dir);
+        let reader = log.reader("a").unwrap();
+        log.append(BLOCK, &mut Entries(&block(0, ""))).unwrap();
+        log.append(BLOCK, &mut Entries(&block(1, &"x".repeat(2_000)))).unwrap();
+        let mut signal = EntriesSignal::new(1_024, Rc::default());
+        let mut gathered = Gathered::default();
+        signal.gather(&log, reader, &mut gathered).unwrap();
+        // A full batch without an entry would end the sender.
+        assert_eq!((gathered.items, gathered.full), (1, true));
+        assert_eq!(gathered.until, log.with(|wal| wal.end()).unwrap());
+    }
+
+    #[test]
+    fn empty_lines_are_bounded_as_any_others_and_none_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(&dir);
+        let reader = log.reader("a").unwrap();
+        let blocks: u64 = 300;
+        for _ in 0..blocks {
+            log.append(BLOCK, &mut Entries(&block(1_300, ""))).unwrap();
+        }
+        for max in [256 << 10, 4 << 20] {
+            let mut signal = EntriesSignal::new(max, Rc::default());
+            let (mut sent, mut gathered) = (0, Gathered::default());
+            loop {
+                signal.gather(&log, reader, &mut gathered).unwrap();
+                if gathered.items == 0 {
+                    break;
+                }
+                assert!(gathered.items * 16 <= max, "{} entries in a batch", gathered.items);
+                while let Some((_, items)) = signal.next_request() {
+                    sent += items;
+                }
+                gathered = Gathered { until: gathered.until, ..Gathered::default() };
+            }
+            assert_eq!((sent, signal.dropped.total()), (blocks * 1_300, 0));
+        }
     }
 }

@@ -115,14 +115,12 @@ impl Files {
     /// Writes a block, for as long as it takes. False if the agent drains and the WAL does not take it:
     /// the lines stay in their files, and the positions where they were.
     async fn write(&mut self, block: &Block) -> bool {
+        let mut written = None;
         loop {
             let log = Rc::clone(&self.log);
             let freed = log.freed();
             let mut payload = BlockPayload { block, positions: &self.positions };
-            let result = match log.append(BLOCK, &mut payload) {
-                Ok(_) => log.settle().await.map_err(AppendError::Failed),
-                Err(error) => Err(error),
-            };
+            let result = log.write(BLOCK, &mut payload, &mut written).await;
             let full = matches!(result, Err(AppendError::Full { .. }));
             if full && !self.state.sources.borrow().paused {
                 log::warn!(
@@ -142,7 +140,7 @@ impl Files {
                 return false;
             }
             tokio::select! {
-                () = freed => {}
+                () = freed, if full => {}
                 () = tokio::time::sleep(if full { LOOK } else { RETRY }) => self.source.scan(),
                 _ = self.phase.changed() => {}
             }

@@ -34,7 +34,13 @@ pub(super) struct Rounds {
     pub(super) phase: watch::Receiver<Phase>,
     /// The timestamp of the newest round in the WAL.
     pub(super) last_ms: Option<i64>,
+    /// Whether the clock is before it.
+    pub(super) behind: bool,
 }
+
+/// Servers take no sample that is this far ahead (Mimir and Prometheus: 10 minutes). If the newest round
+/// is, its time was wrong, or else the clock is so wrong now that nothing of it can be used either way.
+const AHEAD_MS: i64 = 24 * 3_600 * 1_000;
 
 impl Rounds {
     /// The first round at once, the others at multiples of the interval.
@@ -62,20 +68,32 @@ impl Rounds {
             ((host.len() + own.len()) as u64, host.refused() + own.refused())
         };
         state.dropped.add("metrics", "max_series", refused);
-        if let Some(last) = self.last_ms
-            && timestamp_ms <= last
-        {
+        let back = self.last_ms.map_or(-1, |last| last.saturating_sub(timestamp_ms));
+        if (0..AHEAD_MS).contains(&back) {
             // Servers refuse what is older than what they have; the clock will pass it again.
-            if state.dropped.add("metrics", "clock_backwards", items) == items {
+            state.dropped.add("metrics", "clock_backwards", items);
+            if !std::mem::replace(&mut self.behind, true) {
                 log::warn!(
                     "the clock went back by {:.1} s: rounds are dropped until it has caught up",
-                    (last - timestamp_ms) as f64 / 1000.0
+                    back as f64 / 1000.0
                 );
             }
             return;
         }
-        match self.append(timestamp_ms).await {
-            Ok(()) => self.last_ms = Some(timestamp_ms),
+        if back >= AHEAD_MS {
+            log::warn!(
+                "the newest round in the WAL is {:.1} days ahead of the clock, which is taken to be right now",
+                back as f64 / 86_400_000.0
+            );
+        }
+        self.behind = false;
+        match self.append(timestamp_ms) {
+            Ok(()) => {
+                self.last_ms = Some(timestamp_ms);
+                // A failure is logged there. The round is in the WAL all the same, which is written once
+                // more when it is opened again.
+                let _ = self.log.settle().await;
+            }
             Err(error) => {
                 // What was encoded and not written must not be referred to.
                 self.encoder.forget();
@@ -92,18 +110,11 @@ impl Rounds {
         }
     }
 
-    async fn append(&mut self, timestamp_ms: i64) -> Result<(), AppendError> {
-        let (state, log) = (Rc::clone(&self.state), Rc::clone(&self.log));
-        {
-            // Not across the sync: the status page may be asked for the samples meanwhile.
-            let (host, own) = (state.samples.borrow(), state.own.borrow());
-            let encoder = &mut self.encoder;
-            log.append(
-                ROUND,
-                &mut RoundPayload { timestamp_ms, samples: &[&host, &own], encoder },
-            )?;
-        }
-        log.settle().await.map_err(AppendError::Failed)
+    fn append(&mut self, timestamp_ms: i64) -> Result<(), AppendError> {
+        let (host, own) = (self.state.samples.borrow(), self.state.own.borrow());
+        let encoder = &mut self.encoder;
+        let samples = &[&*host, &*own];
+        self.log.append(ROUND, &mut RoundPayload { timestamp_ms, samples, encoder }).map(|_| ())
     }
 }
 
@@ -116,6 +127,8 @@ fn until_next(now_ns: i64, interval: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::ManualClock;
+    use crate::wal::{OnFull, Options};
 
     #[test]
     fn rounds_are_aligned_to_the_interval() {
@@ -123,5 +136,38 @@ mod tests {
         assert_eq!(until_next(3_000_000_000, ten), Duration::from_secs(7));
         assert_eq!(until_next(20_000_000_000, ten), ten);
         assert_eq!(until_next(-1, ten), Duration::from_nanos(1));
+    }
+
+    const HOUR_NS: i64 = 3_600_000_000_000;
+
+    #[tokio::test]
+    async fn clock_that_goes_back_costs_a_day_of_rounds_at_most() {
+        let text = "[probes]\nblock = \"off\"\n[metrics.collectors]\nonly = [\"loadavg\"]\n";
+        let config = crate::config::parse(text, std::path::Path::new("t"), &[]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { max_bytes: 1 << 20, on_full: OnFull::DropOldest, content: 1 };
+        let log = Rc::new(Log::open("metrics", dir.path(), options, Vec::new(), None).unwrap());
+        let clock = ManualClock::at(1_000 * HOUR_NS);
+        let state = super::super::state(&config, String::new()).unwrap();
+        let state = Rc::new(State { clock: Rc::new(clock.clone()), ..state });
+        let (_phase, phase) = watch::channel(Phase::Running);
+        let mut rounds = Rounds {
+            state: Rc::clone(&state),
+            log: Rc::clone(&log),
+            encoder: RoundEncoder::new(crate::model::Labels::new()),
+            interval: Duration::from_secs(60),
+            phase,
+            last_ms: None,
+            behind: false,
+        };
+        // Kept, the same moment again, an hour before it, later, a month before that, after it.
+        for (hour, records) in [(1_000, 1), (1_000, 1), (999, 1), (1_001, 2), (281, 3), (282, 4)] {
+            clock.set(hour * HOUR_NS);
+            rounds.round().await;
+            assert_eq!(log.stats().records, records, "at {hour}");
+        }
+        let per_round = (state.samples.borrow().len() + state.own.borrow().len()) as u64;
+        let dropped = state.dropped.total();
+        assert!(dropped > 0 && dropped.abs_diff(2 * per_round) <= 4, "{dropped} of {per_round}");
     }
 }

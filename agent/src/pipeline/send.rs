@@ -116,6 +116,7 @@ impl<S: Signal> Sender<S> {
         let cursor = self.log.with(|wal| wal.cursor(self.reader)).unwrap_or(0);
         let mut gathered = Gathered { until: cursor, ..Gathered::default() };
         let mut complaints = Complaints::default();
+        let mut waiting = None;
         // The last process may have sent what this one sends first.
         let mut repeat = true;
         loop {
@@ -130,10 +131,10 @@ impl<S: Signal> Sender<S> {
             self.state.borrow_mut().oldest_ms = (gathered.items > 0).then_some(gathered.oldest_ms);
             if gathered.items == 0 && gathered.until > cursor_of(&log, self.reader) {
                 // Records without items: positions of sources, which no server has to see.
-                log.acknowledge(self.reader, gathered.until);
+                log.acknowledge(self.reader, gathered.until).await;
             }
-            if !gathered.full && !self.is_due(&gathered) {
-                let patience = self.patience(&gathered);
+            let patience = self.patience(&gathered, &mut waiting);
+            if !gathered.full && !self.draining() && patience.is_none_or(|left| !left.is_zero()) {
                 tokio::select! {
                     () = appended => {}
                     () = sleep_some(patience) => {}
@@ -141,15 +142,16 @@ impl<S: Signal> Sender<S> {
                 }
                 continue;
             }
-            if gathered.items == 0 {
+            if gathered.items == 0 && !gathered.full {
                 // Draining, and nothing is left.
                 return;
             }
             if let Sent::GivenUp = self.send(&mut complaints, repeat).await {
                 return;
             }
-            log.acknowledge(self.reader, gathered.until);
+            log.acknowledge(self.reader, gathered.until).await;
             gathered = Gathered { until: gathered.until, ..Gathered::default() };
+            waiting = None;
             repeat = false;
         }
     }
@@ -158,25 +160,16 @@ impl<S: Signal> Sender<S> {
         *self.phase.borrow() == Phase::Draining
     }
 
-    /// Whether what was gathered goes now: nothing more may join it, or would before it has waited too
-    /// long.
-    fn is_due(&self, gathered: &Gathered) -> bool {
-        self.draining() || self.patience(gathered).is_some_and(|left| left.is_zero())
-    }
-
-    /// How long the batch may still wait for company; None if it is empty.
-    fn patience(&self, gathered: &Gathered) -> Option<Duration> {
+    /// How long the batch may still wait for company; None if it is empty. `since` is when the waiting
+    /// began.
+    fn patience(&self, gathered: &Gathered, since: &mut Option<Instant>) -> Option<Duration> {
         if gathered.items == 0 {
+            *since = None;
             return None;
         }
         let age = self.clock.now_ms().saturating_sub(gathered.oldest_ms);
-        let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
-        let left = self.wait.saturating_sub(age);
-        match self.interval {
-            // The next round would come too late: waiting for it would bring nothing.
-            Some(interval) if interval >= left => Some(Duration::ZERO),
-            _ => Some(left),
-        }
+        let waited = since.get_or_insert_with(Instant::now).elapsed();
+        Some(left(self.wait, self.interval, age, waited))
     }
 
     async fn send(&mut self, complaints: &mut Complaints, mut repeat: bool) -> Sent {
@@ -241,6 +234,18 @@ impl<S: Signal> Sender<S> {
     }
 }
 
+/// How much of `wait` is left for data that is `age_ms` old by the wall clock, which may have been set
+/// back since, and was `waited` for.
+fn left(wait: Duration, interval: Option<Duration>, age_ms: i64, waited: Duration) -> Duration {
+    let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)).max(waited);
+    let left = wait.saturating_sub(age);
+    match interval {
+        // The next round would come too late: waiting for it would bring nothing.
+        Some(interval) if interval >= left => Duration::ZERO,
+        _ => left,
+    }
+}
+
 fn cursor_of(log: &Log, reader: ReaderId) -> u64 {
     log.with(|wal| wal.cursor(reader)).unwrap_or(u64::MAX)
 }
@@ -277,5 +282,25 @@ impl Complaints {
             self.last = Some((text.to_owned(), now));
             write();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn batch_goes_when_it_has_waited_whatever_the_clock_says() {
+        let of = |age_ms, waited| left(MINUTE * 5, None, age_ms, waited);
+        assert_eq!(of(0, Duration::ZERO), MINUTE * 5);
+        assert_eq!(of(240_000, Duration::ZERO), MINUTE);
+        assert_eq!(of(i64::MAX, Duration::ZERO), Duration::ZERO);
+        // Set back by a day: only the waiting counts.
+        assert_eq!(of(-86_400_000, MINUTE), MINUTE * 4);
+        assert_eq!(of(-86_400_000, MINUTE * 5), Duration::ZERO);
+        assert_eq!(left(MINUTE, Some(MINUTE), 0, Duration::ZERO), Duration::ZERO);
+        assert_eq!(left(MINUTE * 2, Some(MINUTE), 0, Duration::ZERO), MINUTE * 2);
     }
 }

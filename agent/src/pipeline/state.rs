@@ -38,6 +38,11 @@ impl Dropped {
         *count += items;
         *count
     }
+
+    #[cfg(test)]
+    pub(super) fn total(&self) -> u64 {
+        self.0.borrow().values().sum()
+    }
 }
 
 /// What is known of the log files.

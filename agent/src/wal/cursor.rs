@@ -78,6 +78,16 @@ impl<F: StorageFile> CursorFile<F> {
     }
 }
 
+impl<F: StorageFile> CursorFile<F> {
+    /// Another handle of the file, for a sync on another thread.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn share(&self) -> io::Result<F> {
+        self.file.share()
+    }
+}
+
 fn encode(generation: u64, position: u64) -> [u8; USED] {
     let mut bytes = [0; USED];
     bytes[0..8].copy_from_slice(MAGIC);

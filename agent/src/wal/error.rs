@@ -44,6 +44,10 @@ impl WalError {
         WalError::new("removing the WAL file", directory.join(name), source)
     }
 
+    pub(super) fn rewrite(directory: &Path, name: &str, source: io::Error) -> WalError {
+        WalError::new("writing once more the WAL segment", directory.join(name), source)
+    }
+
     pub(super) fn truncate(directory: &Path, name: &str, source: io::Error) -> WalError {
         WalError::new("cutting off the torn end of the WAL segment", directory.join(name), source)
     }

@@ -34,7 +34,7 @@
 //! append, since the caller's state died with the last process.
 //!
 //! *Bound*: the bytes of all files in the directory stay at or below `max_bytes`. Before a write that
-//! would pass it, segments that every reader has acknowledged go first; then, with
+//! would pass it, segments that every reader has acknowledged go first, then files that were set aside; then, with
 //! [`OnFull::DropOldest`], the oldest segment goes with its unread items counted, and with
 //! [`OnFull::Refuse`] the append is refused and nothing changes. The newest segment with a synced record
 //! is never removed: the caller may need its first record after a restart.
@@ -46,19 +46,21 @@
 //! # Recovery
 //! | found | done |
 //! |---|---|
-//! | an incomplete or damaged record at the end of the newest segment | cut off there, bytes counted |
+//! | an incomplete or damaged record at the end of the newest segment | cut off there, bytes counted; the rest is synced |
+//! | a newest segment without a record, or a segment shorter than its header | removed |
 //! | a damaged record elsewhere | the rest of its segment is skipped by readers, counted |
 //! | a cursor before the oldest segment | moved to it; what lay between was counted when it was dropped |
 //! | a cursor after the end (unsynced records died with the power) | the next segment begins at the cursor |
 //! | a cursor file that is missing or damaged in both slots (a number above 2^63 is damage) | the reader begins at the oldest record |
 //! | a cursor file that is longer than its two slots | cut off there |
-//! | a segment with a foreign header, a wrong base, a later version, a base above 2^63, or no bytes | renamed to `*.aside`, counted |
-//! | a failed write or fsync | [`AppendError::Broken`] until [`Wal::open`] has recovered again |
+//! | a segment with a foreign header, a wrong base, a later version or a base above 2^63 | renamed to `*.aside`, counted; goes before anything else when room is needed |
+//! | a failed write or fsync | [`AppendError::Broken`] until [`Wal::open`] has recovered again; after a failed fsync the newest segment is written once more |
 
 mod cursor;
 mod error;
 mod read;
 mod record;
+mod room;
 mod segment;
 mod storage;
 mod tail;
@@ -208,6 +210,10 @@ pub struct Wal<S: Storage> {
     /// Bumped by every roll, so that a late sync is not credited to another file.
     generation: u64,
     broken: bool,
+    /// A sync has failed: what the kernel still shows of the newest segment may never reach the disk.
+    lost_sync: bool,
+    /// Files that were set aside, oldest first, with their bytes.
+    aside: VecDeque<(String, u64)>,
     stats: Stats,
     buffer: Vec<u8>,
 }
@@ -232,11 +238,17 @@ impl<S: Storage> Wal<S> {
             other_bytes: 0,
             generation: 0,
             broken: false,
+            lost_sync: false,
+            aside: VecDeque::new(),
             stats: Stats::default(),
             buffer: Vec::new(),
         };
         wal.recover(readers)?;
-        Ok(wal)
+        match wal.make_room(0) {
+            Err(AppendError::Failed(error)) => Err(error),
+            // A bound that was lowered below what may not be dropped: appends will be refused.
+            _ => Ok(wal),
+        }
     }
 
     /// The reader of this name, as it was given to [`open`](Wal::open).
@@ -288,6 +300,12 @@ impl<S: Storage> Wal<S> {
         if let Err(source) = active.file.write_at(segment.len, buffer) {
             // What the disk holds beyond `len` is unknown now; recovery will look at it.
             let _ = active.file.truncate(segment.len);
+            if fresh {
+                // A full disk is tried again and again; nothing of it may stay behind each time.
+                let _ = self.storage.remove(&segment::name(segment.base));
+                self.active = None;
+                self.segments.pop_back();
+            }
             return Err(self.fail(WalError::write(self.storage.path(), source)));
         }
         segment.grow(bytes);
@@ -308,95 +326,38 @@ impl<S: Storage> Wal<S> {
         self.segments.back().map_or(0, |segment| segment.len)
     }
 
+    /// Closes the active segment, so that the next append begins a new one.
+    fn close_active(&mut self) -> Result<(), WalError> {
+        let Some(active) = self.active.take() else { return Ok(()) };
+        self.generation += 1;
+        if let Err(source) = active.file.sync() {
+            self.broken = true;
+            self.lost_sync = true;
+            return Err(WalError::sync(self.storage.path(), source));
+        }
+        self.synced = self.next_base;
+        Ok(())
+    }
+
     /// Closes the active segment and begins the next one.
     fn roll(&mut self) -> Result<(), WalError> {
-        if let Some(active) = self.active.take() {
-            active.file.sync().map_err(|e| WalError::sync(self.storage.path(), e))?;
-            self.synced = self.next_base;
-        }
+        self.close_active()?;
         let base = self.next_base;
         let name = segment::name(base);
         let mut file = self
             .storage
             .create(&name)
             .map_err(|e| WalError::create(self.storage.path(), &name, e))?;
-        file.write_at(0, &segment::header(base, self.options.content))
-            .map_err(|e| WalError::write(self.storage.path(), e))?;
+        if let Err(source) = file.write_at(0, &segment::header(base, self.options.content)) {
+            let _ = self.storage.remove(&name);
+            return Err(WalError::write(self.storage.path(), source));
+        }
         self.storage.sync_directory().map_err(|e| WalError::sync(self.storage.path(), e))?;
         self.stats.written_bytes += SEGMENT_HEADER as u64;
-        self.generation += 1;
         self.segments.push_back(Segment::new(base, SEGMENT_HEADER as u64));
         self.active = Some(Active { file, base });
         self.next_base = base + SEGMENT_HEADER as u64;
         Ok(())
-    }
-
-    /// Frees room for `growth` more bytes, or says that there is none.
-    fn make_room(&mut self, growth: u64) -> Result<(), AppendError> {
-        self.remove_acknowledged()?;
-        while self.bytes() + growth > self.options.max_bytes {
-            if self.options.on_full == OnFull::Refuse || !self.may_remove_oldest() {
-                return Err(AppendError::Full { max_bytes: self.options.max_bytes });
-            }
-            let dropped = self.unread_in_oldest();
-            self.remove_oldest()?;
-            self.stats.dropped_items += dropped;
-        }
-        Ok(())
-    }
-
-    /// The newest segment with a synced record must stay, and so must everything after it.
-    fn may_remove_oldest(&self) -> bool {
-        let newest_synced = self.segments.iter().rposition(|s| {
-            s.len > SEGMENT_HEADER as u64 && self.synced > s.base + SEGMENT_HEADER as u64
-        });
-        newest_synced.is_some_and(|newest| newest > 0)
-    }
-
-    fn remove_acknowledged(&mut self) -> Result<(), AppendError> {
-        let Some(min) = self.min_cursor() else { return Ok(()) };
-        while self.segments.front().is_some_and(|s| s.end() <= min) && self.may_remove_oldest() {
-            self.remove_oldest()?;
-        }
-        Ok(())
-    }
-
-    fn remove_oldest(&mut self) -> Result<(), AppendError> {
-        let Some(oldest) = self.segments.front().copied() else { return Ok(()) };
-        let name = segment::name(oldest.base);
-        self.storage
-            .remove(&name)
-            .map_err(|e| AppendError::Failed(WalError::remove(self.storage.path(), &name, e)))?;
-        self.segments.pop_front();
-        let first = self.segments.front().map_or(self.next_base, |s| s.base);
-        for reader in &mut self.readers {
-            reader.cursor = reader.cursor.max(first.min(self.next_base));
-            if reader.open.as_ref().is_some_and(|(base, _)| *base == oldest.base) {
-                reader.open = None;
-            }
-        }
-        self.scanned = None;
-        Ok(())
-    }
-
-    /// Items of the oldest segment that some reader has not acknowledged; without readers, all.
-    fn unread_in_oldest(&self) -> u64 {
-        let Some(oldest) = self.segments.front() else { return 0 };
-        let from = self.min_cursor().unwrap_or(0);
-        let Ok(file) = self.storage.open(&segment::name(oldest.base)) else { return 0 };
-        let mut items = 0;
-        let mut at = SEGMENT_HEADER as u64;
-        while let Ok(Some((header, next))) = record::header_at(&file, oldest, at) {
-            if oldest.base + at >= from {
-                items += u64::from(header.items);
-            }
-            at = next;
-        }
-        items
-    }
-
-    fn min_cursor(&self) -> Option<u64> {
-        self.readers.iter().map(|reader| reader.cursor).min()
     }
 
     /// Makes the next record come at `position` or later: a reader that was told of records which a
@@ -406,6 +367,36 @@ impl<S: Storage> Wal<S> {
             self.next_base = self.next_base.max(position);
             self.synced = self.next_base;
         }
+    }
+
+    /// Writes the newest segment once more, as it can be read, and syncs it. After a failed sync the
+    /// kernel may hold contents that it takes for written and that the disk does not have. For a log
+    /// just opened.
+    ///
+    /// # Errors
+    /// The segment can't be read, written or synced.
+    pub fn rewrite_newest(&mut self) -> Result<(), WalError> {
+        let Some(newest) = self.segments.back().copied() else { return Ok(()) };
+        let name = segment::name(newest.base);
+        let error = |e| WalError::rewrite(self.storage.path(), &name, e);
+        let mut file = self.storage.open(&name).map_err(error)?;
+        let mut at = 0;
+        while at < newest.len {
+            self.buffer.resize((newest.len - at).min(64 << 10) as usize, 0);
+            if !file.read_exact_at(at, &mut self.buffer).map_err(error)? {
+                break;
+            }
+            file.write_at(at, &self.buffer).map_err(error)?;
+            at += self.buffer.len() as u64;
+            self.stats.written_bytes += self.buffer.len() as u64;
+        }
+        file.sync().map_err(error)
+    }
+
+    /// Whether a sync has failed, so that [`rewrite_newest`](Wal::rewrite_newest) must follow the next
+    /// opening.
+    pub fn lost_sync(&self) -> bool {
+        self.lost_sync
     }
 
     /// Begins a sync of everything appended so far; None if there is nothing to sync.
@@ -443,6 +434,7 @@ impl<S: Storage> Wal<S> {
             }
             Err(source) => {
                 self.broken = true;
+                self.lost_sync = true;
                 Err(WalError::sync(self.storage.path(), source))
             }
         }
@@ -485,6 +477,15 @@ impl<S: Storage> Wal<S> {
             log::warn!("{error}");
         }
         written.map_err(|e| WalError::write(self.storage.path(), e))
+    }
+
+    /// A handle of a reader's cursor file, for a sync on another thread.
+    ///
+    /// # Errors
+    /// The file's handle could not be shared.
+    pub fn share_cursor(&self, reader: ReaderId) -> Result<S::File, WalError> {
+        let shared = self.readers[reader.0].file.share();
+        shared.map_err(|e| WalError::sync(self.storage.path(), e))
     }
 
     /// How far a reader has acknowledged.
@@ -540,5 +541,7 @@ fn encode(payload: &mut impl Payload, fresh: bool, buffer: &mut Vec<u8>) -> u32 
     payload.encode(fresh, buffer)
 }
 
+#[cfg(test)]
+mod faulty;
 #[cfg(test)]
 mod tests;

@@ -72,8 +72,8 @@ impl<S: Storage> Wal<S> {
             );
             self.stats.damaged_bytes += segment.good - at;
             if self.active.as_ref().is_some_and(|active| active.base == segment.base) {
-                // Written by this process and damaged already: new records go elsewhere.
-                self.roll()?;
+                // Written by this process and damaged already: the next record begins a new segment.
+                self.close_active()?;
             }
             self.segments[index].good = at;
             from = segment.end();

@@ -16,22 +16,30 @@ impl<S: Storage> Wal<S> {
     pub(super) fn recover(&mut self, readers: &[&str]) -> Result<(), WalError> {
         let mut files = self.storage.list().map_err(|e| WalError::open(self.storage.path(), e))?;
         files.sort();
+        // The others first, so that a name that is taken is known.
+        for (name, len) in files.iter().filter(|(name, _)| segment::parse_name(name).is_none()) {
+            self.recover_other(name, *len, readers)?;
+        }
         for (name, len) in &files {
-            match segment::parse_name(name) {
-                Some(base) => self.recover_segment(name, base, *len)?,
-                None => self.recover_other(name, *len, readers)?,
+            if let Some(base) = segment::parse_name(name) {
+                self.recover_segment(name, base, *len)?;
             }
         }
         self.cut_torn_tail()?;
+        self.remove_empty_newest()?;
         self.next_base = self.segments.back().map_or(0, Segment::end);
         self.open_readers(readers)?;
-        // What has survived the last process is on the disk or was never promised; appends begin
-        // a new segment, so nothing of it is written to again.
+        // Appends begin a new segment, so nothing of this is written to again.
         self.synced = self.next_base;
         self.storage.sync_directory().map_err(|e| WalError::sync(self.storage.path(), e))
     }
 
     fn recover_segment(&mut self, name: &str, base: u64, len: u64) -> Result<(), WalError> {
+        if len < HEADER as u64 {
+            // A power cut just after it was created.
+            self.stats.torn_bytes += len;
+            return self.remove(name);
+        }
         let overlaps = self.segments.back().is_some_and(|before| before.end() > base);
         match self.check_segment(name, base)? {
             Ok(()) if !overlaps => {
@@ -54,9 +62,14 @@ impl<S: Storage> Wal<S> {
     }
 
     fn set_aside(&mut self, name: &str, len: u64, why: &str) -> Result<(), WalError> {
-        let to = format!("{name}{ASIDE}");
+        let mut to = format!("{name}{ASIDE}");
+        let mut number = 1;
+        while self.aside.iter().any(|(taken, _)| *taken == to) {
+            to = format!("{name}.{number}{ASIDE}");
+            number += 1;
+        }
         log::warn!(
-            "{} is no segment of this WAL ({why}): set aside as {to}; remove it when you have looked at it",
+            "{} is no segment of this WAL ({why}): set aside as {to} until its room is needed",
             self.storage.path().join(name).display()
         );
         self.storage
@@ -64,7 +77,12 @@ impl<S: Storage> Wal<S> {
             .map_err(|e| WalError::set_aside(self.storage.path(), name, e))?;
         self.stats.set_aside += 1;
         self.other_bytes += len;
+        self.aside.push_back((to, len));
         Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), WalError> {
+        self.storage.remove(name).map_err(|e| WalError::remove(self.storage.path(), name, e))
     }
 
     fn recover_other(&mut self, name: &str, len: u64, readers: &[&str]) -> Result<(), WalError> {
@@ -76,10 +94,11 @@ impl<S: Storage> Wal<S> {
                 "{} belongs to an endpoint that is not configured any more: removed",
                 self.storage.path().join(name).display()
             );
-            return self
-                .storage
-                .remove(name)
-                .map_err(|e| WalError::remove(self.storage.path(), name, e));
+            return self.remove(name);
+        }
+        if name.ends_with(ASIDE) && name.get(..20).is_some_and(|s| segment::parse_name(s).is_some())
+        {
+            self.aside.push_back((name.to_owned(), len));
         }
         self.other_bytes += len;
         Ok(())
@@ -103,10 +122,21 @@ impl<S: Storage> Wal<S> {
                 last.len - at
             );
             self.stats.torn_bytes += last.len - at;
-            file.truncate(at)
-                .and_then(|()| file.sync())
-                .map_err(|e| WalError::truncate(self.storage.path(), &name, e))?;
+            file.truncate(at).map_err(|e| WalError::truncate(self.storage.path(), &name, e))?;
             *last = Segment::new(last.base, at);
+        }
+        // A killed process has left this to the kernel. What the caller appends now may say that the
+        // records here exist, and must not survive a power cut that they don't.
+        file.sync().map_err(|e| WalError::sync(self.storage.path(), e))
+    }
+
+    /// Removes a newest segment in which no record is: a start that came to nothing.
+    fn remove_empty_newest(&mut self) -> Result<(), WalError> {
+        if let Some(last) = self.segments.back().copied()
+            && last.len <= HEADER as u64
+        {
+            self.remove(&segment::name(last.base))?;
+            self.segments.pop_back();
         }
         Ok(())
     }

@@ -1,9 +1,12 @@
 //! The log on a real file system, one test for each damage.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
+use super::faulty::{Faulty, Plan};
 use super::*;
 
 /// A directory that goes when the test ends.
@@ -308,7 +311,9 @@ fn foreign_files_are_set_aside_and_never_stop_the_start() {
     fs::write(temp.0.join("notes.txt"), b"mine").unwrap();
     fs::write(temp.0.join("gone.cursor"), b"").unwrap();
     let mut wal = open(&temp.0, SMALL);
-    assert_eq!(wal.stats().set_aside, 4);
+    // The one without a byte holds nothing to look at.
+    assert_eq!(wal.stats().set_aside, 3);
+    assert!(!temp.0.join(segment::name(1 << 40) + ".aside").exists());
     assert_eq!(read_all(&mut wal), [0, 1, 2]);
     assert!(temp.0.join(segment::name(2 << 40) + ".aside").exists());
     assert!(temp.0.join("notes.txt").exists());
@@ -350,4 +355,179 @@ fn two_readers_hold_data_back_for_each_other() {
     // `b` is not configured any more and holds nothing back.
     let wal = Wal::open(Disk::new(&temp.0).unwrap(), SMALL, &["a"]).unwrap();
     assert!(wal.reader("b").is_none() && !temp.0.join("b.cursor").exists());
+}
+
+fn open_faulty(path: &Path, plan: &Rc<Plan>) -> Wal<Faulty> {
+    let storage = Faulty { disk: Disk::new(path).unwrap(), plan: Rc::clone(plan) };
+    Wal::open(storage, SMALL, &["a"]).unwrap()
+}
+
+#[test]
+fn full_disk_leaves_nothing_behind_however_often_it_is_tried() {
+    let temp = Temp::new("enospc");
+    append(&mut open(&temp.0, SMALL), 0..3, 100);
+    let before = disk_bytes(&temp.0);
+    let plan = Rc::new(Plan::default());
+    // Nothing fits; a header fits.
+    for largest in [0, SEGMENT_HEADER] {
+        plan.largest_write.set(Some(largest));
+        for _ in 0..20 {
+            let mut wal = open_faulty(&temp.0, &plan);
+            let error = wal.append(1, &mut Number(3, 100)).unwrap_err();
+            assert!(matches!(error, AppendError::Failed(_)), "{error}");
+            assert!(wal.is_broken());
+            assert_eq!((wal.stats().set_aside, wal.stats().torn_bytes), (0, 0));
+        }
+        assert_eq!(fs::read_dir(&temp.0).unwrap().count(), 3, "segment, cursor, lock");
+        assert_eq!(disk_bytes(&temp.0), before);
+    }
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 3..4, 100);
+    assert_eq!(read_all(&mut wal), [0, 1, 2, 3]);
+}
+
+#[test]
+fn starts_that_came_to_nothing_leave_nothing() {
+    let temp = Temp::new("empty");
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 0..3, 100);
+    let end = wal.end();
+    drop(wal);
+    for tail in [&b""[..], &[0; 31], &segment::header(end, 1), &segment::header(end, 1)[..10]] {
+        fs::write(temp.0.join(segment::name(end)), tail).unwrap();
+        let mut wal = open(&temp.0, SMALL);
+        assert_eq!((temp.segments().len(), wal.stats().set_aside), (1, 0), "{}", tail.len());
+        assert_eq!(read_all(&mut wal), [0, 1, 2]);
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_to_the_kernel_is_synced_before_anything_refers_to_it() {
+    let temp = Temp::new("unsynced");
+    append(&mut open(&temp.0, SMALL), 0..3, 100);
+    let plan = Rc::new(Plan::default());
+    let wal = open_faulty(&temp.0, &plan);
+    assert!(plan.synced.borrow().contains(&segment::name(0)), "{:?}", plan.synced);
+    assert!(wal.is_synced());
+}
+
+#[test]
+fn newest_segment_is_written_once_more_after_a_failed_sync() {
+    let temp = Temp::new("rewrite");
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 0..50, 1_000);
+    let job = wal.start_sync().unwrap().unwrap();
+    assert!(!wal.lost_sync());
+    wal.end_sync(&job, Err(io::ErrorKind::Other.into())).unwrap_err();
+    assert!(wal.lost_sync() && wal.is_broken());
+    assert!(matches!(wal.append(1, &mut Number(50, 1)), Err(AppendError::Broken)));
+    drop((wal, job));
+    let before = fs::read(&temp.segments()[0]).unwrap();
+    let mut wal = open(&temp.0, SMALL);
+    wal.rewrite_newest().unwrap();
+    assert_eq!(wal.stats().written_bytes, before.len() as u64);
+    assert_eq!(fs::read(&temp.segments()[0]).unwrap(), before);
+    assert_eq!(read_all(&mut wal), (0..50).collect::<Vec<_>>());
+}
+
+#[test]
+fn record_after_damage_in_the_active_segment_stands_alone() {
+    let temp = Temp::new("active-damage");
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 0..4, 100);
+    let file = fs::OpenOptions::new().write(true).open(&temp.segments()[0]).unwrap();
+    file.write_all_at(&[0xaa], 32 + 125 + 60).unwrap();
+    assert_eq!(read_all(&mut wal), [0]);
+    append(&mut wal, 4..6, 100);
+    // `read_all` checks that the first record of the new segment was told so.
+    assert_eq!(read_all(&mut wal), [0, 4, 5]);
+    assert_eq!(wal.bytes(), disk_bytes(&temp.0));
+}
+
+#[test]
+fn files_set_aside_give_way_first_and_none_replaces_another() {
+    let temp = Temp::new("aside");
+    let options = Options { on_full: OnFull::Refuse, ..SMALL };
+    let place = temp.0.join(segment::name(1 << 40));
+    for round in 1..=9 {
+        fs::write(&place, vec![round; 100 << 10]).unwrap();
+        let wal = open(&temp.0, options);
+        assert_eq!(wal.stats().set_aside, 1);
+        assert_eq!(wal.bytes(), disk_bytes(&temp.0));
+    }
+    fs::write(temp.0.join("mine.aside"), [0; 1_000]).unwrap();
+    let mut wal = open(&temp.0, options);
+    append(&mut wal, 0..800, 1_000);
+    assert_eq!(wal.bytes(), disk_bytes(&temp.0));
+    assert!(temp.0.join("mine.aside").exists(), "no file of the log");
+    assert_eq!(read_all(&mut wal), (0..800).collect::<Vec<_>>());
+}
+
+#[test]
+fn lowered_bound_holds_from_the_start() {
+    let temp = Temp::new("lowered");
+    let mut wal = open(&temp.0, Options { max_bytes: 4 << 20, ..SMALL });
+    append(&mut wal, 0..3_000, 1_000);
+    drop(wal);
+    let mut wal = open(&temp.0, SMALL);
+    assert!(wal.bytes() <= SMALL.max_bytes && wal.bytes() == disk_bytes(&temp.0));
+    let got = read_all(&mut wal);
+    assert_eq!(wal.stats().dropped_items, 3_000 - got.len() as u64);
+}
+
+#[test]
+fn closed_segment_is_synced_before_the_next_one_is_in_the_directory() {
+    let temp = Temp::new("roll");
+    let plan = Rc::new(Plan::default());
+    let mut wal = open_faulty(&temp.0, &plan);
+    wal.append(1, &mut Number(0, 60 << 10)).unwrap();
+    plan.synced.borrow_mut().clear();
+    wal.append(1, &mut Number(1, 60 << 10)).unwrap();
+    assert_eq!(*plan.synced.borrow(), [segment::name(0), "directory".into()]);
+    assert!(!wal.is_synced());
+}
+
+#[test]
+fn newest_acknowledgement_counts_after_every_number_of_them() {
+    let temp = Temp::new("slots");
+    append(&mut open(&temp.0, SMALL), 0..6, 10);
+    for acknowledged in 1..=6 {
+        let mut wal = open(&temp.0, SMALL);
+        let reader = wal.reader("a").unwrap();
+        let record = wal.read(reader, wal.cursor(reader), &mut Vec::new()).unwrap().unwrap();
+        wal.acknowledge(reader, record.next, true).unwrap();
+        drop(wal);
+        let want: Vec<_> = (acknowledged..6).collect();
+        assert_eq!(read_all(&mut open(&temp.0, SMALL)), want);
+    }
+}
+
+#[test]
+fn what_a_reader_has_acknowledged_is_not_dropped() {
+    let temp = Temp::new("half");
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 0..200, 1_000);
+    wal.sync().unwrap();
+    let reader = wal.reader("a").unwrap();
+    let (mut at, mut payload) = (0, Vec::new());
+    for _ in 0..20 {
+        at = wal.read(reader, at, &mut payload).unwrap().unwrap().next;
+    }
+    wal.acknowledge(reader, at, true).unwrap();
+    append(&mut wal, 200..3_000, 1_000);
+    let left = read_all(&mut wal).len() as u64;
+    assert_eq!(wal.stats().dropped_items, 3_000 - 20 - left);
+}
+
+#[test]
+fn segment_that_overlaps_another_is_set_aside() {
+    let temp = Temp::new("overlap");
+    append(&mut open(&temp.0, SMALL), 0..3, 100);
+    let mut foreign = segment::header(64, 1).to_vec();
+    foreign.resize(2_000, 7);
+    fs::write(temp.0.join(segment::name(64)), foreign).unwrap();
+    let mut wal = open(&temp.0, SMALL);
+    assert_eq!(wal.stats().set_aside, 1);
+    append(&mut wal, 3..4, 100);
+    assert_eq!(read_all(&mut wal), [0, 1, 2, 3]);
 }
