@@ -53,6 +53,10 @@ const TOO_LARGE: &str = "too_large";
 const METRICS: u32 = 1;
 const LOGS: u32 = 2;
 
+/// The most threads for calls that can hang, made when they are needed: one lookup for each endpoint may
+/// hang, and a sync must not wait behind it.
+const BLOCKING_THREADS: usize = 16;
+
 /// Stacks of the threads for calls that can hang; glibc's resolver needs about 100 KiB.
 const STACK: usize = 256 << 10;
 
@@ -118,7 +122,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .max_blocking_threads(4)
+        .max_blocking_threads(BLOCKING_THREADS)
         .thread_stack_size(STACK)
         .build()
         .map_err(|error| RunError::System("starting the runtime", error))?;

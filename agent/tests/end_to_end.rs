@@ -296,32 +296,3 @@ fn time_is_that_of_this_machine() {
     assert!(agent.terminate().0.success());
     mimir.assert_clean();
 }
-
-#[test]
-fn refused_batch_is_sent_again_round_by_round() {
-    let mut mimir = StrictMimir::new();
-    let url = mimir.url();
-    mimir.stop();
-    let mut agent = Agent::new(&config(&url));
-    agent.start();
-    agent.wait("several rounds", LONG, |agent| {
-        agent.status()["wals"][0]["records"].as_u64() >= Some(4)
-    });
-    agent.kill();
-    let kept: Vec<i64> = agent.rounds().iter().map(|(time, _)| *time).collect();
-    // The first request after the start has all of them; one of them may be what is wrong.
-    mimir.script(Fault::status(400).body("out of order"));
-    mimir.start();
-    agent.start();
-    agent.wait("everything sent", LONG, |agent| {
-        let endpoint = &agent.status()["endpoints"][0];
-        endpoint["sent"].as_u64() > Some(0) && endpoint["lag_seconds"].as_f64() < Some(1.5)
-    });
-    assert_eq!(mimir.script_left(), 0);
-    assert_eq!(agent.status()["dropped"].as_array().unwrap().len(), 0);
-    assert!(agent.terminate().0.success());
-    let got: Vec<i64> =
-        mimir.samples("node_time_seconds", &[]).iter().map(|(time, _)| *time).collect();
-    assert!(kept.len() >= 4 && got.starts_with(&kept), "{kept:?} in {got:?}");
-    mimir.assert_clean();
-}

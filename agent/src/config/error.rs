@@ -25,7 +25,10 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
-            Place::Set(text) => write!(f, "--set {text}"),
+            // The key alone: the value may be a password.
+            Place::Set(text) => {
+                write!(f, "--set {}", text.split_once('=').map_or(text.as_str(), |(key, _)| key))
+            }
             Place::Whole(path) => write!(f, "{}", path.display()),
         }
     }

@@ -164,7 +164,7 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let mimir = endpoints::mimir(top)?;
     let loki = endpoints::loki(top)?;
     let wal = sections::wal(top)?;
-    let files = sections::logs(top, &agent)?;
+    let files = sections::logs(top, &agent, &wal)?;
     let http = sections::http(top)?;
     top.check_known()?;
     Ok(Config { agent, host, metrics, probes, mimir, loki, wal, files, http })

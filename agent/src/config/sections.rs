@@ -9,7 +9,7 @@ use super::reader::{At, Reader};
 use super::{Agent, Metrics, Wal, units};
 use crate::host::{self, Roots};
 use crate::model::Labels;
-use crate::{collector, logs, probe, wal};
+use crate::{collector, logs, probe};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -243,7 +243,7 @@ pub(super) fn wal(top: &Reader<'_>) -> Result<Wal, ConfigError> {
             }
         },
     };
-    let range = wal::Options::MIN_BYTES..=MAX_WAL;
+    let range = crate::wal::Options::MIN_BYTES..=MAX_WAL;
     let bound = "the most bytes on disk, every file counted";
     let metrics = t.section("metrics")?;
     let metrics_max_bytes = metrics.size("max_bytes", 32 << 20, range.clone(), bound)?;
@@ -264,6 +264,7 @@ pub(super) fn wal(top: &Reader<'_>) -> Result<Wal, ConfigError> {
 pub(super) fn logs(
     top: &Reader<'_>,
     agent: &Agent,
+    wal: &Wal,
 ) -> Result<Vec<logs::file::Options>, ConfigError> {
     let t = top.section("logs")?;
     let max_line = t.size(
@@ -302,6 +303,18 @@ pub(super) fn logs(
         }
         labels.set_default("instance", agent.instance.clone());
         files.push(logs::file::Options { paths, exclude, labels, max_line: max_line as usize });
+    }
+    // A block is at most a line longer than it should be, and a record at most a quarter of its WAL.
+    if !files.is_empty() && max_line > wal.logs_max_bytes / 8 {
+        return Err(ConfigError::new(
+            t.place(),
+            format!(
+                "logs.max_line ({}) is more than an eighth of wal.logs.max_bytes ({})",
+                units::show_size(max_line),
+                units::show_size(wal.logs_max_bytes)
+            ),
+            "a line has to fit into a record of the WAL: shorten max_line or give the WAL more",
+        ));
     }
     t.finish()?;
     Ok(files)

@@ -193,6 +193,12 @@ fn bad_input_is_told_with_its_place_and_a_hint() {
         ("[[logs.file]]\nlabels = {}", "1:", "has no paths", "paths ="),
         ("[[logs.file]]\npaths = [\"/var/[log\"]", "2:10", "/var/[log", ""),
         ("[[logs.file]]\npaths = [1]", "2:10", "is an integer", "quotes"),
+        (
+            "[wal.logs]\nmax_bytes = \"1MiB\"\n[logs]\nmax_line = \"512KiB\"\n[[logs.file]]\npaths = [\"/x\"]",
+            "3:2",
+            "more than an eighth",
+            "shorten",
+        ),
         ("[http]\nlisten = \"9911\"", "2:10", "\"9911\" is no address", "127.0.0.1:9911"),
         ("a = 1\na = 2", "2:1", "duplicate", ""),
     ];
@@ -221,7 +227,7 @@ fn set_overrides_and_is_told_as_the_place() {
     assert_eq!((config.metrics.max_series, config.http), (7, None));
     assert_eq!(config.agent.labels.get("a"), Some("b"));
     let bad = |set: &str| with_sets("", &[set]).map(drop).unwrap_err().to_string();
-    assert!(bad("agent.intervall=5s").starts_with("--set agent.intervall=5s: unknown key"));
+    assert!(bad("agent.intervall=5s").starts_with("--set agent.intervall: unknown key"));
     assert!(bad("agent.interval").contains("no '='"));
     assert!(bad("=5").contains("is no key"));
     assert!(bad("agent.interval.x=5").contains("agent.interval"));

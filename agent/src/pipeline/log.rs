@@ -254,14 +254,21 @@ impl Log {
         self.with(|wal| wal.reader(name)).flatten()
     }
 
-    /// Reads a record; None at the end, and while the WAL is closed after a failure.
+    /// Reads a record; None at the end, and while the WAL is closed after a failure. Where each record
+    /// is synced, one that is not yet is the end: after a power cut its source is read again, and a line
+    /// that was sent already would be sent a second time with another timestamp.
     pub(super) fn read(
         &self,
         reader: ReaderId,
         from: u64,
         payload: &mut Vec<u8>,
     ) -> Result<Option<Record>, WalError> {
-        self.with(|wal| wal.read(reader, from, payload)).unwrap_or(Ok(None))
+        let read = |wal: &mut Wal<Disk>| {
+            let found = wal.read(reader, from, payload)?;
+            let readable = if self.sync_every.is_none() { wal.synced() } else { u64::MAX };
+            Ok(found.filter(|record| record.next <= readable))
+        };
+        self.with(read).unwrap_or(Ok(None))
     }
 
     /// Moves a reader's cursor, which is what an acknowledgement does, and syncs it on a thread of its

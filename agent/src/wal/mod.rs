@@ -513,6 +513,11 @@ impl<S: Storage> Wal<S> {
         self.active.is_none() || self.synced >= self.next_base
     }
 
+    /// The position up to which every record is on the disk for good.
+    pub fn synced(&self) -> u64 {
+        self.synced
+    }
+
     /// Whether a failed write or sync has closed the log to appends.
     pub fn is_broken(&self) -> bool {
         self.broken
