@@ -280,6 +280,18 @@ mod tests {
     }
 
     #[test]
+    fn only_the_option_ro_makes_a_mount_read_only() {
+        let mut filesystem = Filesystem::new(&FilesystemOptions::default());
+        for (point, options) in [("/a", "rw,errors=remount-ro"), ("/b", "nosuid,ro"), ("/c", "ro")]
+        {
+            let line = format!("/dev/sda1 {point} ext4 {options} 0 0");
+            filesystem.parse("proc/1/mounts", line.as_bytes(), b"").unwrap();
+        }
+        let readonly: Vec<bool> = filesystem.mounts.iter().map(|mount| mount.readonly).collect();
+        assert_eq!(readonly, [false, true, true]);
+    }
+
+    #[test]
     fn many_dead_mounts_do_not_hide_the_disks() {
         use std::sync::{Condvar, Mutex};
 
