@@ -1,6 +1,7 @@
 //! Builds what the commands start: the BPF object and the agent.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use crate::context::Context;
 use crate::{Result, ebpf, process};
@@ -27,9 +28,28 @@ pub(crate) fn agent(context: &Context) -> Result<PathBuf> {
     context.step("building the agent (release; the first time takes minutes)", || {
         let mut cargo = context.cargo();
         cargo.args(["build", "--release", "--package", "agent", "--bin", "mote"]);
-        process::run(&mut cargo)
-    })?;
-    Ok(context.target.join("release/mote"))
+        cargo.arg("--message-format=json-render-diagnostics");
+        let output = cargo
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(|error| format!("`{}`: {error}", process::describe(&cargo)))?;
+        if !output.status.success() {
+            return Err(format!("`{}`: {}", process::describe(&cargo), output.status));
+        }
+        executable(&output.stdout).ok_or_else(|| "cargo did not say where it put mote".to_owned())
+    })
+}
+
+/// Where cargo says that it put the agent: below a folder of the target's, if one is configured.
+fn executable(messages: &[u8]) -> Option<PathBuf> {
+    let messages = messages.split(|&byte| byte == b'\n');
+    let mut paths = messages.filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_slice(line).ok()?;
+        let is_mote = message.get("target")?.get("name")?.as_str()? == "mote";
+        let path = message.get("executable")?.as_str()?;
+        is_mote.then(|| PathBuf::from(path))
+    });
+    paths.next_back()
 }
 
 /// Builds the BPF object, which the next build of the agent embeds.
@@ -38,4 +58,20 @@ pub(crate) fn agent(context: &Context) -> Result<PathBuf> {
 /// It could not be built, with what to do about it.
 pub(crate) fn bpf_object(context: &Context) -> Result<PathBuf> {
     context.step("building the BPF object", || ebpf::build(&context.root))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_binary_is_where_cargo_says_and_not_where_it_usually_is() {
+        let messages = br#"{"reason":"compiler-artifact","target":{"name":"build-script-build"},"executable":null}
+{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"mote"},"executable":null}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"mote"},"executable":"/t/armv7/release/mote"}
+{"reason":"build-finished","success":true}
+"#;
+        assert_eq!(executable(messages), Some("/t/armv7/release/mote".into()));
+        assert_eq!(executable(b"not JSON\n"), None);
+    }
 }

@@ -13,7 +13,7 @@
 //! run; 1, 3 and bpf-linker follow their documentation.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -255,6 +255,25 @@ fn library_path(unpacked: &Path) -> OsString {
     env::join_paths(folders).unwrap_or_default()
 }
 
+/// Whether a variable sets how cargo builds the agent, in which the BPF programs have no part.
+fn is_of_the_outer_build(name: &OsStr) -> bool {
+    let prefixes = ["CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_TARGET_"];
+    name == "CARGO_INCREMENTAL"
+        || name.to_str().is_some_and(|name| prefixes.iter().any(|set| name.starts_with(set)))
+}
+
+/// The profile of agent-ebpf/Cargo.toml once more: the user's cargo configuration goes before a
+/// manifest, and the environment before both.
+const PROFILE: [(&str, &str); 7] = [
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3"),
+    ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
+    ("CARGO_PROFILE_RELEASE_LTO", "true"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
+    ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
+    ("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "false"),
+    ("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "false"),
+];
+
 fn compile(
     root: &Path,
     work: &Path,
@@ -272,9 +291,11 @@ fn compile(
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WRAPPER")
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("CARGO_BUILD_TARGET")
-        .env_remove("CARGO_TARGET_DIR");
+        .env_remove("RUSTC_WORKSPACE_WRAPPER");
+    for (name, _) in env::vars_os().filter(|(name, _)| is_of_the_outer_build(name)) {
+        command.env_remove(name);
+    }
+    command.envs(PROFILE);
     if toolchain.build_std {
         command.arg("-Zbuild-std=core");
     }
@@ -446,4 +467,35 @@ fn run(command: &mut Command, what: &str) -> Result<(), String> {
 
 fn step(line: &str) {
     eprintln!("build-ebpf: {line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_shapes_the_agents_build_does_not_reach_the_programs() {
+        for name in [
+            "CARGO_PROFILE_RELEASE_LTO",
+            "CARGO_PROFILE_RELEASE_BUILD_OVERRIDE_DEBUG",
+            "CARGO_BUILD_TARGET",
+            "CARGO_BUILD_RUSTFLAGS",
+            "CARGO_TARGET_DIR",
+            "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
+            "CARGO_INCREMENTAL",
+        ] {
+            assert!(is_of_the_outer_build(OsStr::new(name)), "{name}");
+        }
+        for name in ["CARGO", "CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_PROXY", "PATH"] {
+            assert!(!is_of_the_outer_build(OsStr::new(name)), "{name}");
+        }
+        // The manifest says the same, or a build by hand would give another object.
+        let manifest = include_str!("../../agent-ebpf/Cargo.toml");
+        let (_, release) = manifest.split_once("[profile.release]").unwrap();
+        for line in release.lines().filter(|line| line.contains(" = ")) {
+            let (key, value) = line.split_once(" = ").unwrap();
+            let key = format!("CARGO_PROFILE_RELEASE_{}", key.replace('-', "_").to_uppercase());
+            assert!(PROFILE.contains(&(key.as_str(), value.trim_matches('"'))), "{line}");
+        }
+    }
 }

@@ -171,7 +171,7 @@ impl Filesystem {
         for mount in &mut self.mounts {
             let path = self.paths.get(mount.path.clone()).unwrap_or_default();
             mount.usage = None;
-            match self.asker.ask(path, patience) {
+            match self.asker.ask(path, self.texts.get(mount.fs_type), patience) {
                 Ok(usage) => mount.usage = Some(usage),
                 // What node_filesystem_device_error says is enough.
                 Err(Unanswered::Refused(error)) => {
@@ -277,5 +277,60 @@ mod tests {
         assert_eq!(strip_root(b"/boot", b"/host"), b"/boot");
         assert_eq!(strip_root(b"/hosting", b"/host"), b"/hosting");
         assert_eq!(strip_root(b"/boot", b""), b"/boot");
+    }
+
+    #[test]
+    fn only_the_option_ro_makes_a_mount_read_only() {
+        let mut filesystem = Filesystem::new(&FilesystemOptions::default());
+        for (point, options) in [("/a", "rw,errors=remount-ro"), ("/b", "nosuid,ro"), ("/c", "ro")]
+        {
+            let line = format!("/dev/sda1 {point} ext4 {options} 0 0");
+            filesystem.parse("proc/1/mounts", line.as_bytes(), b"").unwrap();
+        }
+        let readonly: Vec<bool> = filesystem.mounts.iter().map(|mount| mount.readonly).collect();
+        assert_eq!(readonly, [false, true, true]);
+    }
+
+    #[test]
+    fn many_dead_mounts_do_not_hide_the_disks() {
+        use std::sync::{Condvar, Mutex};
+
+        use super::super::Statfs;
+        use crate::host::Roots;
+
+        static ANSWERS: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+        let statfs = Statfs::new(|path| {
+            if path.starts_with("/dead") {
+                drop(ANSWERS.1.wait_while(ANSWERS.0.lock().unwrap(), |answers| !*answers).unwrap());
+            }
+            Ok(Usage::default())
+        });
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("1")).unwrap();
+        let list = |more: &str| {
+            let dead: String =
+                (0..12).map(|n| format!("nas:/{n} /dead/{n} nfs4 rw 0 0\n")).collect();
+            let text = format!("/dev/sda1 / ext4 rw 0 0\n{dead}/dev/sda2 /srv ext4 rw 0 0\n{more}");
+            std::fs::write(folder.path().join("1/mounts"), text).unwrap();
+        };
+        let mut host = Host::new(Roots { proc: folder.path().to_owned(), ..Roots::default() });
+        let mount_timeout = std::time::Duration::ZERO;
+        let options = FilesystemOptions { statfs, mount_timeout, ..FilesystemOptions::default() };
+        let mut filesystem = Filesystem::new(&options);
+        for (round, more) in ["", "", "/dev/sdb1 /mnt ext4 rw 0 0\n"].into_iter().enumerate() {
+            list(more);
+            let mut out = Samples::with_limit(1000);
+            let error = filesystem.collect(&mut host, &mut out).unwrap_err();
+            assert!(error.to_string().contains("statfs on 4 mounts"), "{error}");
+            for point in ["/", "/srv"] {
+                let error = out.iter().find(|sample| {
+                    sample.family == "node_filesystem_device_error"
+                        && sample.labels().any(|label| label == ("mountpoint", point))
+                });
+                assert_eq!(error.unwrap().value, 0.0, "{point} in round {round}");
+            }
+        }
+        *ANSWERS.0.lock().unwrap() = true;
+        ANSWERS.1.notify_all();
     }
 }

@@ -2,8 +2,9 @@
 //! server, a card that has gone) blocks the caller for as long as it likes.
 //!
 //! One thread does the asking. When a mount doesn't answer in time, its thread stays with it, another
-//! takes over for the other mounts, and the mount is not asked again until the call has returned. At
-//! most [`MAX_STUCK`] threads may hang so; beyond that nothing is asked until one of them returns.
+//! takes over for the other mounts, and the mount is not asked again until the call has returned. When
+//! [`MAX_STUCK_A_TYPE`] mounts of one type hang so, no other of this type is asked until one of them
+//! returns: a server with many mounts must not hide this machine's disks. [`MAX_STUCK`] bounds all.
 //! Idle threads wait without waking. It must not know metrics.
 
 use std::ffi::OsStr;
@@ -17,7 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How many calls may hang at the same time, each with a thread of [`STACK`] bytes.
-pub(super) const MAX_STUCK: usize = 8;
+pub(super) const MAX_STUCK: usize = 4 * MAX_STUCK_A_TYPE;
+/// How many of them may be to file systems of one type.
+pub(super) const MAX_STUCK_A_TYPE: usize = 8;
 
 /// The system call and a channel need less than a page of it.
 const STACK: usize = 64 << 10;
@@ -100,6 +103,7 @@ struct Worker {
 
 struct Stuck {
     path: PathBuf,
+    fs_type: String,
     worker: Worker,
 }
 
@@ -143,13 +147,19 @@ impl Asker {
         self.stuck.len()
     }
 
-    /// Asks one mount.
-    pub(super) fn ask(&mut self, path: &[u8], patience: Patience) -> Result<Usage, Unanswered> {
+    /// Asks one mount, of a file system of this type.
+    pub(super) fn ask(
+        &mut self,
+        path: &[u8],
+        fs_type: &str,
+        patience: Patience,
+    ) -> Result<Usage, Unanswered> {
         let path = Path::new(OsStr::from_bytes(path));
         if self.stuck.iter().any(|stuck| stuck.path == path) {
             return Err(Unanswered::Stuck);
         }
-        if self.stuck.len() >= MAX_STUCK {
+        let alike = self.stuck.iter().filter(|stuck| stuck.fs_type == fs_type).count();
+        if alike >= MAX_STUCK_A_TYPE || self.stuck.len() >= MAX_STUCK {
             return Err(Unanswered::Full);
         }
         let worker = match self.worker.take() {
@@ -169,7 +179,8 @@ impl Asker {
                 answer.map_err(Unanswered::Refused)
             }
             Err(RecvTimeoutError::Timeout) => {
-                self.stuck.push(Stuck { path: path.to_owned(), worker });
+                let (path, fs_type) = (path.to_owned(), fs_type.to_owned());
+                self.stuck.push(Stuck { path, fs_type, worker });
                 Err(Unanswered::Stuck)
             }
             Err(RecvTimeoutError::Disconnected) => Err(gone()),
@@ -228,11 +239,11 @@ mod tests {
         let (statfs, revive, asked) = dying();
         let mut asker = Asker::new(statfs, SHORT);
         let patience = asker.begin();
-        assert!(matches!(asker.ask(b"/dead", patience), Err(Unanswered::Stuck)));
-        assert_eq!(asker.ask(b"/", patience).unwrap().blocks, 7);
-        assert!(matches!(asker.ask(b"/refuses", patience), Err(Unanswered::Refused(_))));
+        assert!(matches!(asker.ask(b"/dead", "ext4", patience), Err(Unanswered::Stuck)));
+        assert_eq!(asker.ask(b"/", "ext4", patience).unwrap().blocks, 7);
+        assert!(matches!(asker.ask(b"/refuses", "ext4", patience), Err(Unanswered::Refused(_))));
         let patience = asker.begin();
-        assert!(matches!(asker.ask(b"/dead", patience), Err(Unanswered::Stuck)));
+        assert!(matches!(asker.ask(b"/dead", "ext4", patience), Err(Unanswered::Stuck)));
         assert_eq!(asker.stuck(), 1);
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
         assert_eq!(*asked.lock().unwrap(), paths(&["/dead", "/", "/refuses"]));
@@ -246,23 +257,33 @@ mod tests {
             thread::yield_now();
         }
         let patience = asker.begin();
-        assert_eq!(asker.ask(b"/dead", patience).unwrap().blocks, 7);
+        assert_eq!(asker.ask(b"/dead", "ext4", patience).unwrap().blocks, 7);
     }
 
     #[test]
     fn threads_that_hang_are_bounded() {
         let (statfs, _revive, asked) = dying();
         let mut asker = Asker::new(statfs, Duration::ZERO);
-        let patience = asker.begin();
-        for mount in 0..MAX_STUCK {
-            let path = format!("/dead/{mount}");
-            assert!(matches!(asker.ask(path.as_bytes(), patience), Err(Unanswered::Stuck)));
+        let mut ask = |fs_type: &str, path: &str| {
+            let patience = asker.begin();
+            asker.ask(path.as_bytes(), fs_type, patience)
+        };
+        for (fs_type, mount) in ["nfs4", "cifs", "9p", "ceph"]
+            .into_iter()
+            .flat_map(|fs_type| (0..MAX_STUCK_A_TYPE).map(move |mount| (fs_type, mount)))
+        {
+            assert!(ask("ext4", "/").is_ok(), "hidden by dead mounts of another type");
+            let dead = ask(fs_type, &format!("/dead/{fs_type}/{mount}"));
+            assert!(matches!(dead, Err(Unanswered::Stuck)));
+            if mount + 1 == MAX_STUCK_A_TYPE {
+                assert!(matches!(ask(fs_type, "/dead/more"), Err(Unanswered::Full)));
+            }
         }
-        assert!(matches!(asker.ask(b"/dead/more", patience), Err(Unanswered::Full)));
-        assert!(matches!(asker.ask(b"/dead/0", patience), Err(Unanswered::Stuck)));
+        assert!(matches!(ask("ext4", "/"), Err(Unanswered::Full)));
+        assert!(matches!(ask("nfs4", "/dead/nfs4/0"), Err(Unanswered::Stuck)));
         assert_eq!(asker.stuck(), MAX_STUCK);
-        // The first thread blocks holding the lock of the channel, so all of them are in the call.
-        assert!(asked.lock().unwrap().len() <= MAX_STUCK);
+        let dead = asked.lock().unwrap().iter().filter(|path| path.starts_with("/dead")).count();
+        assert!(dead <= MAX_STUCK);
     }
 
     #[test]
@@ -272,7 +293,7 @@ mod tests {
         let patience = asker.begin();
         let start = Instant::now();
         for path in [&b"/dead/1"[..], b"/dead/2", b"/dead/3"] {
-            assert!(matches!(asker.ask(path, patience), Err(Unanswered::Stuck)));
+            assert!(matches!(asker.ask(path, "ext4", patience), Err(Unanswered::Stuck)));
         }
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(300) + 2 * GRACE, "{took:?}");
@@ -284,8 +305,11 @@ mod tests {
     fn the_kernel_answers_for_the_root() {
         let mut asker = Asker::new(Statfs::default(), LONG);
         let patience = asker.begin();
-        let usage = asker.ask(b"/", patience).unwrap();
+        let usage = asker.ask(b"/", "ext4", patience).unwrap();
         assert!(usage.block_size > 0 && usage.blocks > 0 && usage.free >= usage.available);
-        assert!(matches!(asker.ask(b"/no/such/mount", patience), Err(Unanswered::Refused(_))));
+        assert!(matches!(
+            asker.ask(b"/no/such/mount", "ext4", patience),
+            Err(Unanswered::Refused(_))
+        ));
     }
 }

@@ -24,7 +24,7 @@ use rustls::pki_types::ServerName;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Outcome, judge, words};
-use super::connect::{ConnectError, Stream, Tls, connect};
+use super::connect::{ConnectError, Lookup, Stream, Tls, connect};
 use super::options::{
     Content, Credentials, Options, OptionsError, check, credentials, fixed_headers,
 };
@@ -52,6 +52,7 @@ pub struct Client {
     hide: Vec<String>,
     name: Option<ServerName<'static>>,
     tls: Option<Arc<ClientConfig>>,
+    lookup: Lookup,
     link: Option<Link>,
     buffer: BytesMut,
     connections: u32,
@@ -111,6 +112,7 @@ impl Client {
             hide,
             name,
             tls,
+            lookup: Lookup::default(),
             link: None,
             buffer: BytesMut::new(),
             connections: 0,
@@ -220,7 +222,7 @@ impl Client {
             }
         };
         let heard = Arc::new(AtomicBool::new(false));
-        let stream = connect(&self.options.url, tls, heard.clone(), deadline)
+        let stream = connect(&self.options.url, &mut self.lookup, tls, heard.clone(), deadline)
             .await
             .map_err(Fault::Connect)?;
         self.connections = self.connections.saturating_add(1);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -120,17 +121,84 @@ pub(super) struct Tls {
     pub(super) private_ca: bool,
 }
 
+/// How a host's name becomes addresses; it may block.
+type Resolve = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+
+/// The name lookups of one client, of which at most one runs. The resolver can't be stopped: a try
+/// whose time is up leaves it running, and the next one waits for the same answer. Otherwise a dead
+/// DNS server would take, try by try, every thread that the runtime has for calls that can hang.
+pub(super) struct Lookup {
+    resolve: Resolve,
+    running: Option<JoinHandle<io::Result<Vec<SocketAddr>>>>,
+}
+
+impl Default for Lookup {
+    fn default() -> Lookup {
+        Lookup { resolve: system, running: None }
+    }
+}
+
+/// The system's resolver. Eight are enough of any name's addresses.
+fn system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok((host, port).to_socket_addrs()?.take(8).collect())
+}
+
+impl Lookup {
+    /// The addresses of a host, always the same one. Dropping the future loses nothing.
+    async fn addresses(
+        &mut self,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Result<Vec<SocketAddr>, ConnectError> {
+        // An answer that came after its time is good; an error by then is old.
+        let late = self.running.as_ref().is_some_and(JoinHandle::is_finished);
+        let mut found = self.answer(host, port, deadline).await?;
+        if late && !found.as_ref().is_ok_and(|addresses| !addresses.is_empty()) {
+            found = self.answer(host, port, deadline).await?;
+        }
+        let addresses =
+            found.map_err(|source| ConnectError::Lookup { host: host.to_owned(), source })?;
+        if addresses.is_empty() {
+            return Err(ConnectError::NoAddress { host: host.to_owned() });
+        }
+        Ok(addresses)
+    }
+
+    /// The answer of the lookup that runs, or else of a new one.
+    async fn answer(
+        &mut self,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Result<io::Result<Vec<SocketAddr>>, ConnectError> {
+        let resolve = self.resolve;
+        let running = self.running.get_or_insert_with(|| {
+            let host = host.to_owned();
+            spawn_blocking(move || resolve(&host, port))
+        });
+        let found = timeout_at(deadline, running)
+            .await
+            .map_err(|_| ConnectError::Timeout { doing: "looking up the host's name" })?;
+        self.running = None;
+        Ok(found.unwrap_or_else(|error| Err(io::Error::other(error))))
+    }
+}
+
 /// Connects before the deadline. `heard` is set when the first byte above TLS arrives, and again after
 /// whoever watches it has cleared it.
 pub(super) async fn connect(
     url: &Url,
+    lookup: &mut Lookup,
     tls: Option<Tls>,
     heard: Arc<AtomicBool>,
     deadline: Instant,
 ) -> Result<Stream, ConnectError> {
     let tcp = match url.host() {
         Host::Address(address) => dial(&[(*address, url.port()).into()], deadline).await?,
-        Host::Name(name) => dial(&look_up(name, url.port(), deadline).await?, deadline).await?,
+        Host::Name(name) => {
+            dial(&lookup.addresses(name, url.port(), deadline).await?, deadline).await?
+        }
     };
     // A request is written whole; waiting for more to send only delays it.
     let _ = tcp.set_nodelay(true);
@@ -144,23 +212,6 @@ pub(super) async fn connect(
         Ok(Err(source)) => Err(ConnectError::Tls { name, source, private_ca: tls.private_ca }),
         Ok(Ok(stream)) => Ok(Stream { inner: Inner::Tls(Box::new(stream)), heard }),
     }
-}
-
-async fn look_up(
-    host: &str,
-    port: u16,
-    deadline: Instant,
-) -> Result<Vec<SocketAddr>, ConnectError> {
-    let found = timeout_at(deadline, tokio::net::lookup_host((host, port)))
-        .await
-        .map_err(|_| ConnectError::Timeout { doing: "looking up the host's name" })?
-        .map_err(|source| ConnectError::Lookup { host: host.to_owned(), source })?;
-    // Eight are enough of any name's addresses.
-    let addresses: Vec<_> = found.take(8).collect();
-    if addresses.is_empty() {
-        return Err(ConnectError::NoAddress { host: host.to_owned() });
-    }
-    Ok(addresses)
 }
 
 async fn dial(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
@@ -235,5 +286,64 @@ impl AsyncWrite for Stream {
             Inner::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Inner::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::sync::{Condvar, Mutex};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+    const LATER: Duration = Duration::from_secs(60);
+
+    /// Whether the resolver answers. One test uses it, and is the only one that counts.
+    static ANSWERS: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+    static LOOKUPS: AtomicU32 = AtomicU32::new(0);
+
+    fn hangs(_: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        LOOKUPS.fetch_add(1, Ordering::SeqCst);
+        drop(ANSWERS.1.wait_while(ANSWERS.0.lock().unwrap(), |answers| !*answers).unwrap());
+        Ok(vec![([127, 0, 0, 1], port).into()])
+    }
+
+    fn fails(_: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+        Err(io::Error::other("no such host"))
+    }
+
+    #[tokio::test]
+    async fn a_resolver_that_hangs_is_asked_once_and_its_late_answer_is_taken() {
+        let mut lookup = Lookup { resolve: hangs, running: None };
+        for _ in 0..5 {
+            let found = lookup.addresses("mimir", 9009, Instant::now() + SOON).await;
+            assert!(matches!(found, Err(ConnectError::Timeout { .. })), "{found:?}");
+        }
+        assert_eq!(LOOKUPS.load(Ordering::SeqCst), 1);
+        *ANSWERS.0.lock().unwrap() = true;
+        ANSWERS.1.notify_all();
+        let found = lookup.addresses("mimir", 9009, Instant::now() + LATER).await.unwrap();
+        assert_eq!(found, [([127, 0, 0, 1], 9009).into()]);
+        // What has been answered is not remembered: addresses change.
+        lookup.addresses("mimir", 9009, Instant::now() + LATER).await.unwrap();
+        assert_eq!(LOOKUPS.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn an_error_that_came_too_late_is_not_taken_for_todays() {
+        let old = spawn_blocking(|| fails("", 0));
+        while !old.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        let mut lookup = Lookup {
+            resolve: |_, port| Ok(vec![([127, 0, 0, 1], port).into()]),
+            running: Some(old),
+        };
+        let found = lookup.addresses("loki", 3100, Instant::now() + LATER).await.unwrap();
+        assert_eq!(found, [([127, 0, 0, 1], 3100).into()]);
+        let mut lookup = Lookup { resolve: fails, running: None };
+        let found = lookup.addresses("loki", 3100, Instant::now() + LATER).await;
+        assert!(matches!(found, Err(ConnectError::Lookup { .. })), "{found:?}");
     }
 }

@@ -334,6 +334,23 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_called_as_the_kernel_calls_it_and_not_as_sysfs_writes_it() {
+        let sys = tempfile::tempdir().unwrap();
+        let folder = sys.path().join("dev/block");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (numbers, target) in [("104:0", "cciss!c0d0"), ("8:0", "sda")] {
+            let target = format!("../../devices/pci0000:00/block/{target}");
+            std::os::unix::fs::symlink(target, folder.join(numbers)).unwrap();
+        }
+        let host = Host::new(crate::host::Roots { sys: sys.path().into(), ..Default::default() });
+        for (device, expected) in [(104 << MINOR_BITS, "cciss/c0d0"), (8 << MINOR_BITS, "sda")] {
+            let mut name = "old".to_owned();
+            assert!(name_device(&host, device, &mut String::new(), &mut name));
+            assert_eq!(name, expected);
+        }
+    }
+
+    #[test]
     fn recursion_misses_are_read_where_the_kernel_counts_them() {
         let fdinfo = "pos:\t0\nprog_type:\t5\nrun_cnt:\t7\nrecursion_misses:\t12\n";
         assert_eq!(recursion_misses(fdinfo), Some(12));

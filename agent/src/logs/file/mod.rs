@@ -70,7 +70,7 @@ pub struct Options {
 /// The bounds and times that hardly anybody needs to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many files are followed (and open) at once.
+    /// How many files are followed (and open) at once; fewer where the process may have few descriptors.
     pub max_files: usize,
     /// Whether to have the kernel watch; without it everything is polled.
     pub watch: bool,

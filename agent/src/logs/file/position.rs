@@ -12,7 +12,7 @@
 //! | 0..8 | device (`st_dev`) |
 //! | 8..16 | inode (`st_ino`) |
 //! | 16..24 | offset of the first byte that has not been read |
-//! | 24..28 | CRC-32 (IEEE) of the file's first bytes |
+//! | 24..28 | CRC32C of the file's first bytes |
 //! | 28..30 | how many first bytes that covers, 0 to 256 |
 //! | 30 | flags: bit 0 = the offset is inside an overlong line, whose rest is to be skipped |
 //! | 31 | 0 |
@@ -50,7 +50,7 @@ impl Head {
     pub(super) fn of(first: &[u8]) -> Head {
         let first = first.get(..HEAD).unwrap_or(first);
         // At most HEAD, which fits.
-        Head { crc: crc32fast::hash(first), len: first.len() as u16 }
+        Head { crc: crc32c::crc32c(first), len: first.len() as u16 }
     }
 
     /// Whether a file that starts so can be the one that this was made of: files grow at the end.
@@ -189,8 +189,8 @@ mod tests {
             0x02, 0x01, 0, 0, 0, 0, 0, 0,
             0x0d, 0x0c, 0x0b, 0x0a, 0, 0, 0, 0,
             0x01, 0, 0, 0, 0x01, 0, 0, 0,
-            // CRC-32's published check value of "123456789" is cbf43926.
-            0x26, 0x39, 0xf4, 0xcb,
+            // CRC-32C's published check value of "123456789" is e3069283.
+            0x83, 0x92, 0x06, 0xe3,
             9, 0,
             1, 0,
             0x02, 0x01, 0, 0, 0, 0, 0, 0,

@@ -270,7 +270,10 @@ impl FileSource {
         if (skipped > 0) != (self.skipped > 0) {
             if skipped > 0 {
                 let limit = self.limits.max_files;
-                log::warn!("{skipped} log files are not followed: {limit} are already");
+                log::warn!(
+                    "{skipped} log files are not followed: {limit} are already (1000 at most, and \
+                     fewer if `ulimit -n` or LimitNOFILE is near that)"
+                );
             } else {
                 log::info!("all log files are followed again");
             }

@@ -21,6 +21,9 @@ use crate::model::{Block, Labels};
 /// The least size of the buffer that all files are read through.
 const BUFFER: usize = 64 << 10;
 
+/// Descriptors that are left to the rest of the agent, which needs some 40.
+const DESCRIPTORS_KEPT: usize = 128;
+
 /// Whether a read left something behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -102,6 +105,7 @@ impl FileSource {
         let sections: Vec<Section> = options.iter().map(section).collect::<Result<_, _>>()?;
         let longest = sections.iter().map(|section| section.max_line).max().unwrap_or_default();
         let now = Instant::now();
+        let limits = Limits { max_files: limits.max_files.min(descriptors()), ..limits };
         Ok(FileSource {
             sections,
             limits,
@@ -426,6 +430,15 @@ pub(super) struct Trouble {
     pub(super) text: String,
     /// The file that is ignored for what it is; another one at the path gets its chance.
     pub(super) ignored: Option<Identity>,
+}
+
+/// How many of the descriptors that the process may have log files can take. 1,024 is what a shell or
+/// an init script gives, as many as the files alone would take; without one for its WAL, its
+/// connections and the files of /proc, the agent would stand still.
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    limit.saturating_sub(DESCRIPTORS_KEPT).max(limit / 2)
 }
 
 /// What a path leads to, if that is a regular file.
