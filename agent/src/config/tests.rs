@@ -195,7 +195,7 @@ fn bad_input_is_told_with_its_place_and_a_hint() {
         ("[[logs.file]]\npaths = [1]", "2:10", "is an integer", "quotes"),
         (
             "[wal.logs]\nmax_bytes = \"1MiB\"\n[logs]\nmax_line = \"512KiB\"\n[[logs.file]]\npaths = [\"/x\"]",
-            "3:2",
+            "3:1",
             "more than an eighth",
             "shorten",
         ),

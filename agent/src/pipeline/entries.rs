@@ -140,7 +140,8 @@ mod tests {
 
     fn log(dir: &tempfile::TempDir) -> Log {
         let options = Options { max_bytes: 32 << 20, on_full: OnFull::Refuse, content: 2 };
-        Log::open("logs", dir.path(), options, vec!["a".into()], None).unwrap()
+        let hour = Some(std::time::Duration::from_secs(3_600));
+        Log::open("logs", dir.path(), options, vec!["a".into()], hour).unwrap()
     }
 
     fn block(lines: usize, line: &str) -> Block {

@@ -358,6 +358,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_not_synced_is_not_sent_where_each_record_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(&dir);
+        log.append(1, &mut Bytes(1)).unwrap();
+        log.settle().await.unwrap();
+        log.append(1, &mut Bytes(2)).unwrap();
+        assert_eq!(read_all(&log, 0), [1]);
+        log.settle().await.unwrap();
+        assert_eq!(read_all(&log, 0), [1, 2]);
+    }
+
+    #[tokio::test]
     async fn record_whose_sync_failed_is_not_written_twice() {
         let dir = tempfile::tempdir().unwrap();
         let log = log(&dir);
