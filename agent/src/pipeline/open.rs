@@ -1,0 +1,197 @@
+//! From the configuration to open WALs and to senders that read them.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::log::Log;
+use super::send::{EndpointState, Sender, Signal};
+use super::state::State;
+use super::{Phase, RunError};
+use crate::config::{Config, Endpoint};
+use crate::encode::round_timestamp;
+use crate::endpoint::{Backoff, Client};
+use crate::wal::{OnFull, Options, WalError};
+
+/// What the content number of a WAL means.
+const METRICS: u32 = 1;
+const LOGS: u32 = 2;
+
+/// The cursor's name of an endpoint: the same for as long as its URL and tenant are.
+pub(super) fn reader_name(endpoint: &Endpoint) -> String {
+    let url = &endpoint.connection.url;
+    let tenant = endpoint.connection.tenant.as_deref().unwrap_or_default();
+    let mut identity = format!("{url}\n{tenant}");
+    // A URL shows itself without its query, which may be all that two endpoints differ in.
+    if let Some(query) = url.query() {
+        identity.push('\n');
+        identity.push_str(query);
+    }
+    format!("{:08x}", crc32c::crc32c(identity.as_bytes()))
+}
+
+pub(super) fn open_metrics(config: &Config) -> Result<Log, WalError> {
+    let options = Options {
+        max_bytes: config.wal.metrics_max_bytes,
+        on_full: OnFull::DropOldest,
+        content: METRICS,
+    };
+    open_log("metrics", config, options, &config.mimir)
+}
+
+/// The logs WAL, where something is to be written to it or may be left in it.
+pub(super) fn open_logs(config: &Config) -> Result<Option<Log>, WalError> {
+    if config.files.is_empty() && config.loki.is_empty() {
+        return Ok(None);
+    }
+    let on_full = if config.wal.logs_drop_oldest { OnFull::DropOldest } else { OnFull::Refuse };
+    let options = Options { max_bytes: config.wal.logs_max_bytes, on_full, content: LOGS };
+    open_log("logs", config, options, &config.loki).map(Some)
+}
+
+fn open_log(
+    name: &'static str,
+    config: &Config,
+    options: Options,
+    endpoints: &[Endpoint],
+) -> Result<Log, WalError> {
+    let path = config.agent.state_dir.join("wal").join(name);
+    let readers = endpoints.iter().map(reader_name).collect();
+    Log::open(name, &path, options, readers, config.wal.sync)
+}
+
+pub(super) fn newest_timestamp(log: &Log) -> Option<i64> {
+    let segments: Vec<u64> = log.with(|wal| wal.segments().collect()).unwrap_or_default();
+    let mut payload = Vec::new();
+    for base in segments {
+        let (mut at, mut newest) = (base, None);
+        while let Some(Ok(Some(record))) = log.with(|wal| wal.scan(at, &mut payload)) {
+            newest = newest.max(round_timestamp(&payload));
+            at = record.next;
+        }
+        if newest.is_some() {
+            return newest;
+        }
+    }
+    None
+}
+
+pub(super) fn sender<S: Signal>(
+    state: &State,
+    log: &Rc<Log>,
+    endpoint: &Endpoint,
+    signal: S,
+    kind: &'static str,
+    interval: Option<Duration>,
+    phase: &watch::Receiver<Phase>,
+) -> Result<Sender<S>, RunError> {
+    let changed = |error: &dyn fmt::Display| {
+        RunError::Changed(format!("{}: {error}", endpoint.connection.url))
+    };
+    let (min, max) = endpoint.backoff;
+    let url = endpoint.connection.url.to_string();
+    let plain = match &endpoint.connection.tenant {
+        Some(tenant) => format!("{url}#{tenant}"),
+        None => url.clone(),
+    };
+    let taken = |name: &str| state.endpoints.iter().any(|other| other.borrow().name == *name);
+    let mut name = plain.clone();
+    let mut number = 1;
+    while taken(&name) {
+        number += 1;
+        name = format!("{plain}#{number}");
+    }
+    Ok(Sender {
+        log: Rc::clone(log),
+        reader: log
+            .reader(&reader_name(endpoint))
+            .ok_or_else(|| changed(&"the WAL has no cursor for it"))?,
+        signal,
+        client: Client::new(endpoint.connection.clone()).map_err(|error| changed(&error))?,
+        backoff: Backoff::new(min, max).map_err(|error| changed(&error))?,
+        slowest: max,
+        wait: endpoint.wait,
+        interval,
+        state: Rc::new(RefCell::new(EndpointState {
+            name,
+            url,
+            signal: kind,
+            ..Default::default()
+        })),
+        dropped: Rc::clone(&state.dropped),
+        clock: Rc::clone(&state.clock),
+        phase: phase.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::encode::RoundEncoder;
+    use crate::model::Labels;
+    use crate::pipeline::sync_when_due;
+
+    #[test]
+    fn endpoints_that_differ_in_their_query_alone_have_cursors_of_their_own() {
+        let text = "[[mimir]]\nurl = \"http://h/push?token=one\"\n[[mimir]]\nurl = \"http://h/push?token=two\"\n\
+                    [[mimir]]\nurl = \"http://h/push\"\n";
+        let config = crate::config::parse(text, std::path::Path::new("t"), &[]).unwrap();
+        let mut names: Vec<_> = config.mimir.iter().map(reader_name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 3);
+    }
+
+    fn log(dir: &tempfile::TempDir, sync_every: Option<Duration>) -> Log {
+        let options = Options { max_bytes: 1 << 20, on_full: OnFull::DropOldest, content: METRICS };
+        Log::open("metrics", dir.path(), options, Vec::new(), sync_every).unwrap()
+    }
+
+    struct Round(i64);
+
+    impl crate::wal::Payload for Round {
+        fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
+            RoundEncoder::new(Labels::new()).encode(self.0, &[], fresh, out)
+        }
+    }
+
+    #[test]
+    fn newest_round_of_an_earlier_run_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(newest_timestamp(&log(&dir, None)), None);
+        for run in 0..3 {
+            let log = log(&dir, None);
+            for round in 0..4 {
+                log.append(1, &mut Round(run * 10 + round)).unwrap();
+            }
+            drop(log);
+            assert_eq!(newest_timestamp(&self::log(&dir, None)), Some(run * 10 + 3));
+        }
+    }
+
+    #[tokio::test]
+    async fn last_record_before_a_silence_is_synced_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Rc::new(log(&dir, Some(Duration::from_millis(300))));
+        let (phase, watch_phase) = watch::channel(Phase::Running);
+        let tasks = LocalSet::new();
+        let task = tasks.spawn_local(sync_when_due(Rc::clone(&log), watch_phase));
+        let test = async {
+            log.append(1, &mut Round(1)).unwrap();
+            log.settle().await.unwrap();
+            assert!(log.sync_due().is_some(), "not at once");
+            while log.sync_due().is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            phase.send(Phase::Draining).unwrap();
+            task.await.unwrap();
+        };
+        let limit = tokio::time::timeout(Duration::from_secs(20), tasks.run_until(test));
+        limit.await.unwrap();
+    }
+}
