@@ -4,7 +4,7 @@
 //! |---|---|
 //! | accepted | the cursor moves past what was sent |
 //! | retry (5xx, 429, no connection, timeout) | the same bytes again, after a growing pause or Retry-After |
-//! | misconfigured (401, 403, 404, 407, 3xx) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
+//! | misconfigured (401, 403, 404, 405, 407, 415, 3xx) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
 //! | refused (any other 4xx) | round by round; what is refused alone is dropped, counted by code, logged with the server's words |
 //!
 //! Prometheus refuses a batch that it has stored already and whose answer got lost, except for the newest
@@ -70,7 +70,7 @@ pub(super) trait Signal {
 /// What an endpoint has been through, for the status page and the metrics.
 #[derive(Debug, Default)]
 pub(super) struct EndpointState {
-    /// The URL's host and port, with the signal in front: the label `endpoint`.
+    /// The label `endpoint`: the URL, with the tenant behind it.
     pub(super) name: String,
     /// The URL, which holds no secret.
     pub(super) url: String,

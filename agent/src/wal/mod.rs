@@ -493,11 +493,6 @@ impl<S: Storage> Wal<S> {
         self.readers[reader.0].cursor
     }
 
-    /// The position of the segment that holds `position`, or of the first one after it.
-    pub fn segment_of(&self, position: u64) -> Option<u64> {
-        self.segments.iter().find(|s| s.end() > position).map(|s| s.base)
-    }
-
     /// The positions of the segments, newest first.
     pub fn segments(&self) -> impl Iterator<Item = u64> + '_ {
         self.segments.iter().rev().map(|segment| segment.base)
