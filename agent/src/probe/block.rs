@@ -66,9 +66,10 @@ pub(super) const LOST: Desc =
 
 /// The slot of the first bucket: up to 16 µs, below which no disk answers.
 const FIRST: usize = 4;
-/// The buckets' upper bounds in seconds, 2^4 µs to 2^23 µs; what is longer is in `+Inf`.
+/// The buckets' upper bounds in seconds, 2^4 µs to 2^23 µs, written as Prometheus' clients write
+/// numbers; what is longer is in `+Inf`.
 const BOUNDS: [&str; 20] = [
-    "0.000016", "0.000032", "0.000064", "0.000128", "0.000256", "0.000512", "0.001024", "0.002048",
+    "1.6e-05", "3.2e-05", "6.4e-05", "0.000128", "0.000256", "0.000512", "0.001024", "0.002048",
     "0.004096", "0.008192", "0.016384", "0.032768", "0.065536", "0.131072", "0.262144", "0.524288",
     "1.048576", "2.097152", "4.194304", "8.388608",
 ];
@@ -311,7 +312,10 @@ mod tests {
         for (k, bound) in (FIRST..).zip(BOUNDS) {
             let us: f64 = bound.parse::<f64>().unwrap() * 1e6;
             assert_eq!(us.round() as u64, 1 << k, "{bound}");
-            assert_eq!(format!("{:.6}", (1u64 << k) as f64 / 1e6), bound);
+            // The canonical form of Prometheus' clients: an exponent of two digits below 0.0001.
+            let seconds = (1u64 << k) as f64 / 1e6;
+            let short = if seconds < 1e-4 { format!("{seconds:e}") } else { seconds.to_string() };
+            assert_eq!(short, bound.replace("e-0", "e-"));
         }
     }
 
