@@ -21,6 +21,12 @@ struct Span {
     end: u32,
 }
 
+impl Span {
+    fn range(self) -> std::ops::Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct FamilyRow {
     name: Span,
@@ -64,7 +70,9 @@ impl Suffix {
 /// The samples of one collection, at most `limit` of them.
 #[derive(Debug)]
 pub struct Samples {
-    text: Vec<u8>,
+    /// Names and help texts of the families. A string, so that reading them back checks nothing.
+    words: String,
+    keys: Vec<u8>,
     families: Vec<FamilyRow>,
     rows: Vec<Row>,
     limit: usize,
@@ -98,12 +106,20 @@ pub struct Family<'a> {
 impl Samples {
     /// An empty round that takes at most `limit` samples; what comes beyond is counted, not kept.
     pub fn with_limit(limit: usize) -> Samples {
-        Samples { text: Vec::new(), families: Vec::new(), rows: Vec::new(), limit, refused: 0 }
+        Samples {
+            words: String::new(),
+            keys: Vec::new(),
+            families: Vec::new(),
+            rows: Vec::new(),
+            limit,
+            refused: 0,
+        }
     }
 
     /// Forgets the samples and keeps the memory.
     pub fn clear(&mut self) {
-        self.text.clear();
+        self.words.clear();
+        self.keys.clear();
         self.families.clear();
         self.rows.clear();
         self.refused = 0;
@@ -131,11 +147,10 @@ impl Samples {
 
     /// Opens a family whose name comes from the kernel, such as `node_vmstat_pgfault`.
     pub fn family_named(&mut self, name: &str, help: &str, kind: Kind) -> Family<'_> {
-        let same_as_last =
-            self.families.last().is_some_and(|last| self.slice(last.name) == name.as_bytes());
+        let same_as_last = self.families.last().is_some_and(|last| self.word(last.name) == name);
         if !same_as_last {
-            let name = self.store(name.as_bytes());
-            let help = self.store(help.as_bytes());
+            let name = self.store(name);
+            let help = self.store(help);
             self.families.push(FamilyRow { name, help, kind });
         }
         let index = (self.families.len() - 1) as u32;
@@ -152,29 +167,25 @@ impl Samples {
         self.rows.iter().map(|row| {
             let family = self.families[row.family as usize];
             Sample {
-                family: self.str(family.name),
-                help: self.str(family.help),
+                family: self.word(family.name),
+                help: self.word(family.help),
                 kind: family.kind,
                 suffix: row.suffix,
-                key: self.slice(row.key),
+                key: self.keys.get(row.key.range()).unwrap_or_default(),
                 value: row.value,
             }
         })
     }
 
-    fn store(&mut self, bytes: &[u8]) -> Span {
-        let start = self.text.len() as u32;
-        self.text.extend_from_slice(bytes);
-        Span { start, end: self.text.len() as u32 }
+    fn store(&mut self, word: &str) -> Span {
+        let start = self.words.len() as u32;
+        self.words.push_str(word);
+        Span { start, end: self.words.len() as u32 }
     }
 
-    fn slice(&self, span: Span) -> &[u8] {
-        &self.text[span.start as usize..span.end as usize]
-    }
-
-    fn str(&self, span: Span) -> &str {
-        // Only `store` fills these spans, from a &str; the fallback keeps the reader free of panics.
-        str::from_utf8(self.slice(span)).unwrap_or_default()
+    fn word(&self, span: Span) -> &str {
+        // Only `store` makes these spans; the fallback keeps the reader free of panics.
+        self.words.get(span.range()).unwrap_or_default()
     }
 
     fn push(
@@ -198,18 +209,19 @@ impl Samples {
         }
         // By name; Prometheus refuses a series whose labels are not in this order.
         sorted.sort_unstable_by_key(|(name, _)| *name);
-        let start = self.text.len() as u32;
+        let start = self.keys.len() as u32;
         let name = self.families[family as usize].name;
-        self.text.extend_from_within(name.start as usize..name.end as usize);
-        self.text.extend_from_slice(suffix.as_str().as_bytes());
-        self.text.push(END);
+        let word = self.words.get(name.range()).unwrap_or_default();
+        self.keys.extend_from_slice(word.as_bytes());
+        self.keys.extend_from_slice(suffix.as_str().as_bytes());
+        self.keys.push(END);
         for (name, value) in &sorted {
-            self.text.extend_from_slice(name.as_bytes());
-            self.text.push(END);
-            self.text.extend_from_slice(value.as_bytes());
-            self.text.push(END);
+            self.keys.extend_from_slice(name.as_bytes());
+            self.keys.push(END);
+            self.keys.extend_from_slice(value.as_bytes());
+            self.keys.push(END);
         }
-        let key = Span { start, end: self.text.len() as u32 };
+        let key = Span { start, end: self.keys.len() as u32 };
         self.rows.push(Row { family, suffix, key, value });
     }
 }
