@@ -234,6 +234,12 @@ mod tests {
         // The file itself is replaced, as by an update of tzdata.
         fs::rename(path(ZONEINFO).join("Kolkata"), path(ZONEINFO).join("Tokyo")).unwrap();
         assert_eq!(load(&mut time, &mut host), ("IST".into(), true));
+        // And by one of the same length.
+        let zone = fs::read(path(ZONEINFO).join("Tokyo")).unwrap();
+        let other: Vec<u8> = zone.iter().map(|&b| if b == b'I' { b'J' } else { b }).collect();
+        fs::write(path("new"), other).unwrap();
+        fs::rename(path("new"), path(ZONEINFO).join("Tokyo")).unwrap();
+        assert_eq!(load(&mut time, &mut host), ("JST".into(), true));
         // Written over, as by `cp`, with what is no zone: said once, until it is one again.
         let tokyo = path(ZONEINFO).join("Tokyo");
         fs::write(&tokyo, "no zone").unwrap();

@@ -359,6 +359,24 @@ mod tests {
     }
 
     #[test]
+    fn a_newer_file_waits_while_an_older_one_has_more_than_a_buffer() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = ["old", "new"].map(|name| dir.path().join(name));
+        let mut files: VecDeque<Follow> = paths.iter().map(|path| open(path)).collect();
+        let line = "x".repeat(MAX_LINE / 2);
+        append(&paths[0], &format!("{line}\n").repeat(5));
+        append(&paths[1], "newer\n");
+        let mut sink = Race { after: "", write: || {}, lines: Vec::new() };
+        let mut buffer = [0; MAX_LINE + 2];
+        let now = Instant::now();
+        for _ in 0..10 {
+            let (mut total, mut save) = (Step::default(), Save::No);
+            read_on(&mut files, &mut buffer, now, &mut sink, &mut total, &mut save).unwrap();
+        }
+        assert_eq!(sink.lines, [&line, &line, &line, &line, &line, "newer"]);
+    }
+
+    #[test]
     fn what_comes_between_the_last_read_and_the_end_of_a_file_is_no_last_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("old");
