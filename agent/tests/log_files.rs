@@ -70,6 +70,36 @@ async fn renamed_to_a_name_that_is_not_matched() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renamed_file_that_is_still_written_is_finished_only_when_it_is_quiet() {
+    let mut bench = Bench::new(&["app.log"]);
+    let quiet = bench.limits.quiet;
+    bench.append("app.log", "0\n");
+    assert_eq!(bench.read(), ["app.log: 0"]);
+    // It was quiet for longer when it is renamed; its writer may be about to go on.
+    advance(3 * quiet).await;
+    bench.rename("app.log", "app.log.1");
+    bench.append("app.log", "");
+    for round in 1..8 {
+        assert_eq!(bench.read(), NOTHING);
+        advance(quiet - Duration::from_secs(1)).await;
+        assert_eq!(bench.read(), NOTHING);
+        assert_eq!(bench.source.followed(), 2, "round {round}");
+        bench.append("app.log.1", format!("{round}\n"));
+        assert_eq!(bench.read(), [format!("app.log: {round}")]);
+    }
+    // Part of a line is growth, too.
+    advance(quiet - Duration::from_secs(1)).await;
+    bench.append("app.log.1", "8 with");
+    assert_eq!(bench.read(), NOTHING);
+    advance(quiet - Duration::from_secs(1)).await;
+    bench.append("app.log.1", " an end\n");
+    assert_eq!(bench.read(), ["app.log: 8 with an end"]);
+    advance(quiet).await;
+    assert_eq!(bench.read(), NOTHING);
+    assert_eq!(bench.source.followed(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn renamed_to_a_name_that_is_matched() {
     let mut bench = Bench::new(&["app.log*"]);
     bench.append("app.log", "1\n");

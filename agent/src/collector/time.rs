@@ -64,11 +64,7 @@ impl Collector for Time {
         let now = SystemClock.now_ns();
         out.value(&SECONDS, now as f64 / 1e9);
         let zone = self.load_zone(host);
-        // No type is found for a time beyond a file without a rule; UTC then, as Go says.
-        let (name, offset) = match self.zone.find_local_time_type(now.div_euclid(1_000_000_000)) {
-            Ok(local) => (local.time_zone_designation(), local.ut_offset()),
-            Err(_) => ("UTC", 0),
-        };
+        let (name, offset) = self.local(now.div_euclid(1_000_000_000));
         out.family(&ZONE_OFFSET).add(&[("time_zone", name)], f64::from(offset));
         self.clock_sources(host, out)?;
         zone
@@ -76,6 +72,17 @@ impl Collector for Time {
 }
 
 impl Time {
+    /// The zone's name and offset at this time in seconds. UTC, which has no name of its own, is called
+    /// so as Go does; so is a time beyond a file without a rule, for which no type is found.
+    fn local(&self, seconds: i64) -> (&str, i32) {
+        match self.zone.find_local_time_type(seconds) {
+            Ok(local) if !local.time_zone_designation().is_empty() => {
+                (local.time_zone_designation(), local.ut_offset())
+            }
+            Ok(_) | Err(_) => ("UTC", 0),
+        }
+    }
+
     /// Reads the time zone if its file has changed. A malformed file is an error once and UTC then.
     fn load_zone(&mut self, host: &mut Host) -> Result<(), CollectError> {
         let Some(file) = &self.zone_file else { return Ok(()) };
@@ -192,6 +199,56 @@ mod tests {
         assert_eq!(at(1_690_000_000), ("CEST".into(), 7200));
         // 2050, which only the rule at the end of the file covers.
         assert_eq!(at(2_540_000_000), ("CEST".into(), 7200));
+    }
+
+    #[test]
+    fn a_zone_that_changes_is_read_again() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        for folder in ["etc", "usr/share/zoneinfo"] {
+            fs::create_dir_all(path(folder)).unwrap();
+        }
+        for zone in ["Europe/Berlin", "Asia/Tokyo", "Asia/Kolkata"] {
+            let copy = path(ZONEINFO).join(zone.rsplit('/').next().unwrap());
+            fs::copy(Path::new("/").join(ZONEINFO).join(zone), copy)
+                .expect("time zones, of tzdata, which `cargo xtask setup` installs");
+        }
+        let point_to = |zone: &str| {
+            let target = Path::new("/").join(ZONEINFO).join(zone);
+            std::os::unix::fs::symlink(target, path("etc/new")).unwrap();
+            fs::rename(path("etc/new"), path("etc/localtime")).unwrap();
+        };
+        let mut host = Host::new(Roots { root: root.path().into(), ..Roots::default() });
+        let mut time = Time::with_tz(None);
+        let load = |time: &mut Time, host: &mut Host| {
+            let result = time.load_zone(host);
+            (time.local(1_700_000_000).0.to_owned(), result.is_ok())
+        };
+        assert_eq!(load(&mut time, &mut host), ("UTC".into(), true));
+        // As timedatectl sets it.
+        point_to("Berlin");
+        assert_eq!(load(&mut time, &mut host), ("CET".into(), true));
+        assert_eq!(load(&mut time, &mut host), ("CET".into(), true));
+        point_to("Tokyo");
+        assert_eq!(load(&mut time, &mut host), ("JST".into(), true));
+        // The file itself is replaced, as by an update of tzdata.
+        fs::rename(path(ZONEINFO).join("Kolkata"), path(ZONEINFO).join("Tokyo")).unwrap();
+        assert_eq!(load(&mut time, &mut host), ("IST".into(), true));
+        // And by one of the same length.
+        let zone = fs::read(path(ZONEINFO).join("Tokyo")).unwrap();
+        let other: Vec<u8> = zone.iter().map(|&b| if b == b'I' { b'J' } else { b }).collect();
+        fs::write(path("new"), other).unwrap();
+        fs::rename(path("new"), path(ZONEINFO).join("Tokyo")).unwrap();
+        assert_eq!(load(&mut time, &mut host), ("JST".into(), true));
+        // Written over, as by `cp`, with what is no zone: said once, until it is one again.
+        let tokyo = path(ZONEINFO).join("Tokyo");
+        fs::write(&tokyo, "no zone").unwrap();
+        assert_eq!(load(&mut time, &mut host), ("UTC".into(), false));
+        assert_eq!(load(&mut time, &mut host), ("UTC".into(), true));
+        fs::copy(path(ZONEINFO).join("Berlin"), &tokyo).unwrap();
+        assert_eq!(load(&mut time, &mut host), ("CET".into(), true));
+        fs::remove_file(path("etc/localtime")).unwrap();
+        assert_eq!(load(&mut time, &mut host), ("UTC".into(), true));
     }
 
     #[test]

@@ -20,8 +20,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Host, Url};
 
-/// The most that one of several addresses gets before the next one's turn: a network with a broken IPv6
-/// swallows connections without a word.
+/// The most that one of several addresses gets before the next one's turn, of what time there is: a
+/// network with a broken IPv6 swallows connections without a word.
 const ADDRESS_SHARE: Duration = Duration::from_secs(5);
 
 /// Why there is no connection.
@@ -216,10 +216,9 @@ pub(super) async fn connect(
 
 async fn dial(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
     let mut last = ConnectError::Timeout { doing: "connecting" };
-    for (index, &address) in addresses.iter().enumerate() {
-        let others = addresses.len() - index - 1;
-        let until =
-            if others == 0 { deadline } else { deadline.min(Instant::now() + ADDRESS_SHARE) };
+    for (left, &address) in (1..=addresses.len()).rev().zip(addresses) {
+        let now = Instant::now();
+        let until = now + share(deadline.saturating_duration_since(now), left);
         match timeout_at(until, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(source)) => last = ConnectError::Tcp { address, source },
@@ -227,6 +226,14 @@ async fn dial(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, 
         }
     }
     Err(last)
+}
+
+/// How long an address is tried, if this is the time and as many addresses are left with it.
+fn share(time: Duration, addresses: usize) -> Duration {
+    match u32::try_from(addresses) {
+        Ok(0 | 1) => time,
+        count => (time / count.unwrap_or(u32::MAX)).min(ADDRESS_SHARE),
+    }
 }
 
 impl AsyncRead for Stream {
@@ -345,5 +352,50 @@ mod tests {
         let mut lookup = Lookup { resolve: fails, running: None };
         let found = lookup.addresses("loki", 3100, Instant::now() + LATER).await;
         assert!(matches!(found, Err(ConnectError::Lookup { .. })), "{found:?}");
+    }
+
+    #[test]
+    fn an_address_gets_its_part_of_the_time_and_the_last_one_what_is_left() {
+        let seconds = Duration::from_secs;
+        assert_eq!(share(seconds(30), 2), ADDRESS_SHARE);
+        assert_eq!(share(seconds(4), 2), seconds(2));
+        assert_eq!(share(seconds(24), 8), seconds(3));
+        assert_eq!(share(seconds(21), 1), seconds(21));
+        assert_eq!(share(Duration::ZERO, 3), Duration::ZERO);
+    }
+
+    /// A listener whose queue is full: the kernel drops what else comes, as a broken network does.
+    async fn dead() -> (std::net::TcpListener, Vec<TcpStream>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        for _ in 0..16 {
+            let until = Instant::now() + Duration::from_millis(200);
+            match timeout_at(until, TcpStream::connect(address)).await {
+                Ok(stream) => queued.push(stream.unwrap()),
+                Err(_) => return (listener, queued),
+            }
+        }
+        panic!("the kernel queues 16 connections where it should queue none");
+    }
+
+    #[tokio::test]
+    async fn a_dead_first_address_leaves_time_for_the_second() {
+        let (dead, _queued) = dead().await;
+        let alive = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = [dead.local_addr().unwrap(), alive.local_addr().unwrap()];
+        // Less than ADDRESS_SHARE, as `timeout` may be.
+        let time = Duration::from_secs(2);
+        let before = Instant::now();
+        let stream = dial(&addresses, before + time).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
+        assert!(before.elapsed() >= time / 2, "{:?}", before.elapsed());
+        assert!(before.elapsed() < time, "{:?}", before.elapsed());
+        // Alone it gets all the time, and no more.
+        let before = Instant::now();
+        let error = dial(&addresses[..1], before + time / 4).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Timeout { doing: "connecting" }), "{error:?}");
+        assert!(before.elapsed() >= time / 4, "{:?}", before.elapsed());
     }
 }

@@ -219,10 +219,15 @@ impl Follow {
         Ok(Step { consumed, end: end && !full, full })
     }
 
-    /// Gives the sink what stands after the last line break; the file is done.
+    /// Gives the sink what stands after the last line break; the file is done. Not at its end, and
+    /// nothing taken, if it has grown by more than that since it was read.
     pub(super) fn finish(&mut self, buffer: &mut [u8], sink: &mut impl Sink) -> io::Result<Step> {
         let got = fill(&self.file, buffer, self.offset)?;
+        let is_more = got == buffer.len();
         let rest = buffer.get(..got).unwrap_or_default();
+        if is_more || memchr::memchr(b'\n', rest).is_some() {
+            return Ok(Step::default());
+        }
         let full = !self.skipping && !rest.is_empty() && !sink.line(rest);
         let consumed = if full { 0 } else { rest.len() as u64 };
         self.offset += consumed;

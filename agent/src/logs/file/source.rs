@@ -236,6 +236,7 @@ impl FileSource {
                 match chain.finish(&mut pen, now, &self.limits)? {
                     Finish::None => return Ok(Turn::Done),
                     Finish::Full => return Ok(Turn::Full),
+                    Finish::Grown => return Ok(Turn::Again),
                     Finish::Done(file) => finished.push(*file),
                 }
             }
