@@ -212,3 +212,23 @@ fn file_that_is_quiet_for_several_runs_is_not_read_again() {
     assert_eq!(loki.lines(&other), ["run 1", "run 2", "run 3"]);
     loki.assert_clean();
 }
+
+#[test]
+fn quick_rotations_lose_no_line() {
+    let loki = StrictLoki::new();
+    let mut agent = agent(&loki.url(), "");
+    append(&agent, 0..1);
+    agent.start();
+    await_lines(&loki, &mut agent, 1);
+    for rotation in 0..4 {
+        append(&agent, 1 + rotation * 10..11 + rotation * 10);
+        // Faster than lines gather; what rotates them is not slower.
+        std::thread::sleep(Duration::from_millis(200));
+        let to = agent.path(&format!("logs/app.log.{rotation}"));
+        fs::rename(agent.path("logs/app.log"), to).unwrap();
+    }
+    await_lines(&loki, &mut agent, 41);
+    assert!(agent.terminate().0.success());
+    assert_eq!(lines(&loki, &agent), expected(41));
+    loki.assert_clean();
+}

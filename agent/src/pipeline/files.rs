@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::log::Log;
 use super::state::State;
@@ -103,7 +104,7 @@ impl Files {
             tokio::select! {
                 () = self.source.ready() => {
                     tokio::select! {
-                        () = tokio::time::sleep(GATHER) => {}
+                        () = self.source.gather(Instant::now() + GATHER) => {}
                         _ = self.phase.changed() => {}
                     }
                 }

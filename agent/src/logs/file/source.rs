@@ -161,6 +161,21 @@ impl FileSource {
         }
     }
 
+    /// Lets lines gather until `end`, and opens what is renamed or created meanwhile: a file that is
+    /// rotated twice before the next read is held, and so not lost.
+    pub async fn gather(&mut self, end: Instant) {
+        loop {
+            self.look();
+            if self.scan_due {
+                self.scan();
+            }
+            if Instant::now() >= end {
+                return;
+            }
+            self.watcher.wait(end, &mut self.wakes).await;
+        }
+    }
+
     /// Reads complete lines of all files into `block`, and with them the positions after them, until
     /// everything has been read or the block has `limit_bytes`: of text, 48 for each entry and 128
     /// for each position. An empty block takes at least one line.
