@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::files::BlockPayload;
 use super::log::Log;
-use super::losses::Dropped;
+use super::losses::{Dropped, LossReport};
 use super::process;
 use super::send::EndpointState;
 use crate::collector::{Outcome, Set};
@@ -20,6 +20,7 @@ use crate::probe::Probes;
 use crate::status::{
     CollectorReport, DroppedReport, EndpointReport, ProbeReport, Report, SourceReport, WalReport,
 };
+use crate::wal::AppendError;
 
 /// The agent's own series: a few for each collector, WAL and endpoint.
 const MAX_OWN: usize = 2_000;
@@ -223,16 +224,7 @@ impl State {
             return;
         }
         if let Some(logs) = &self.logs {
-            let (now_ns, now_ms) = (self.clock.now_ns(), self.clock.now_ms());
-            let mut block = Block::new();
-            for report in &over {
-                report.write(&self.event_labels, now_ns, &mut block);
-            }
-            let positions = self.positions.borrow();
-            let mut payload = BlockPayload { block: &block, positions: &positions, now_ms };
-            let appended = logs.append(BLOCK, &mut payload);
-            drop(positions);
-            if appended.is_err() {
+            if self.append_reports(logs, &over).is_err() {
                 // It is tried again with the next round.
                 return;
             }
@@ -242,6 +234,17 @@ impl State {
             log::warn!("{}", report.message());
         }
         self.dropped.reported(&over);
+    }
+
+    fn append_reports(&self, logs: &Log, reports: &[LossReport]) -> Result<(), AppendError> {
+        let (now_ns, now_ms) = (self.clock.now_ns(), self.clock.now_ms());
+        let mut block = Block::new();
+        for report in reports {
+            report.write(&self.event_labels, now_ns, &mut block);
+        }
+        let positions = self.positions.borrow();
+        let mut payload = BlockPayload { block: &block, positions: &positions, now_ms };
+        logs.append(BLOCK, &mut payload).map(drop)
     }
 }
 
