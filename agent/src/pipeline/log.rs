@@ -9,6 +9,8 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -23,6 +25,9 @@ use crate::wal::{
 /// The pause before a failed disk is tried again, which doubles each time, and the longest.
 const MEND: Duration = Duration::from_secs(1);
 const MEND_MAX: Duration = Duration::from_secs(60);
+
+/// How long a sync may take until the disk is taken for one that fails.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The parts of the buffer that are dropped one by one when it is full.
 const BUFFER_SEGMENTS: u64 = 8;
@@ -52,6 +57,8 @@ pub(super) struct Log {
     /// What was collected since the disk takes nothing.
     buffer: RefCell<Option<Wal<Memory>>>,
     synced_at: Cell<Instant>,
+    /// Whether a sync runs, on its thread. A disk that hangs in it would hang this thread too.
+    syncing: Arc<AtomicBool>,
     /// When the disk may be tried again, and the pause after that.
     mend_at: Cell<Instant>,
     mend_pause: Cell<Duration>,
@@ -75,6 +82,7 @@ impl Log {
             disk: RefCell::default(),
             buffer: RefCell::default(),
             synced_at: Cell::new(now),
+            syncing: Arc::default(),
             mend_at: Cell::new(now),
             mend_pause: Cell::new(MEND),
             before: Cell::default(),
@@ -218,13 +226,29 @@ impl Log {
             Some(Ok(None)) | None => return Ok(()),
             Some(Err(error)) => return Err(error),
         };
+        self.syncing.store(true, Ordering::Release);
+        let syncing = Arc::clone(&self.syncing);
         let ran = tokio::task::spawn_blocking(move || {
             let result = job.run();
+            syncing.store(false, Ordering::Release);
             (job, result)
         });
-        let Ok((job, result)) = ran.await else {
+        let (job, result) = match tokio::time::timeout(PATIENCE, ran).await {
+            Ok(Ok(ended)) => ended,
             // Only a panic of the job, which has none, or the runtime's end.
-            return Ok(());
+            Ok(Err(_)) => return Ok(()),
+            Err(_) => {
+                let source = io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("the disk does not finish in {} s", PATIENCE.as_secs()),
+                );
+                let path = self.options.path.clone();
+                let error = WalError { attempt: "syncing the WAL", path, source };
+                // Whatever becomes of it, the same bytes are written again.
+                self.with(Wal::break_off);
+                self.failed(&error);
+                return Err(error);
+            }
         };
         self.synced_at.set(Instant::now());
         match self.with(|wal| wal.end_sync(&job, result)) {
@@ -272,7 +296,10 @@ impl Log {
     /// Opens the WAL on disk again after a failure, and moves to it what is in memory.
     fn mend(&self) {
         let broken = self.with(|wal| wal.is_broken()).unwrap_or(true);
-        if (broken || self.buffer.borrow().is_some()) && Instant::now() >= self.mend_at.get() {
+        if (broken || self.buffer.borrow().is_some())
+            && Instant::now() >= self.mend_at.get()
+            && !self.syncing.load(Ordering::Acquire)
+        {
             self.mend_now();
         }
     }
@@ -321,7 +348,7 @@ impl Log {
 
     /// Syncs, and tries a failed disk a last time: what is in memory alone goes with the process.
     pub(super) async fn close(&self) {
-        if self.buffer.borrow().is_some() {
+        if self.buffer.borrow().is_some() && !self.syncing.load(Ordering::Acquire) {
             self.mend_now();
         }
         let limit = Duration::from_secs(2);
@@ -422,12 +449,9 @@ impl Log {
     /// Moves a reader's cursor, which is what an acknowledgement does, and syncs it on a thread of its
     /// own.
     pub(super) async fn acknowledge(&self, reader: ReaderId, position: u64) {
-        let warn = |error: &dyn std::fmt::Display| {
-            log::warn!("{error}; after a crash, what was sent since is sent again");
-        };
         self.with_buffer(|wal| wal.acknowledge(reader, position, false));
         if let Some(Err(error)) = self.with(|wal| wal.acknowledge(reader, position, false)) {
-            warn(&error);
+            self.failed(&error);
         }
         self.freed.notify_waiters();
         if self.options.sync_every.is_some() {
@@ -435,12 +459,14 @@ impl Log {
         }
         match self.with(|wal| wal.share_cursor(reader)) {
             Some(Ok(Some(file))) => {
-                let synced = tokio::task::spawn_blocking(move || file.sync()).await;
-                if let Ok(Err(error)) = synced {
-                    warn(&format!("syncing a cursor in {}: {error}", self.path().display()));
+                let synced = tokio::task::spawn_blocking(move || file.sync());
+                if let Ok(Ok(Err(source))) = tokio::time::timeout(PATIENCE, synced).await {
+                    let path = self.options.path.clone();
+                    self.with(Wal::break_off);
+                    self.failed(&WalError { attempt: "syncing a cursor of the WAL", path, source });
                 }
             }
-            Some(Err(error)) => warn(&error),
+            Some(Err(error)) => self.failed(&error),
             Some(Ok(None)) | None => {}
         }
     }

@@ -236,8 +236,8 @@ impl<S: Storage> Wal<S> {
     /// With `sync`, the cursor is on the disk for good when this returns.
     ///
     /// # Errors
-    /// The cursor file could not be written: the cursor has moved in memory, and after a crash what it
-    /// passed is sent again.
+    /// The cursor file could not be written: the log is broken, the cursor has moved in memory, and after
+    /// a crash what it passed is sent again.
     pub fn acknowledge(
         &mut self,
         reader: ReaderId,
@@ -253,17 +253,17 @@ impl<S: Storage> Wal<S> {
         if self.broken {
             return Ok(());
         }
-        let written = match &mut state.file {
-            Some(file) => {
-                self.stats.written_bytes += cursor::SLOT as u64;
-                file.write(position, sync)
+        if let Some(file) = &mut state.file {
+            self.stats.written_bytes += cursor::SLOT as u64;
+            if let Err(error) = file.write(position, sync) {
+                self.break_off();
+                return Err(WalError::write(self.storage.path(), error));
             }
-            None => Ok(()),
-        };
+        }
         if let Err(AppendError::Failed(error)) = self.remove_acknowledged() {
             log::warn!("{error}");
         }
-        written.map_err(|e| WalError::write(self.storage.path(), e))
+        Ok(())
     }
 
     /// Says that the reader has everything up to `position` in memory, where it keeps it until it is

@@ -109,8 +109,9 @@ impl<S: Storage> Wal<S> {
         }
     }
 
-    /// Takes no more appends, and saves what the disk may not have while the kernel still has it.
-    pub(super) fn break_off(&mut self) {
+    /// Takes no more appends, as after a failed sync, and saves what the disk may not have while the
+    /// kernel still has it.
+    pub fn break_off(&mut self) {
         if std::mem::replace(&mut self.broken, true) {
             return;
         }
