@@ -68,7 +68,7 @@ impl<S: Storage> Wal<S> {
         if fresh {
             self.begin_segment(base, time_ms, buffer)?;
         } else {
-            self.write_active(len, size, buffer)?;
+            self.write_active(len, buffer)?;
         }
         if let Some(newest) = self.segments.back_mut() {
             newest.len = end;
@@ -103,11 +103,15 @@ impl<S: Storage> Wal<S> {
         Ok(())
     }
 
-    fn write_active(&mut self, len: u64, size: u64, bytes: &[u8]) -> Result<(), AppendError> {
+    fn write_active(&mut self, len: u64, bytes: &[u8]) -> Result<(), AppendError> {
         let Some(active) = &mut self.active else { return Err(AppendError::Broken) };
         let Err(source) = active.file.write_at(len, bytes) else { return Ok(()) };
-        // What the disk holds behind `len` is unknown now; recovery will look at it.
-        let _ = active.file.truncate(size);
+        // A part of it may be there. If it can't be cut off, recovery will.
+        if active.file.truncate(len).is_ok()
+            && let Some(newest) = self.segments.back_mut()
+        {
+            newest.size = newest.len;
+        }
         Err(self.fail(WalError::write(self.storage.path(), source)))
     }
 
