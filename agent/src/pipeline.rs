@@ -303,23 +303,27 @@ fn series_labels(config: &Config) -> Labels {
     labels
 }
 
-/// Keeps the promise of `wal.sync = DURATION` for the last record before a silence.
+/// Keeps the promise of `wal.sync = DURATION` for the last record before a silence, and goes back to a
+/// failed disk when nothing is appended.
 async fn sync_when_due(log: Rc<Log>, mut phase: watch::Receiver<Phase>) {
     while *phase.borrow() == Phase::Running {
         let appended = log.appended();
-        match log.sync_due() {
-            None => tokio::select! {
+        let (sync, mend) = (log.sync_due(), log.mend_due());
+        let Some(left) = sync.into_iter().chain(mend).min() else {
+            tokio::select! {
                 () = appended => {}
                 _ = phase.changed() => {}
-            },
-            Some(left) => {
-                tokio::select! {
-                    () = tokio::time::sleep(left) => {}
-                    _ = phase.changed() => {}
-                }
-                // A failure is logged and counted there.
-                let _ = log.sync().await;
             }
+            continue;
+        };
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            _ = phase.changed() => {}
+        }
+        log.mend();
+        if log.sync_due().is_some_and(|left| left.is_zero()) {
+            // A failure is logged and counted there.
+            let _ = log.sync().await;
         }
     }
 }

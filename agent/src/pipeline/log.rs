@@ -158,11 +158,7 @@ impl Log {
         if self.buffer.borrow().is_none() {
             match self.with(|wal| wal.append(kind, payload)).unwrap_or(Err(AppendError::Broken)) {
                 Err(AppendError::Failed(error)) => self.failed(&error),
-                Err(error @ AppendError::NoSpace { .. })
-                    if self.options.wal.on_full == OnFull::DropOldest =>
-                {
-                    self.failed(&error);
-                }
+                Err(error @ AppendError::NoSpace { .. }) => self.failed(&error),
                 Err(AppendError::Broken) => {}
                 other => return other,
             }
@@ -267,6 +263,13 @@ impl Log {
         (!synced).then(|| every.saturating_sub(self.synced_at.get().elapsed()))
     }
 
+    /// How long until a failed disk may be tried again; None while it works.
+    pub(super) fn mend_due(&self) -> Option<Duration> {
+        let broken = self.with(|wal| wal.is_broken()).unwrap_or(true);
+        (broken || self.buffer.borrow().is_some())
+            .then(|| self.mend_at.get().saturating_duration_since(Instant::now()))
+    }
+
     fn failed(&self, error: &dyn std::fmt::Display) {
         let text = error.to_string();
         let mut failure = self.failure.borrow_mut();
@@ -294,12 +297,13 @@ impl Log {
     }
 
     /// Opens the WAL on disk again after a failure, and moves to it what is in memory.
-    fn mend(&self) {
-        let broken = self.with(|wal| wal.is_broken()).unwrap_or(true);
-        if (broken || self.buffer.borrow().is_some())
-            && Instant::now() >= self.mend_at.get()
-            && !self.syncing.load(Ordering::Acquire)
-        {
+    pub(super) fn mend(&self) {
+        if !self.mend_due().is_some_and(|left| left.is_zero()) {
+            return;
+        }
+        if self.syncing.load(Ordering::Acquire) {
+            self.mend_at.set(Instant::now() + self.mend_pause.get());
+        } else {
             self.mend_now();
         }
     }
@@ -318,6 +322,7 @@ impl Log {
         if let Some(mut buffer) = self.buffer.take() {
             self.keep_counts(of_memory(buffer.stats()), buffer.take_losses());
         }
+        self.recovered();
         // Readers found nothing, and an acknowledgement freed nothing, while it was closed.
         self.appended.notify_waiters();
         self.freed.notify_waiters();

@@ -276,6 +276,14 @@ impl Storage for Disk {
 /// The block of ext4 and the page of most kernels, in bytes.
 const BLOCK: u64 = 4 << 10;
 
+/// What the kernel says of a file that [`Storage::open`] could only open for reading.
+fn only_read(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EBADF | libc::EINVAL) => io::ErrorKind::ReadOnlyFilesystem.into(),
+        _ => error,
+    }
+}
+
 impl StorageFile for Arc<File> {
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
         match FileExt::read_exact_at(self.as_ref(), buffer, offset) {
@@ -286,11 +294,11 @@ impl StorageFile for Arc<File> {
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        self.write_all_at(bytes, offset).map_err(only_read)
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.set_len(len)
+        self.set_len(len).map_err(only_read)
     }
 
     fn sync(&self) -> io::Result<()> {
