@@ -52,14 +52,22 @@ impl Agent {
 
     /// Starts it and waits until its first round is collected.
     pub fn start(&mut self) {
+        self.spawn();
+        self.wait("ready", Duration::from_secs(30), Agent::is_ready);
+    }
+
+    /// Whether its first round is collected.
+    pub fn is_ready(&self) -> bool {
+        self.get("/-/ready").is_some_and(|(code, _)| code == 200)
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the agent runs already");
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
         let child =
             self.command("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.child = Some(child.unwrap());
-        self.wait("ready", Duration::from_secs(30), |agent| {
-            agent.get("/-/ready").is_some_and(|(code, _)| code == 200)
-        });
     }
 
     /// Waits for a condition.
@@ -116,6 +124,12 @@ impl Agent {
         let (code, body) = self.get("/api/v1/status").expect("an answer of the agent");
         assert_eq!(code, 200, "{body}");
         serde_json::from_str(&body).unwrap()
+    }
+
+    /// As [`status`](Agent::status), if there is an agent that answers.
+    pub fn try_status(&self) -> Option<Value> {
+        let (_, body) = self.get("/api/v1/status")?;
+        serde_json::from_str(&body).ok()
     }
 
     pub fn get(&self, target: &str) -> Option<(u16, String)> {

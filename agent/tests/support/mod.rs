@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod dice;
 pub mod fault;
 pub mod http;
 pub mod message;
@@ -24,6 +25,7 @@ pub mod strict_mimir;
 pub mod wire;
 
 pub use agent::Agent;
+pub use dice::Dice;
 pub use fault::Fault;
 pub use http::Server;
 pub use prometheus::Prometheus;
