@@ -137,13 +137,12 @@ impl Agent {
     }
 
     pub fn request(&self, method: &str, target: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        write!(stream, "{method} {target} HTTP/1.0\r\nHost: x\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        request(self.port, method, target)
+    }
+
+    /// The port of its status page.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The timestamps of the rounds in a stopped agent's metrics WAL, with the samples of each: read
@@ -161,6 +160,17 @@ impl Agent {
         }
         rounds
     }
+}
+
+/// An answer of the agent whose status page is at this port.
+pub fn request(port: u16, method: &str, target: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(stream, "{method} {target} HTTP/1.0\r\nHost: x\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 fn copy_dir(from: &Path, to: &Path) {

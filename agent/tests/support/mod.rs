@@ -22,6 +22,8 @@ pub mod message;
 pub mod prometheus;
 pub mod strict_loki;
 pub mod strict_mimir;
+pub mod volume;
+pub mod watch;
 pub mod wire;
 
 pub use agent::Agent;
@@ -31,3 +33,5 @@ pub use http::Server;
 pub use prometheus::Prometheus;
 pub use strict_loki::StrictLoki;
 pub use strict_mimir::StrictMimir;
+pub use volume::Volume;
+pub use watch::Watch;
