@@ -9,6 +9,7 @@
 mod entries;
 mod files;
 mod log;
+mod losses;
 mod metrics;
 mod open;
 mod process;
@@ -40,6 +41,7 @@ use crate::wal::WalError;
 use entries::EntriesSignal;
 use files::Files;
 use log::Log;
+use losses::Dropped;
 use metrics::MetricsSignal;
 use open::{newest_timestamp, open_logs, open_metrics, sender};
 use rounds::Rounds;
@@ -187,7 +189,9 @@ fn state(config: &Config, path: String) -> Result<State, RunError> {
         endpoints: Vec::new(),
         follows_files: !config.files.is_empty(),
         sources: RefCell::default(),
-        dropped: Rc::default(),
+        positions: RefCell::default(),
+        event_labels: losses::labels(&config.agent.labels, &config.agent.instance),
+        dropped: Rc::new(Dropped::new(Rc::new(SystemClock))),
     })
 }
 
@@ -233,13 +237,15 @@ async fn pipeline(
         last_ms,
         behind: false,
     };
+    if let Some(logs) = &logs {
+        *state.positions.borrow_mut() = files::recover_positions(logs)?;
+    }
     if let (Some(logs), false) = (&logs, config.files.is_empty()) {
-        let positions = files::recover_positions(logs)?;
+        let positions = state.positions.borrow().clone();
         let source = FileSource::new(&config.files, &positions, Rc::clone(&state.clock))
             .map_err(|error| RunError::Changed(error.to_string()))?;
         let phase = watch_phase.clone();
-        let files =
-            Files { state: Rc::clone(&state), log: Rc::clone(logs), source, positions, phase };
+        let files = Files { state: Rc::clone(&state), log: Rc::clone(logs), source, phase };
         tasks.spawn_local(files.run());
     }
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
@@ -259,7 +265,7 @@ async fn pipeline(
         }
         Some(signals) => {
             tasks.spawn_local(rounds.run());
-            wait_for_end(&source, signals, &mut asked).await
+            wait_for_end(&source, &state, signals, &mut asked).await
         }
     };
     ::log::info!(
@@ -282,10 +288,9 @@ async fn pipeline(
     tasks.shutdown().await;
     server.abort();
     let _ = server.await;
+    state.report_losses(true).await;
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
-        if tokio::time::timeout(Duration::from_secs(2), log.sync()).await.is_err() {
-            ::log::warn!("{}: the disk does not finish a sync", log.path().display());
-        }
+        log.close().await;
     }
     Ok(end)
 }
@@ -373,8 +378,17 @@ impl Signals {
     }
 }
 
+/// The configuration for a reload.
+fn load(source: &Source, state: &State) -> Result<Config, String> {
+    match state.keeps_in_memory() {
+        Some(why) => Err(why),
+        None => source.load().map_err(|error| error.to_string()),
+    }
+}
+
 async fn wait_for_end(
     source: &Source,
+    state: &State,
     signals: &mut Signals,
     asked: &mut mpsc::UnboundedReceiver<Request>,
 ) -> End {
@@ -382,7 +396,7 @@ async fn wait_for_end(
         tokio::select! {
             _ = signals.terminate.recv() => return End::Stop,
             _ = signals.interrupt.recv() => return End::Stop,
-            _ = signals.hangup.recv() => match source.load() {
+            _ = signals.hangup.recv() => match load(source, state) {
                 Ok(config) => return End::Reload(Box::new(config)),
                 Err(error) => ::log::error!("not reloaded, the agent goes on as it was: {error}"),
             },
@@ -412,7 +426,7 @@ impl status::Source for Page {
     }
 
     fn reload(&self) -> Result<(), String> {
-        let config = self.source.load().map_err(|error| error.to_string())?;
+        let config = load(&self.source, &self.state)?;
         let request = Request::Reload(Box::new(config));
         self.requests.send(request).map_err(|_| "the agent is stopping".to_owned())
     }

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::time::Duration;
 
-use support::{Agent, Fault, StrictLoki};
+use support::{Agent, Fault, StrictLoki, StrictMimir};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -230,5 +230,43 @@ fn quick_rotations_lose_no_line() {
     await_lines(&loki, &mut agent, 41);
     assert!(agent.terminate().0.success());
     assert_eq!(lines(&loki, &agent), expected(41));
+    loki.assert_clean();
+}
+
+#[test]
+fn what_was_given_up_is_told_in_an_entry_of_its_own_over_a_restart() {
+    let (loki, mimir) = (StrictLoki::new(), StrictMimir::new());
+    mimir.script(Fault::status(400).body("no"));
+    let more = format!("[[mimir]]\nurl = {:?}\nsend_interval = \"100ms\"\n", mimir.url());
+    let mut agent = agent(&loki.url(), &more);
+    append(&agent, 0..1);
+    agent.start();
+    await_lines(&loki, &mut agent, 1);
+    let mut dropped = 0;
+    agent.wait("a round is refused", LONG, |agent| {
+        let status = agent.status();
+        let refused = status["dropped"].as_array().unwrap().first().cloned();
+        dropped = refused.map_or(0, |refused| refused["count"].as_u64().unwrap());
+        dropped > 0
+    });
+    assert!(agent.terminate().0.success());
+    agent.start();
+    let stream =
+        [("event", "dropped"), ("instance", "box"), ("job", "mote/events"), ("site", "home")];
+    agent.wait("the report", LONG, |_| !loki.entries(&stream).is_empty());
+    let entries = loki.entries(&stream);
+    assert_eq!(entries.len(), 1);
+    let line = &entries[0].line;
+    assert!(line.contains("were dropped: refused by the server with HTTP 400\""), "{line}");
+    assert!(
+        line.contains(&format!(" signal=metrics reason=http_400_repeat count={dropped} ")),
+        "{line}"
+    );
+    assert!(agent.log().contains("were dropped: refused by the server"));
+    // The positions of the files came along: no line comes twice.
+    append(&agent, 1..3);
+    await_lines(&loki, &mut agent, 3);
+    assert_eq!(lines(&loki, &agent), expected(3));
+    assert!(agent.terminate().0.success());
     loki.assert_clean();
 }

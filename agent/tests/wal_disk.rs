@@ -131,7 +131,7 @@ impl Field {
             let status = self.agent.status();
             let (_, text) = self.agent.get("/metrics").unwrap();
             let as_wanted = ["metrics", "logs"].iter().enumerate().all(|(at, name)| {
-                let metric = format!("mote_wal_failed{{wal=\"{name}\"}} {}", u8::from(fails));
+                let metric = format!("mote_wal_failing{{wal=\"{name}\"}} {}", u8::from(fails));
                 status["wals"][at]["name"] == *name
                     && status["wals"][at]["failure"].is_string() == fails
                     && text.lines().any(|line| line == metric)
@@ -141,7 +141,7 @@ impl Field {
             }
             assert!(
                 Instant::now() < end,
-                "fails: {fails} is not what {} says, or mote_wal_failed; the log:\n{}",
+                "fails: {fails} is not what {} says, or mote_wal_failing; the log:\n{}",
                 status["wals"],
                 self.agent.log()
             );

@@ -7,7 +7,7 @@ use mote::collector::{Options, Set, TABLE};
 use mote::encode::{ROUND, RemoteWrite, Round, RoundDecoder, RoundEncoder};
 use mote::host::{Host, Roots};
 use mote::model::{Labels, Samples};
-use mote::wal::{self, Disk, OnFull, Payload, ReaderId, Wal};
+use mote::wal::{self, Disk, Encoded, OnFull, Payload, ReaderId, Wal};
 
 use crate::Result;
 
@@ -75,11 +75,11 @@ struct RoundPayload<'a> {
 }
 
 impl Payload for RoundPayload<'_> {
-    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
+    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> Encoded {
         let before = out.len();
-        let count = self.encoder.encode(self.timestamp_ms, &[self.samples], fresh, out);
+        let items = self.encoder.encode(self.timestamp_ms, &[self.samples], fresh, out);
         self.bytes = out.len() - before;
-        count
+        Encoded { items, time_ms: self.timestamp_ms }
     }
 }
 
@@ -102,8 +102,7 @@ impl MetricsWal {
     /// # Errors
     /// The WAL's.
     pub fn create(path: &Path) -> Result<MetricsWal> {
-        let options =
-            wal::Options { max_bytes: MAX_BYTES, on_full: OnFull::DropOldest, content: CONTENT };
+        let options = wal::Options::new(MAX_BYTES, OnFull::DropOldest, CONTENT);
         let wal = Wal::open(Disk::new(path)?, options, &["endpoint"])?;
         let reader = wal.reader("endpoint").ok_or("the WAL has lost its reader")?;
         Ok(MetricsWal { wal, reader, encoder: encoder(), payload_bytes: 0, samples: 0 })

@@ -19,7 +19,6 @@ mod endpoint;
 mod logs;
 mod push;
 mod status;
-mod storage;
 mod text;
 mod wal;
 

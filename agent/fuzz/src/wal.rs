@@ -2,15 +2,14 @@
 //! input says which headers and checksums are set right: what a forged or a lucky file holds is then
 //! read like a good one.
 
-use mote::wal::{OnFull, Options, Payload, ReaderId, Record, Wal};
+use mote::wal::{
+    Encoded, Memory, OnFull, Options, Payload, ReaderId, Record, Storage, StorageFile, Wal,
+};
 
 use super::bytes::Input;
-use super::storage::Memory;
 
-const OPTIONS: Options =
-    Options { max_bytes: Options::MIN_BYTES, on_full: OnFull::DropOldest, content: 1 };
 const SEGMENT: usize = 32;
-const HEADER: usize = 16;
+const HEADER: usize = 24;
 const SLOT: usize = 512;
 
 /// Set the segment's header right.
@@ -46,7 +45,7 @@ pub fn wal_segment(data: &[u8]) {
         repair_records(&mut file, base);
     }
     let storage = Memory::default();
-    storage.put(&name(base), &file);
+    put(&storage, &name(base), &file);
     if flags & FOLLOWED != 0
         && let Some(next) = base.checked_add(file.len() as u64)
     {
@@ -54,7 +53,7 @@ pub fn wal_segment(data: &[u8]) {
         repair_header(&mut good, next);
         good[SEGMENT] = 3;
         repair_records(&mut good, next);
-        storage.put(&name(next), &good);
+        put(&storage, &name(next), &good);
     }
     use_log(&storage);
 }
@@ -83,9 +82,14 @@ pub fn wal_cursor(data: &[u8]) {
         segment[SEGMENT + record * (HEADER + 5)] = 5;
     }
     repair_records(&mut segment, 0);
-    storage.put(&name(0), &segment);
-    storage.put("a.cursor", &file);
+    put(&storage, &name(0), &segment);
+    put(&storage, "a.cursor", &file);
     use_log(&storage);
+}
+
+fn put(storage: &Memory, name: &str, bytes: &[u8]) {
+    let mut file = storage.create(name).expect("memory has room");
+    file.write_at(0, bytes).expect("memory has room");
 }
 
 fn name(base: u64) -> String {
@@ -94,7 +98,7 @@ fn name(base: u64) -> String {
 
 fn repair_header(file: &mut [u8], base: u64) {
     let Some(header) = file.get_mut(..SEGMENT) else { return };
-    header[0..16].copy_from_slice(b"MOTE-WAL\x01\0\x20\0\x01\0\0\0");
+    header[0..16].copy_from_slice(b"MOTE-WAL\x02\0\x20\0\x01\0\0\0");
     header[16..24].copy_from_slice(&base.to_le_bytes());
     header[24..28].fill(0);
     let crc = crc32c::crc32c(&header[0..28]);
@@ -109,12 +113,14 @@ fn repair_records(file: &mut [u8], base: u64) {
         else {
             return;
         };
-        record[9..12].fill(0);
-        let position = base.wrapping_add(at as u64);
-        let crc = crc32c::crc32c(&position.to_le_bytes());
-        let crc = crc32c::crc32c_append(crc, &record[0..12]);
+        record[16] = record[16].max(1);
+        record[17] &= 1;
+        let position = crc32c::crc32c(&base.wrapping_add(at as u64).to_le_bytes());
+        let check = crc32c::crc32c_append(position, &record[0..18]) as u16;
+        record[18..20].copy_from_slice(&check.to_le_bytes());
+        let crc = crc32c::crc32c_append(position, &record[0..20]);
         let crc = crc32c::crc32c_append(crc, &record[HEADER..]);
-        record[12..16].copy_from_slice(&crc.to_le_bytes());
+        record[20..24].copy_from_slice(&crc.to_le_bytes());
         at += HEADER + length;
     }
 }
@@ -124,18 +130,23 @@ struct Marker;
 const MARK: &[u8] = b"appended after all that";
 
 impl Payload for Marker {
-    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
+    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> Encoded {
         assert!(fresh, "the first append after an opening begins a segment");
         out.extend_from_slice(MARK);
-        7
+        Encoded { items: 7, time_ms: 1 }
     }
 }
 
 fn open(storage: &Memory) -> (Wal<Memory>, ReaderId) {
-    let wal = Wal::open(storage.clone(), OPTIONS, &["a"])
-        .expect("a storage that never fails opens, whatever it holds");
+    let wal =
+        Wal::open(storage.clone(), Options::new(Options::MIN_BYTES, OnFull::DropOldest, 1), &["a"])
+            .expect("a storage that never fails opens, whatever it holds");
     let reader = wal.reader("a").expect("the reader that was named");
-    assert!(wal.bytes() >= storage.bytes(), "bytes on disk that the bound does not count");
+    let files = storage.list().expect("memory can be listed");
+    assert!(
+        wal.bytes() >= files.iter().map(|(_, bytes)| bytes).sum::<u64>(),
+        "bytes on disk that the bound does not count"
+    );
     (wal, reader)
 }
 

@@ -99,6 +99,12 @@ pub struct Endpoint {
 pub struct Wal {
     /// None: sync after each record. Otherwise the most that a power cut may cost.
     pub sync: Option<Duration>,
+    /// Bytes of the file system that stay free.
+    pub min_free: u64,
+    /// The most bytes that each WAL keeps in memory while its disk takes nothing.
+    pub memory: u64,
+    /// The bound on the age of data, if there is one.
+    pub max_age: Option<Duration>,
     /// The bound of the metrics WAL in bytes.
     pub metrics_max_bytes: u64,
     /// The bound of the logs WAL in bytes.

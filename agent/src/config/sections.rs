@@ -17,6 +17,12 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Fluent Bit, Promtail and Vector all stop at a few GiB for good reasons; nobody needs more here.
 const MAX_WAL: u64 = 64 << 30;
 
+/// A few rounds of a busy host.
+const MIN_MEMORY: u64 = 64 << 10;
+const MAX_MEMORY: u64 = 256 << 20;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
 pub(super) fn agent(top: &Reader<'_>) -> Result<Agent, ConfigError> {
     let t = top.section("agent")?;
     let instance = t
@@ -243,6 +249,38 @@ pub(super) fn wal(top: &Reader<'_>) -> Result<Wal, ConfigError> {
             }
         },
     };
+    let min_free = t.size(
+        "min_free",
+        64 << 20,
+        0..=u64::MAX,
+        "bytes of the file system that stay free: with less than that the WALs grow no further",
+    )?;
+    let memory = t.size(
+        "memory",
+        256 << 10,
+        MIN_MEMORY..=MAX_MEMORY,
+        "the most bytes that each WAL keeps in memory while its disk takes nothing",
+    )?;
+    let max_age = match t.string(
+        "max_age",
+        "off",
+        "data that is older than this goes, a segment at a time; \"off\": its age has no bound",
+    )? {
+        None => None,
+        Some(given) if given.value == "off" => None,
+        Some(given) => match units::parse_duration(&given.value) {
+            Ok(age) if age >= HOUR => Some(age),
+            Ok(_) => {
+                return Err(
+                    given.error("wal.max_age is shorter than 1h", "\"off\", or 1h and more")
+                );
+            }
+            Err(problem) => {
+                let hint = "\"off\", or a duration such as \"168h\"";
+                return Err(given.error(format!("wal.max_age: {problem}"), hint));
+            }
+        },
+    };
     let range = crate::wal::Options::MIN_BYTES..=MAX_WAL;
     let bound = "the most bytes on disk, every file counted";
     let metrics = t.section("metrics")?;
@@ -258,7 +296,7 @@ pub(super) fn wal(top: &Reader<'_>) -> Result<Wal, ConfigError> {
     )?;
     logs.finish()?;
     t.finish()?;
-    Ok(Wal { sync, metrics_max_bytes, logs_max_bytes, logs_drop_oldest })
+    Ok(Wal { sync, min_free, memory, max_age, metrics_max_bytes, logs_max_bytes, logs_drop_oldest })
 }
 
 pub(super) fn logs(

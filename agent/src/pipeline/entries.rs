@@ -4,8 +4,8 @@
 use std::rc::Rc;
 
 use super::log::Log;
+use super::losses::Dropped;
 use super::send::{Gathered, Signal};
-use super::state::Dropped;
 use super::{DAMAGED, TOO_LARGE};
 use crate::encode::{LokiPush, MAX_BYTES, PushEntry, decode_block};
 use crate::endpoint::Content;
@@ -127,21 +127,26 @@ impl Signal for EntriesSignal {
 mod tests {
     use super::*;
     use crate::encode::{BLOCK, encode_block};
+    use crate::host::SystemClock;
     use crate::model::Labels;
-    use crate::wal::{OnFull, Options, Payload};
+    use crate::wal::{Encoded, OnFull, Options, Payload};
 
     struct Entries<'a>(&'a Block);
 
     impl Payload for Entries<'_> {
-        fn encode(&mut self, _fresh: bool, out: &mut Vec<u8>) -> u32 {
-            encode_block(self.0, self.0.positions().map(|p| (p.key, p.position)), out)
+        fn encode(&mut self, _fresh: bool, out: &mut Vec<u8>) -> Encoded {
+            let positions = self.0.positions().map(|p| (p.key, p.position));
+            Encoded { items: encode_block(self.0, positions, out), time_ms: 0 }
         }
     }
 
     fn log(dir: &tempfile::TempDir) -> Log {
-        let options = Options { max_bytes: 32 << 20, on_full: OnFull::Refuse, content: 2 };
         let hour = Some(std::time::Duration::from_secs(3_600));
-        Log::open("logs", dir.path(), options, vec!["a".into()], hour).unwrap()
+        Log::for_test(dir.path(), Options::new(32 << 20, OnFull::Refuse, 2), hour)
+    }
+
+    fn dropped() -> Rc<Dropped> {
+        Rc::new(Dropped::new(Rc::new(SystemClock)))
     }
 
     fn block(lines: usize, line: &str) -> Block {
@@ -161,7 +166,7 @@ mod tests {
         let reader = log.reader("a").unwrap();
         log.append(BLOCK, &mut Entries(&block(0, ""))).unwrap();
         log.append(BLOCK, &mut Entries(&block(1, &"x".repeat(2_000)))).unwrap();
-        let mut signal = EntriesSignal::new(1_024, Rc::default());
+        let mut signal = EntriesSignal::new(1_024, dropped());
         let mut gathered = Gathered::default();
         signal.gather(&log, reader, &mut gathered).unwrap();
         // A full batch without an entry would end the sender.
@@ -179,7 +184,7 @@ mod tests {
             log.append(BLOCK, &mut Entries(&block(1_300, ""))).unwrap();
         }
         for max in [256 << 10, 4 << 20] {
-            let mut signal = EntriesSignal::new(max, Rc::default());
+            let mut signal = EntriesSignal::new(max, dropped());
             let (mut sent, mut gathered) = (0, Gathered::default());
             loop {
                 signal.gather(&log, reader, &mut gathered).unwrap();

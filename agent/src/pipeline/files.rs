@@ -12,7 +12,7 @@ use super::{Phase, TOO_LARGE};
 use crate::encode::{BLOCK, Positions, apply, decode_positions, encode_block};
 use crate::logs::file::{FileSource, Progress};
 use crate::model::Block;
-use crate::wal::{AppendError, Payload, WalError};
+use crate::wal::{AppendError, Encoded, Payload, WalError};
 
 /// Bytes of lines in one block: small enough for any WAL, large enough that its overhead is none.
 const BLOCK_BYTES: usize = 64 << 10;
@@ -21,30 +21,32 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// cost an fsync a line. They are as safe there as in the WAL.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// How long to wait before a failed WAL is tried again.
-const RETRY: Duration = Duration::from_secs(5);
-
 /// How often a full WAL lets the source look for new and renamed files: what it holds open is not lost
 /// when it is rotated away meanwhile.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// A block on its way into the WAL.
-struct BlockPayload<'a> {
-    block: &'a Block,
-    positions: &'a Positions,
+pub(super) struct BlockPayload<'a> {
+    pub(super) block: &'a Block,
+    /// How far every source has been read before this block.
+    pub(super) positions: &'a Positions,
+    pub(super) now_ms: i64,
 }
 
 impl Payload for BlockPayload<'_> {
-    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
+    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> Encoded {
+        let time_ms = self.now_ms;
         let changed = self.block.positions();
         if !fresh {
-            return encode_block(self.block, changed.map(|p| (p.key, p.position)), out);
+            let items = encode_block(self.block, changed.map(|p| (p.key, p.position)), out);
+            return Encoded { items, time_ms };
         }
         let mut all = self.positions.clone();
         for position in changed {
             apply(&mut all, position.key, position.position);
         }
-        encode_block(self.block, all.iter().map(|(k, v)| (k.as_str(), v.as_slice())), out)
+        let all = all.iter().map(|(k, v)| (k.as_str(), v.as_slice()));
+        Encoded { items: encode_block(self.block, all, out), time_ms }
     }
 }
 
@@ -79,7 +81,6 @@ pub(super) struct Files {
     pub(super) state: Rc<State>,
     pub(super) log: Rc<Log>,
     pub(super) source: FileSource,
-    pub(super) positions: Positions,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -113,27 +114,31 @@ impl Files {
         }
     }
 
-    /// Writes a block, for as long as it takes. False if the agent drains and the WAL does not take it:
-    /// the lines stay in their files, and the positions where they were.
+    /// Writes a block, for as long as it takes. False if the agent drains and the WAL has no room: the
+    /// lines stay in their files, and the positions where they were.
     async fn write(&mut self, block: &Block) -> bool {
-        let mut written = None;
         loop {
             let log = Rc::clone(&self.log);
             let freed = log.freed();
-            let mut payload = BlockPayload { block, positions: &self.positions };
-            let result = log.write(BLOCK, &mut payload, &mut written).await;
-            let full = matches!(result, Err(AppendError::Full { .. }));
-            if full && !self.state.sources.borrow().paused {
-                log::warn!(
-                    "the logs WAL is full: log files are read no further until Loki takes entries"
-                );
+            let result = self.append(block);
+            let full =
+                matches!(result, Err(AppendError::Full { .. } | AppendError::NoSpace { .. }));
+            if let Err(error) = &result
+                && full
+                && !self.state.sources.borrow().paused
+            {
+                log::warn!("{error}: log files are read no further until Loki takes entries");
             }
             self.state.sources.borrow_mut().paused = full;
             match result {
-                Ok(()) => break,
+                Ok(()) => {
+                    log.settle().await;
+                    return true;
+                }
                 Err(AppendError::TooLarge { .. }) => {
                     self.state.dropped.add("logs", TOO_LARGE, block.len() as u64);
-                    break;
+                    self.apply(block);
+                    return true;
                 }
                 Err(_) => {}
             }
@@ -141,14 +146,28 @@ impl Files {
                 return false;
             }
             tokio::select! {
-                () = freed, if full => {}
-                () = tokio::time::sleep(if full { LOOK } else { RETRY }) => self.source.scan(),
+                () = freed => {}
+                () = tokio::time::sleep(LOOK) => self.source.scan(),
                 _ = self.phase.changed() => {}
             }
         }
+    }
+
+    /// Appends a block. What it covers is known before anything else can be appended.
+    fn append(&self, block: &Block) -> Result<(), AppendError> {
+        let positions = self.state.positions.borrow();
+        let now_ms = self.state.clock.now_ms();
+        let mut payload = BlockPayload { block, positions: &positions, now_ms };
+        self.log.append(BLOCK, &mut payload)?;
+        drop(positions);
+        self.apply(block);
+        Ok(())
+    }
+
+    fn apply(&self, block: &Block) {
+        let mut positions = self.state.positions.borrow_mut();
         for position in block.positions() {
-            apply(&mut self.positions, position.key, position.position);
+            apply(&mut positions, position.key, position.position);
         }
-        true
     }
 }

@@ -1,156 +1,254 @@
 //! A WAL as the tasks of the pipeline share it: appends that wait for the disk on a thread that may
-//! hang, readers that are woken, and recovery after a failed write.
+//! hang, readers that are woken, and what happens while the disk takes nothing.
+//!
+//! Then the WAL on disk is only read, as far as that works, and records go to a second one in memory, at
+//! positions behind it: to a reader both are one log. The disk is tried again with the records that
+//! follow, with growing pauses; when it works, what is in memory is moved to it and it goes on there. A
+//! process that dies meanwhile loses what is in memory and not yet delivered.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::host::Clock;
 use crate::wal::{
-    AppendError, Disk, Options, Payload, ReaderId, Record, Stats, StorageFile, Wal, WalError,
+    AppendError, Disk, Loss, Memory, OnFull, Options, Payload, ReaderId, Record, Stats,
+    StorageFile, Wal, WalError,
 };
+
+/// The pause before a failed disk is tried again, which doubles each time, and the longest.
+const MEND: Duration = Duration::from_secs(1);
+const MEND_MAX: Duration = Duration::from_secs(60);
+
+/// How long a sync may take until the disk is taken for one that fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The parts of the buffer that are dropped one by one when it is full.
+const BUFFER_SEGMENTS: u64 = 8;
+
+/// How a [`Log`] is kept.
+#[derive(Clone, Debug)]
+pub(super) struct LogOptions {
+    /// `metrics` or `logs`.
+    pub(super) name: &'static str,
+    /// The directory.
+    pub(super) path: PathBuf,
+    pub(super) wal: Options,
+    /// Names of the readers' cursors.
+    pub(super) readers: Vec<String>,
+    /// How long appended records may stay unsynced; None for not at all.
+    pub(super) sync_every: Option<Duration>,
+    /// The bound of what is kept in memory while the disk takes nothing, in bytes.
+    pub(super) memory_bytes: u64,
+}
 
 /// A WAL and what wakes its users.
 #[derive(Debug)]
 pub(super) struct Log {
-    name: &'static str,
-    path: PathBuf,
-    options: Options,
-    readers: Vec<String>,
-    wal: RefCell<Option<Wal<Disk>>>,
-    /// How long appended records may stay unsynced; None for not at all.
-    sync_every: Option<Duration>,
+    options: LogOptions,
+    /// A broken one stays, to be read; None if there is nothing to read either.
+    disk: RefCell<Option<Wal<Disk>>>,
+    /// What was collected since the disk takes nothing.
+    buffer: RefCell<Option<Wal<Memory>>>,
     synced_at: Cell<Instant>,
-    /// Counts of WALs that were closed after a failure.
+    /// Whether a sync runs, on its thread. A disk that hangs in it would hang this thread too.
+    syncing: Arc<AtomicBool>,
+    /// When the disk may be tried again, and the pause after that.
+    mend_at: Cell<Instant>,
+    mend_pause: Cell<Duration>,
+    /// Counts of WALs that were closed after a failure, and of buffers that were moved to the disk.
     before: Cell<Stats>,
-    /// The end of a WAL that was closed after a failure.
-    end: Cell<u64>,
-    /// Whether the newest segment must be written once more when it is opened again.
-    rewrite: Cell<bool>,
-    /// What the last failure said; None while the WAL works.
+    losses: RefCell<Vec<Loss>>,
+    /// What the last failure said; None while the disk works.
     failure: RefCell<Option<String>>,
     appended: Notify,
     freed: Notify,
 }
 
 impl Log {
-    /// Opens the WAL in `path`. See [`Wal::open`].
-    pub(super) fn open(
-        name: &'static str,
-        path: &Path,
-        options: Options,
-        readers: Vec<String>,
-        sync_every: Option<Duration>,
-    ) -> Result<Log, WalError> {
+    /// Opens the WAL, or begins in memory if the disk can't be written.
+    ///
+    /// # Errors
+    /// What the user has to mend: another agent uses the directory, or this one may not.
+    pub(super) fn open(options: LogOptions, clock: &dyn Clock) -> Result<Log, WalError> {
+        let now = Instant::now();
         let log = Log {
-            name,
-            path: path.to_owned(),
-            options,
-            readers,
-            wal: RefCell::new(None),
-            sync_every,
-            synced_at: Cell::new(Instant::now()),
+            disk: RefCell::default(),
+            buffer: RefCell::default(),
+            synced_at: Cell::new(now),
+            syncing: Arc::default(),
+            mend_at: Cell::new(now),
+            mend_pause: Cell::new(MEND),
             before: Cell::default(),
-            end: Cell::default(),
-            rewrite: Cell::default(),
+            losses: RefCell::default(),
             failure: RefCell::default(),
             appended: Notify::new(),
             freed: Notify::new(),
+            options,
         };
-        let wal = log.open_wal()?;
-        log.wal.replace(Some(wal));
+        let (opened, error) = log.open_disk()?;
+        let end = opened.as_ref().map(Wal::end);
+        log.disk.replace(opened);
+        if let Some(error) = error {
+            log.failed(&error);
+            // Behind whatever the disk has, which nobody can tell now: no log grows by 64 KiB a
+            // millisecond.
+            let begin = end.unwrap_or((clock.now_ms().max(0) as u64) << 16);
+            log.begin_buffer(begin);
+        }
         Ok(log)
     }
 
-    fn open_wal(&self) -> Result<Wal<Disk>, WalError> {
-        let readers: Vec<&str> = self.readers.iter().map(String::as_str).collect();
-        Wal::open(Disk::new(&self.path)?, self.options, &readers)
+    /// The WAL on disk, for reading only where an error says why.
+    fn open_disk(&self) -> Result<(Option<Wal<Disk>>, Option<WalError>), WalError> {
+        let readers = self.reader_names();
+        let goes_on = |error: WalError| if passes(&error.source) { Ok(error) } else { Err(error) };
+        let disk = match Disk::new(&self.options.path) {
+            Ok(disk) => disk,
+            Err(error) => return Ok((None, Some(goes_on(error)?))),
+        };
+        match Wal::open(disk.clone(), self.options.wal, &readers) {
+            Ok(wal) => Ok((Some(wal), None)),
+            Err(error) => {
+                let error = goes_on(error)?;
+                Ok((Wal::open_to_read(disk, self.options.wal, &readers).ok(), Some(error)))
+            }
+        }
+    }
+
+    fn reader_names(&self) -> Vec<&str> {
+        self.options.readers.iter().map(String::as_str).collect()
     }
 
     /// `metrics` or `logs`.
     pub(super) fn name(&self) -> &'static str {
-        self.name
+        self.options.name
     }
 
     /// The directory.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.options.path
     }
 
-    /// Runs `f` on the WAL; None while it is closed after a failure.
+    /// Runs `f` on the WAL on disk; None where there is none that can be read.
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Wal<Disk>) -> T) -> Option<T> {
-        self.wal.borrow_mut().as_mut().map(f)
+        self.disk.borrow_mut().as_mut().map(f)
     }
 
-    /// Appends a record. The error is logged where it is the first since the WAL worked; the caller
-    /// decides what becomes of the data. [`settle`](Log::settle) comes after it.
+    fn with_buffer<T>(&self, f: impl FnOnce(&mut Wal<Memory>) -> T) -> Option<T> {
+        self.buffer.borrow_mut().as_mut().map(f)
+    }
+
+    /// Appends a record, to memory while the disk takes nothing. [`settle`](Log::settle) comes after it.
+    ///
+    /// # Errors
+    /// There is no room for it, or it is too large. An error of the disk is none.
     pub(super) fn append(
         &self,
         kind: u8,
         payload: &mut impl Payload,
     ) -> Result<Record, AppendError> {
-        self.reopen();
-        match self.with(|wal| wal.append(kind, payload)).unwrap_or(Err(AppendError::Broken)) {
-            Err(AppendError::Failed(error)) => {
-                self.failed(&error);
-                Err(AppendError::Failed(error))
+        self.mend();
+        if self.buffer.borrow().is_none() {
+            match self.with(|wal| wal.append(kind, payload)).unwrap_or(Err(AppendError::Broken)) {
+                Err(AppendError::Failed(error)) => self.failed(&error),
+                Err(error @ AppendError::NoSpace { .. })
+                    if self.options.wal.on_full == OnFull::DropOldest =>
+                {
+                    self.failed(&error);
+                }
+                Err(AppendError::Broken) => {}
+                other => return other,
+            }
+            let end = self.with(|wal| wal.end()).unwrap_or(0);
+            self.begin_buffer(end);
+        }
+        self.append_to_buffer(kind, payload)
+    }
+
+    fn append_to_buffer(
+        &self,
+        kind: u8,
+        payload: &mut impl Payload,
+    ) -> Result<Record, AppendError> {
+        let append = |wal: &mut Wal<Memory>| {
+            let record = wal.append(kind, payload)?;
+            wal.sync().map_err(AppendError::Failed)?;
+            Ok(record)
+        };
+        match self.with_buffer(append).unwrap_or(Err(AppendError::Broken)) {
+            // The source waits for the disk, which has more room.
+            Err(AppendError::TooLarge { .. }) if self.options.wal.on_full == OnFull::Refuse => {
+                Err(AppendError::Full { max_bytes: self.options.memory_bytes })
             }
             other => other,
         }
     }
 
-    /// Appends a record and settles it. `written` is None at first; after an error the same call with
-    /// the same `written` does what is left to do, so that a record whose sync failed is not written
-    /// twice.
-    pub(super) async fn write(
-        &self,
-        kind: u8,
-        payload: &mut impl Payload,
-        written: &mut Option<Record>,
-    ) -> Result<(), AppendError> {
-        self.reopen();
-        if let Some(record) = *written {
-            let found = self.with(|wal| wal.scan(record.position, &mut Vec::new()));
-            match found.unwrap_or(Ok(None)) {
-                Err(error) => return Err(AppendError::Failed(error)),
-                Ok(found) if self.wal.borrow().is_some() => {
-                    *written = found.filter(|found| found.position == record.position);
-                }
-                Ok(_) => return Err(AppendError::Broken),
-            }
-        }
-        if written.is_none() {
-            *written = Some(self.append(kind, payload)?);
-        }
-        self.settle().await.map_err(AppendError::Failed)
+    fn begin_buffer(&self, position: u64) {
+        let bytes = self.options.memory_bytes;
+        let options = Options {
+            segment_bytes: bytes / BUFFER_SEGMENTS,
+            min_free: 0,
+            ..self.options.wal.with_max_bytes(bytes)
+        };
+        // Memory has no file that can't be opened.
+        let Ok(mut buffer) = Wal::open(Memory::default(), options, &self.reader_names()) else {
+            return;
+        };
+        buffer.begin_at(position);
+        self.buffer.replace(Some(buffer));
     }
 
-    /// Syncs what was appended if that is due, and wakes the readers.
-    pub(super) async fn settle(&self) -> Result<(), WalError> {
-        if self.sync_every.is_none_or(|every| self.synced_at.get().elapsed() >= every) {
-            self.sync().await?;
+    /// Syncs what was appended if that is due, and wakes the readers. A sync that fails costs nothing
+    /// yet: what it was for is in memory, and is written again when the disk works.
+    pub(super) async fn settle(&self) {
+        if self.options.sync_every.is_none_or(|every| self.synced_at.get().elapsed() >= every) {
+            let _ = self.sync().await;
         }
         self.recovered();
         self.appended.notify_waiters();
-        Ok(())
     }
 
     /// Syncs what was appended, on a thread of its own.
+    ///
+    /// # Errors
+    /// The sync's, which is logged.
     pub(super) async fn sync(&self) -> Result<(), WalError> {
         let job = match self.with(|wal| wal.start_sync()) {
             Some(Ok(Some(job))) => job,
             Some(Ok(None)) | None => return Ok(()),
             Some(Err(error)) => return Err(error),
         };
+        self.syncing.store(true, Ordering::Release);
+        let syncing = Arc::clone(&self.syncing);
         let ran = tokio::task::spawn_blocking(move || {
             let result = job.run();
+            syncing.store(false, Ordering::Release);
             (job, result)
         });
-        let Ok((job, result)) = ran.await else {
+        let (job, result) = match tokio::time::timeout(PATIENCE, ran).await {
+            Ok(Ok(ended)) => ended,
             // Only a panic of the job, which has none, or the runtime's end.
-            return Ok(());
+            Ok(Err(_)) => return Ok(()),
+            Err(_) => {
+                let source = io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("the disk does not finish in {} s", PATIENCE.as_secs()),
+                );
+                let path = self.options.path.clone();
+                let error = WalError { attempt: "syncing the WAL", path, source };
+                // Whatever becomes of it, the same bytes are written again.
+                self.with(Wal::break_off);
+                self.failed(&error);
+                return Err(error);
+            }
         };
         self.synced_at.set(Instant::now());
         match self.with(|wal| wal.end_sync(&job, result)) {
@@ -164,68 +262,111 @@ impl Log {
 
     /// How long until a sync is due; None if nothing is unsynced.
     pub(super) fn sync_due(&self) -> Option<Duration> {
-        let every = self.sync_every?;
-        let synced = self.with(|wal| wal.is_synced()).unwrap_or(true);
+        let every = self.options.sync_every?;
+        let synced = self.with(|wal| wal.is_synced() || wal.is_broken()).unwrap_or(true);
         (!synced).then(|| every.saturating_sub(self.synced_at.get().elapsed()))
     }
 
-    fn failed(&self, error: &WalError) {
+    fn failed(&self, error: &dyn std::fmt::Display) {
         let text = error.to_string();
         let mut failure = self.failure.borrow_mut();
         if failure.is_none() {
             log::error!(
-                "{text}; the {} WAL takes nothing until its disk does: it is tried again with each record",
-                self.name
+                "{text}; up to {} bytes of {} are kept in memory until the disk takes them",
+                self.options.memory_bytes,
+                self.name()
             );
         }
         *failure = Some(text);
+        self.mend_at.set(Instant::now() + self.mend_pause.get());
+        self.mend_pause.set((self.mend_pause.get() * 2).min(MEND_MAX));
     }
 
     fn recovered(&self) {
+        let broken = self.with(|wal| wal.is_broken()).unwrap_or(true);
+        if broken || self.buffer.borrow().is_some() {
+            return;
+        }
         if self.failure.take().is_some() {
-            log::info!("the {} WAL in {} works again", self.name, self.path.display());
+            log::info!("the {} WAL in {} works again", self.name(), self.path().display());
+            self.mend_pause.set(MEND);
         }
     }
 
-    /// Opens the WAL again after a failure.
-    fn reopen(&self) {
-        let mut slot = self.wal.borrow_mut();
-        match slot.as_ref() {
-            Some(wal) if !wal.is_broken() => return,
-            Some(wal) => {
-                self.before.set(sum(self.before.get(), wal.stats()));
-                self.end.set(wal.end());
-                self.rewrite.set(self.rewrite.get() || wal.lost_sync());
-            }
-            // It could not be opened the last time.
-            None => {}
+    /// Opens the WAL on disk again after a failure, and moves to it what is in memory.
+    fn mend(&self) {
+        let broken = self.with(|wal| wal.is_broken()).unwrap_or(true);
+        if (broken || self.buffer.borrow().is_some())
+            && Instant::now() >= self.mend_at.get()
+            && !self.syncing.load(Ordering::Acquire)
+        {
+            self.mend_now();
         }
-        // The lock goes with the old one, which would refuse the new one.
-        *slot = None;
-        let opened = self.open_wal().and_then(|mut wal| {
-            if self.rewrite.get() {
-                wal.rewrite_newest()?;
+    }
+
+    fn mend_now(&self) {
+        let mended = self.reopen().map_err(AppendError::Failed).and_then(|()| {
+            match (self.disk.borrow_mut().as_mut(), self.buffer.borrow_mut().as_mut()) {
+                (Some(disk), Some(buffer)) => disk.adopt(buffer),
+                _ => Ok(()),
             }
-            Ok(wal)
         });
-        match opened {
-            Ok(mut wal) => {
-                self.rewrite.set(false);
-                // A reader may hold a position of what the failure took: nothing new may come before it.
-                wal.begin_at(self.end.get());
-                *slot = Some(wal);
-                drop(slot);
-                // Readers found nothing, and an acknowledgement freed nothing, while it was closed.
-                self.appended.notify_waiters();
-                self.freed.notify_waiters();
-            }
-            Err(error) => {
-                drop(slot);
-                // A sync may have been a part of it.
-                self.rewrite.set(true);
-                self.failed(&error);
-            }
+        if let Err(error) = mended {
+            self.failed(&error);
+            return;
         }
+        if let Some(mut buffer) = self.buffer.take() {
+            self.keep_counts(of_memory(buffer.stats()), buffer.take_losses());
+        }
+        // Readers found nothing, and an acknowledgement freed nothing, while it was closed.
+        self.appended.notify_waiters();
+        self.freed.notify_waiters();
+    }
+
+    fn reopen(&self) -> Result<(), WalError> {
+        let mut slot = self.disk.borrow_mut();
+        if slot.as_ref().is_some_and(|wal| !wal.is_broken()) {
+            return Ok(());
+        }
+        let disk = match slot.as_ref() {
+            Some(broken) => broken.storage().again()?,
+            None => Disk::new(&self.options.path)?,
+        };
+        let mut wal = Wal::open(disk, self.options.wal, &self.reader_names())?;
+        if let Some(broken) = slot.as_mut() {
+            wal.resume(broken)?;
+            self.keep_counts(broken.stats(), broken.take_losses());
+        }
+        *slot = Some(wal);
+        Ok(())
+    }
+
+    fn keep_counts(&self, stats: Stats, losses: Vec<Loss>) {
+        self.before.set(self.before.get().plus(stats));
+        self.losses.borrow_mut().extend(losses);
+    }
+
+    /// Syncs, and tries a failed disk a last time: what is in memory alone goes with the process.
+    pub(super) async fn close(&self) {
+        if self.buffer.borrow().is_some() && !self.syncing.load(Ordering::Acquire) {
+            self.mend_now();
+        }
+        let limit = Duration::from_secs(2);
+        if tokio::time::timeout(limit, self.sync()).await.is_err() {
+            log::warn!("{}: the disk does not finish a sync", self.path().display());
+        }
+        if self.keeps_in_memory() {
+            log::error!(
+                "the {} that were kept in memory while {} took nothing are lost where no endpoint has taken them",
+                self.name(),
+                self.path().display()
+            );
+        }
+    }
+
+    /// Whether something would be lost with the process.
+    pub(super) fn keeps_in_memory(&self) -> bool {
+        self.with_buffer(|wal| wal.has_unread()).unwrap_or(false)
     }
 
     /// The last failure, while it lasts.
@@ -235,64 +376,98 @@ impl Log {
 
     /// Counts since the agent started.
     pub(super) fn stats(&self) -> Stats {
-        let now = self.with(|wal| wal.stats()).unwrap_or_default();
-        sum(self.before.get(), now)
+        let disk = self.with(|wal| wal.stats()).unwrap_or_default();
+        let memory = self.with_buffer(|wal| of_memory(wal.stats())).unwrap_or_default();
+        self.before.get().plus(disk).plus(memory)
     }
 
-    /// Bytes of all files, zero while the WAL is closed after a failure.
+    /// What the WAL has given up since this was last asked.
+    pub(super) fn take_losses(&self) -> Vec<Loss> {
+        let mut losses = self.losses.take();
+        losses.extend(self.with(|wal| wal.take_losses()).unwrap_or_default());
+        losses.extend(self.with_buffer(|wal| wal.take_losses()).unwrap_or_default());
+        losses
+    }
+
+    /// Bytes of all files.
     pub(super) fn bytes(&self) -> u64 {
         self.with(|wal| wal.bytes()).unwrap_or(0)
     }
 
+    /// Bytes that are kept in memory because the disk takes nothing.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.with_buffer(|wal| wal.bytes()).unwrap_or(0)
+    }
+
     /// The bound.
     pub(super) fn max_bytes(&self) -> u64 {
-        self.options.max_bytes
+        self.options.wal.max_bytes
     }
 
     /// The reader of this name.
     pub(super) fn reader(&self, name: &str) -> Option<ReaderId> {
-        self.with(|wal| wal.reader(name)).flatten()
+        let on_disk = self.with(|wal| wal.reader(name)).flatten();
+        on_disk.or_else(|| self.with_buffer(|wal| wal.reader(name)).flatten())
     }
 
-    /// Reads a record; None at the end, and while the WAL is closed after a failure. Where each record
-    /// is synced, one that is not yet is the end: after a power cut its source is read again, and a line
-    /// that was sent already would be sent a second time with another timestamp.
+    /// How far a reader has acknowledged.
+    pub(super) fn cursor(&self, reader: ReaderId) -> u64 {
+        let disk = self.with(|wal| wal.cursor(reader)).unwrap_or(0);
+        disk.max(self.with_buffer(|wal| wal.cursor(reader)).unwrap_or(0))
+    }
+
+    /// Reads a record; None at the end. Where each record is synced, one that is not yet is the end:
+    /// after a power cut its source is read again, and a line that was sent already would be sent a
+    /// second time with another timestamp. While the disk takes nothing, that can't be helped.
+    ///
+    /// # Errors
+    /// The WAL can't be read.
     pub(super) fn read(
         &self,
         reader: ReaderId,
         from: u64,
         payload: &mut Vec<u8>,
     ) -> Result<Option<Record>, WalError> {
+        let waits = self.options.sync_every.is_none();
         let read = |wal: &mut Wal<Disk>| {
             let found = wal.read(reader, from, payload)?;
-            let readable = if self.sync_every.is_none() { wal.synced() } else { u64::MAX };
+            let readable = if waits && !wal.is_broken() { wal.synced() } else { u64::MAX };
             Ok(found.filter(|record| record.next <= readable))
         };
-        self.with(read).unwrap_or(Ok(None))
+        match self.with(read).unwrap_or(Ok(None))? {
+            Some(record) => Ok(Some(record)),
+            None => self.with_buffer(|wal| wal.read(reader, from, payload)).unwrap_or(Ok(None)),
+        }
+    }
+
+    /// Says that a reader has everything up to `position` in memory, until it is acknowledged.
+    pub(super) fn hold(&self, reader: ReaderId, position: u64) {
+        self.with(|wal| wal.hold(reader, position));
+        self.with_buffer(|wal| wal.hold(reader, position));
     }
 
     /// Moves a reader's cursor, which is what an acknowledgement does, and syncs it on a thread of its
     /// own.
     pub(super) async fn acknowledge(&self, reader: ReaderId, position: u64) {
-        let warn = |error: &dyn std::fmt::Display| {
-            log::warn!("{error}; after a crash, what was sent since is sent again");
-        };
+        self.with_buffer(|wal| wal.acknowledge(reader, position, false));
         if let Some(Err(error)) = self.with(|wal| wal.acknowledge(reader, position, false)) {
-            warn(&error);
+            self.failed(&error);
         }
         self.freed.notify_waiters();
-        if self.sync_every.is_some() {
+        if self.options.sync_every.is_some() {
             return;
         }
         match self.with(|wal| wal.share_cursor(reader)) {
-            Some(Ok(file)) => {
-                let synced = tokio::task::spawn_blocking(move || file.sync()).await;
-                if let Ok(Err(error)) = synced {
-                    warn(&format!("syncing a cursor in {}: {error}", self.path.display()));
+            Some(Ok(Some(file))) => {
+                let synced = tokio::task::spawn_blocking(move || file.sync());
+                if let Ok(Ok(Err(source))) = tokio::time::timeout(PATIENCE, synced).await {
+                    let path = self.options.path.clone();
+                    self.with(Wal::break_off);
+                    self.failed(&WalError { attempt: "syncing a cursor of the WAL", path, source });
                 }
             }
-            Some(Err(error)) => warn(&error),
-            None => {}
+            Some(Err(error)) => self.failed(&error),
+            Some(Ok(None)) | None => {}
         }
     }
 
@@ -307,138 +482,35 @@ impl Log {
     }
 }
 
-fn sum(a: Stats, b: Stats) -> Stats {
-    Stats {
-        records: a.records + b.records,
-        written_bytes: a.written_bytes + b.written_bytes,
-        dropped_items: a.dropped_items + b.dropped_items,
-        torn_bytes: a.torn_bytes + b.torn_bytes,
-        damaged_bytes: a.damaged_bytes + b.damaged_bytes,
-        set_aside: a.set_aside + b.set_aside,
+#[cfg(test)]
+impl Log {
+    /// A WAL with one reader, "a".
+    pub(super) fn for_test(path: &Path, wal: Options, sync_every: Option<Duration>) -> Log {
+        let options = LogOptions {
+            name: if wal.on_full == OnFull::Refuse { "logs" } else { "metrics" },
+            path: path.to_owned(),
+            wal,
+            readers: vec!["a".into()],
+            sync_every,
+            memory_bytes: 256 << 10,
+        };
+        Log::open(options, &crate::host::SystemClock).unwrap()
     }
+}
+
+/// The counts of a log in memory, which writes nothing to a disk.
+fn of_memory(stats: Stats) -> Stats {
+    Stats { written_bytes: 0, syncs: 0, ..stats }
+}
+
+/// Whether an agent can start in spite of an error of its disk: nothing that the user has set wrong, and
+/// something that may pass.
+fn passes(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StaleNetworkFileHandle, StorageFull};
+    let kinds = [QuotaExceeded, ReadOnlyFilesystem, StaleNetworkFileHandle, StorageFull];
+    let codes = [libc::EIO, libc::ENODEV, libc::ENXIO, libc::EUCLEAN];
+    kinds.contains(&error.kind()) || error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::io;
-
-    use super::*;
-    use crate::wal::OnFull;
-
-    struct Bytes(u8);
-
-    impl Payload for Bytes {
-        fn encode(&mut self, _fresh: bool, out: &mut Vec<u8>) -> u32 {
-            out.extend_from_slice(&[self.0; 100]);
-            1
-        }
-    }
-
-    fn log(dir: &tempfile::TempDir) -> Log {
-        let options = Options { max_bytes: 1 << 20, on_full: OnFull::Refuse, content: 2 };
-        Log::open("logs", dir.path(), options, vec!["a".into()], None).unwrap()
-    }
-
-    fn fail_sync(log: &Log) {
-        let failed = log.with(|wal| {
-            let job = wal.start_sync().unwrap().unwrap();
-            wal.end_sync(&job, Err(io::ErrorKind::Other.into()))
-        });
-        assert!(failed.unwrap().is_err());
-    }
-
-    fn read_all(log: &Log, mut at: u64) -> Vec<u8> {
-        let (reader, mut payload, mut all) = (log.reader("a").unwrap(), Vec::new(), Vec::new());
-        while let Some(record) = log.read(reader, at, &mut payload).unwrap() {
-            all.push(payload[0]);
-            at = record.next;
-        }
-        all
-    }
-
-    #[tokio::test]
-    async fn what_is_not_synced_is_not_sent_where_each_record_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = log(&dir);
-        log.append(1, &mut Bytes(1)).unwrap();
-        log.settle().await.unwrap();
-        log.append(1, &mut Bytes(2)).unwrap();
-        assert_eq!(read_all(&log, 0), [1]);
-        log.settle().await.unwrap();
-        assert_eq!(read_all(&log, 0), [1, 2]);
-    }
-
-    #[tokio::test]
-    async fn record_whose_sync_failed_is_not_written_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = log(&dir);
-        let mut written = Some(log.append(1, &mut Bytes(1)).unwrap());
-        fail_sync(&log);
-        log.write(1, &mut Bytes(1), &mut written).await.unwrap();
-        log.write(1, &mut Bytes(2), &mut None).await.unwrap();
-        assert_eq!(read_all(&log, 0), [1, 2]);
-        // And it is written again where the failure has taken it.
-        let mut written = Some(log.append(1, &mut Bytes(3)).unwrap());
-        fail_sync(&log);
-        let newest = log.with(|wal| wal.segments().next().unwrap()).unwrap();
-        let file = dir.path().join(format!("{newest:016x}.wal"));
-        let len = fs::metadata(&file).unwrap().len();
-        fs::File::options().write(true).open(&file).unwrap().set_len(len - 1).unwrap();
-        log.write(1, &mut Bytes(3), &mut written).await.unwrap();
-        assert_eq!(read_all(&log, 0), [1, 2, 3]);
-        assert_eq!(log.failure(), None);
-    }
-
-    #[tokio::test]
-    async fn nothing_new_comes_before_what_a_reader_has_seen_however_often_opening_fails() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = log(&dir);
-        log.append(1, &mut Bytes(1)).unwrap();
-        log.append(1, &mut Bytes(2)).unwrap();
-        let seen = log.with(|wal| wal.end()).unwrap();
-        fail_sync(&log);
-        // The disk is away for two tries and comes back without the unsynced records.
-        let (lock, away) = (dir.path().join("LOCK"), dir.path().join("away"));
-        fs::rename(&lock, &away).unwrap();
-        fs::create_dir(&lock).unwrap();
-        for _ in 0..2 {
-            assert!(matches!(log.append(1, &mut Bytes(3)), Err(AppendError::Broken)));
-            assert!(log.failure().is_some());
-        }
-        fs::remove_dir(&lock).unwrap();
-        fs::rename(&away, &lock).unwrap();
-        fs::File::options()
-            .write(true)
-            .open(dir.path().join(format!("{:016x}.wal", 0)))
-            .unwrap()
-            .set_len(40)
-            .unwrap();
-        log.write(1, &mut Bytes(3), &mut None).await.unwrap();
-        assert_eq!(read_all(&log, seen), [3]);
-    }
-
-    #[tokio::test]
-    async fn readers_and_writers_are_woken_when_the_wal_is_open_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = log(&dir);
-        log.append(1, &mut Bytes(1)).unwrap();
-        fail_sync(&log);
-        let (appended, freed) = (log.appended(), log.freed());
-        log.append(1, &mut Bytes(2)).unwrap();
-        let both = async { tokio::join!(appended, freed) };
-        tokio::time::timeout(Duration::from_secs(5), both).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn record_is_synced_before_its_write_returns() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = log(&dir);
-        log.write(1, &mut Bytes(1), &mut None).await.unwrap();
-        assert_eq!(log.with(|wal| wal.is_synced()), Some(true));
-        log.append(1, &mut Bytes(2)).unwrap();
-        assert_eq!(log.with(|wal| wal.is_synced()), Some(false));
-        log.settle().await.unwrap();
-        assert_eq!(log.with(|wal| wal.is_synced()), Some(true));
-    }
-}
+mod tests;

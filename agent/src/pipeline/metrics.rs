@@ -2,8 +2,8 @@
 //! series' labels once and its samples in the order of time.
 
 use super::log::Log;
+use super::losses::Dropped;
 use super::send::{Gathered, Signal};
-use super::state::Dropped;
 use super::{DAMAGED, TOO_LARGE};
 use crate::encode::{RemoteWrite, Round, RoundDecoder};
 use crate::endpoint::Content;

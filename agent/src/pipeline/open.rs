@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::log::Log;
+use super::log::{Log, LogOptions};
 use super::send::{EndpointState, Sender, Signal};
 use super::state::State;
 use super::{Phase, RunError};
 use crate::config::{Config, Endpoint};
-use crate::encode::round_timestamp;
 use crate::endpoint::{Backoff, Client};
+use crate::host::SystemClock;
 use crate::wal::{OnFull, Options, WalError};
 
 /// What the content number of a WAL means.
@@ -34,11 +34,7 @@ pub(super) fn reader_name(endpoint: &Endpoint) -> String {
 }
 
 pub(super) fn open_metrics(config: &Config) -> Result<Log, WalError> {
-    let options = Options {
-        max_bytes: config.wal.metrics_max_bytes,
-        on_full: OnFull::DropOldest,
-        content: METRICS,
-    };
+    let options = Options::new(config.wal.metrics_max_bytes, OnFull::DropOldest, METRICS);
     open_log("metrics", config, options, &config.mimir)
 }
 
@@ -48,7 +44,7 @@ pub(super) fn open_logs(config: &Config) -> Result<Option<Log>, WalError> {
         return Ok(None);
     }
     let on_full = if config.wal.logs_drop_oldest { OnFull::DropOldest } else { OnFull::Refuse };
-    let options = Options { max_bytes: config.wal.logs_max_bytes, on_full, content: LOGS };
+    let options = Options::new(config.wal.logs_max_bytes, on_full, LOGS);
     open_log("logs", config, options, &config.loki).map(Some)
 }
 
@@ -58,18 +54,27 @@ fn open_log(
     options: Options,
     endpoints: &[Endpoint],
 ) -> Result<Log, WalError> {
-    let path = config.agent.state_dir.join("wal").join(name);
-    let readers = endpoints.iter().map(reader_name).collect();
-    Log::open(name, &path, options, readers, config.wal.sync)
+    let max_age_ms =
+        config.wal.max_age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    let options = LogOptions {
+        name,
+        path: config.agent.state_dir.join("wal").join(name),
+        wal: Options { min_free: config.wal.min_free, max_age_ms, ..options },
+        readers: endpoints.iter().map(reader_name).collect(),
+        sync_every: config.wal.sync,
+        memory_bytes: config.wal.memory,
+    };
+    Log::open(options, &SystemClock)
 }
 
+/// The time of the newest round in the WAL, in milliseconds since the Unix epoch.
 pub(super) fn newest_timestamp(log: &Log) -> Option<i64> {
     let segments: Vec<u64> = log.with(|wal| wal.segments().collect()).unwrap_or_default();
     let mut payload = Vec::new();
     for base in segments {
         let (mut at, mut newest) = (base, None);
         while let Some(Ok(Some(record))) = log.with(|wal| wal.scan(at, &mut payload)) {
-            newest = newest.max(round_timestamp(&payload));
+            newest = newest.max(Some(record.time_ms));
             at = record.next;
         }
         if newest.is_some() {
@@ -148,15 +153,15 @@ mod tests {
     }
 
     fn log(dir: &tempfile::TempDir, sync_every: Option<Duration>) -> Log {
-        let options = Options { max_bytes: 1 << 20, on_full: OnFull::DropOldest, content: METRICS };
-        Log::open("metrics", dir.path(), options, Vec::new(), sync_every).unwrap()
+        Log::for_test(dir.path(), Options::new(1 << 20, OnFull::DropOldest, METRICS), sync_every)
     }
 
     struct Round(i64);
 
     impl crate::wal::Payload for Round {
-        fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
-            RoundEncoder::new(Labels::new()).encode(self.0, &[], fresh, out)
+        fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> crate::wal::Encoded {
+            let items = RoundEncoder::new(Labels::new()).encode(self.0, &[], fresh, out);
+            crate::wal::Encoded { items, time_ms: self.0 }
         }
     }
 
@@ -183,7 +188,7 @@ mod tests {
         let task = tasks.spawn_local(sync_when_due(Rc::clone(&log), watch_phase));
         let test = async {
             log.append(1, &mut Round(1)).unwrap();
-            log.settle().await.unwrap();
+            log.settle().await;
             assert!(log.sync_due().is_some(), "not at once");
             while log.sync_due().is_some() {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -10,7 +10,7 @@ use super::state::State;
 use super::{Phase, TOO_LARGE};
 use crate::encode::{ROUND, RoundEncoder};
 use crate::model::Samples;
-use crate::wal::{AppendError, Payload};
+use crate::wal::{AppendError, Encoded, Payload};
 
 /// A round on its way into the WAL.
 struct RoundPayload<'a> {
@@ -20,8 +20,9 @@ struct RoundPayload<'a> {
 }
 
 impl Payload for RoundPayload<'_> {
-    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
-        self.encoder.encode(self.timestamp_ms, self.samples, fresh, out)
+    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> Encoded {
+        let items = self.encoder.encode(self.timestamp_ms, self.samples, fresh, out);
+        Encoded { items, time_ms: self.timestamp_ms }
     }
 }
 
@@ -47,6 +48,7 @@ impl Rounds {
     pub(super) async fn run(mut self) {
         loop {
             self.round().await;
+            self.state.report_losses(false).await;
             let wait = until_next(self.state.clock.now_ns(), self.interval);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -90,15 +92,13 @@ impl Rounds {
         match self.append(timestamp_ms) {
             Ok(()) => {
                 self.last_ms = Some(timestamp_ms);
-                // A failure is logged there. The round is in the WAL all the same, which is written once
-                // more when it is opened again.
-                let _ = self.log.settle().await;
+                self.log.settle().await;
             }
             Err(error) => {
                 // What was encoded and not written must not be referred to.
                 self.encoder.forget();
                 let reason = match error {
-                    AppendError::Full { .. } => "wal_full",
+                    AppendError::Full { .. } | AppendError::NoSpace { .. } => "wal_full",
                     AppendError::TooLarge { .. } => TOO_LARGE,
                     AppendError::Failed(_) | AppendError::Broken => "wal_failed",
                 };
@@ -145,8 +145,8 @@ mod tests {
         let text = "[probes]\nblock = \"off\"\n[metrics.collectors]\nonly = [\"loadavg\"]\n";
         let config = crate::config::parse(text, std::path::Path::new("t"), &[]).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let options = Options { max_bytes: 1 << 20, on_full: OnFull::DropOldest, content: 1 };
-        let log = Rc::new(Log::open("metrics", dir.path(), options, Vec::new(), None).unwrap());
+        let options = Options::new(1 << 20, OnFull::DropOldest, 1);
+        let log = Rc::new(Log::for_test(dir.path(), options, None));
         let clock = ManualClock::at(1_000 * HOUR_NS);
         let state = super::super::state(&config, String::new()).unwrap();
         let state = Rc::new(State { clock: Rc::new(clock.clone()), ..state });

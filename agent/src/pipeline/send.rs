@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::Phase;
 use super::log::Log;
-use super::state::Dropped;
+use super::losses::Dropped;
 use crate::endpoint::{Backoff, Client, Content, Outcome};
 use crate::host::Clock;
 use crate::wal::{ReaderId, WalError};
@@ -113,7 +113,7 @@ enum Sent {
 impl<S: Signal> Sender<S> {
     /// Sends until the agent drains and the WAL is empty, or the server can't be reached while it does.
     pub(super) async fn run(mut self) {
-        let cursor = self.log.with(|wal| wal.cursor(self.reader)).unwrap_or(0);
+        let cursor = self.log.cursor(self.reader);
         let mut gathered = Gathered { until: cursor, ..Gathered::default() };
         let mut complaints = Complaints::default();
         let mut waiting = None;
@@ -128,8 +128,9 @@ impl<S: Signal> Sender<S> {
             {
                 complaints.log(&error.to_string(), || log::error!("{error}"));
             }
+            log.hold(self.reader, if gathered.items > 0 { gathered.until } else { 0 });
             self.state.borrow_mut().oldest_ms = (gathered.items > 0).then_some(gathered.oldest_ms);
-            if gathered.items == 0 && gathered.until > cursor_of(&log, self.reader) {
+            if gathered.items == 0 && gathered.until > log.cursor(self.reader) {
                 // Records without items: positions of sources, which no server has to see.
                 log.acknowledge(self.reader, gathered.until).await;
             }
@@ -146,7 +147,7 @@ impl<S: Signal> Sender<S> {
                 // Draining, and nothing is left.
                 return;
             }
-            if let Sent::GivenUp = self.send(&mut complaints, repeat).await {
+            if let Sent::GivenUp = self.send(&mut complaints, gathered.oldest_ms, repeat).await {
                 return;
             }
             log.acknowledge(self.reader, gathered.until).await;
@@ -172,7 +173,12 @@ impl<S: Signal> Sender<S> {
         Some(left(self.wait, self.interval, age, waited))
     }
 
-    async fn send(&mut self, complaints: &mut Complaints, mut repeat: bool) -> Sent {
+    async fn send(
+        &mut self,
+        complaints: &mut Complaints,
+        oldest_ms: i64,
+        mut repeat: bool,
+    ) -> Sent {
         while let Some((body, items)) = self.signal.next_request() {
             let state = &self.state;
             loop {
@@ -203,7 +209,9 @@ impl<S: Signal> Sender<S> {
                             );
                         });
                         let suffix = if repeat { "_repeat" } else { "" };
-                        self.dropped.add(state.signal, &format!("http_{code}{suffix}"), items);
+                        let reason = format!("http_{code}{suffix}");
+                        let now_ms = self.clock.now_ms();
+                        self.dropped.add_of(state.signal, &reason, items, oldest_ms, now_ms);
                         state.trouble = Some(why);
                         break;
                     }
@@ -244,10 +252,6 @@ fn left(wait: Duration, interval: Option<Duration>, age_ms: i64, waited: Duratio
         Some(interval) if interval >= left => Duration::ZERO,
         _ => left,
     }
-}
-
-fn cursor_of(log: &Log, reader: ReaderId) -> u64 {
-    log.with(|wal| wal.cursor(reader)).unwrap_or(u64::MAX)
 }
 
 fn note(state: &RefCell<EndpointState>, complaints: &mut Complaints, why: String, pause: Duration) {

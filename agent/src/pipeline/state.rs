@@ -1,49 +1,29 @@
 //! What the tasks share, and the report that is made of it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::files::BlockPayload;
 use super::log::Log;
+use super::losses::{Dropped, LossReport};
 use super::process;
 use super::send::EndpointState;
 use crate::collector::{Outcome, Set};
-use crate::encode::write_text;
+use crate::encode::{BLOCK, Positions, write_text};
 use crate::host::{Clock, Host};
 use crate::logs::file::Counters;
-use crate::model::Samples;
+use crate::model::{Block, Labels, Samples};
 use crate::probe::Probes;
 use crate::status::{
     CollectorReport, DroppedReport, EndpointReport, ProbeReport, Report, SourceReport, WalReport,
 };
+use crate::wal::AppendError;
 
 /// The agent's own series: a few for each collector, WAL and endpoint.
 const MAX_OWN: usize = 2_000;
-
-/// What was given up, by signal and reason.
-#[derive(Debug, Default)]
-pub(super) struct Dropped(RefCell<BTreeMap<(&'static str, String), u64>>);
-
-impl Dropped {
-    /// Counts `items`, and returns how many there are of this signal and reason now.
-    pub(super) fn add(&self, signal: &'static str, reason: &str, items: u64) -> u64 {
-        if items == 0 {
-            return 0;
-        }
-        let mut counts = self.0.borrow_mut();
-        let count = counts.entry((signal, reason.to_owned())).or_default();
-        *count += items;
-        *count
-    }
-
-    #[cfg(test)]
-    pub(super) fn total(&self) -> u64 {
-        self.0.borrow().values().sum()
-    }
-}
 
 /// What is known of the log files.
 #[derive(Debug, Default)]
@@ -72,6 +52,10 @@ pub(super) struct State {
     pub(super) endpoints: Vec<Rc<RefCell<EndpointState>>>,
     pub(super) follows_files: bool,
     pub(super) sources: RefCell<Sources>,
+    /// How far every source of the logs WAL has been read.
+    pub(super) positions: RefCell<Positions>,
+    /// The labels of what the agent reports of itself as entries.
+    pub(super) event_labels: Labels,
     pub(super) dropped: Rc<Dropped>,
 }
 
@@ -207,21 +191,60 @@ impl State {
     }
 
     fn dropped(&self) -> Vec<DroppedReport> {
-        let counts = self.dropped.0.borrow();
-        let counted =
-            counts.iter().map(|((signal, reason), count)| (*signal, reason.clone(), *count));
-        // What the WAL drops by itself to keep its bound.
-        let evicted = self
-            .logs()
-            .map(|log| (log.name(), "wal_evicted".to_owned(), log.stats().dropped_items));
-        counted
-            .chain(evicted.filter(|(_, _, count)| *count > 0))
-            .map(|(signal, reason, count)| DroppedReport {
-                signal: signal.to_owned(),
-                reason,
-                count,
-            })
-            .collect()
+        for log in self.logs() {
+            self.dropped.take_from(log);
+        }
+        let report = |(signal, reason, count): (&'static str, String, u64)| DroppedReport {
+            signal: signal.to_owned(),
+            reason,
+            count,
+        };
+        self.dropped.counts().into_iter().map(report).collect()
+    }
+
+    /// Why the agent must not end now, if that can be chosen: something is in memory alone.
+    pub(super) fn keeps_in_memory(&self) -> Option<String> {
+        let log = self.logs().find(|log| log.keeps_in_memory())?;
+        Some(format!(
+            "{} of {} are in memory alone while {} takes nothing; restart the agent to give them up",
+            log.memory_bytes(),
+            log.name(),
+            log.path().display()
+        ))
+    }
+
+    /// Reports what was given up: in the agent's log, and as entries of the logs WAL where there is one
+    /// and it has room. With `all`, also what may still go on.
+    pub(super) async fn report_losses(&self, all: bool) {
+        for log in self.logs() {
+            self.dropped.take_from(log);
+        }
+        let over = self.dropped.over(all);
+        if over.is_empty() {
+            return;
+        }
+        if let Some(logs) = &self.logs {
+            if self.append_reports(logs, &over).is_err() {
+                // It is tried again with the next round.
+                return;
+            }
+            logs.settle().await;
+        }
+        for report in &over {
+            log::warn!("{}", report.message());
+        }
+        self.dropped.reported(&over);
+    }
+
+    fn append_reports(&self, logs: &Log, reports: &[LossReport]) -> Result<(), AppendError> {
+        let (now_ns, now_ms) = (self.clock.now_ns(), self.clock.now_ms());
+        let mut block = Block::new();
+        for report in reports {
+            report.write(&self.event_labels, now_ns, &mut block);
+        }
+        let positions = self.positions.borrow();
+        let mut payload = BlockPayload { block: &block, positions: &positions, now_ms };
+        logs.append(BLOCK, &mut payload).map(drop)
     }
 }
 
@@ -234,6 +257,8 @@ fn wal(log: &Rc<Log>) -> WalReport {
         max_bytes: log.max_bytes(),
         records: stats.records,
         written_bytes: stats.written_bytes,
+        syncs: stats.syncs,
+        memory_bytes: log.memory_bytes(),
         damaged_bytes: stats.torn_bytes + stats.damaged_bytes,
         failure: log.failure(),
     }

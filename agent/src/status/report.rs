@@ -93,6 +93,10 @@ pub struct WalReport {
     pub records: u64,
     /// Bytes handed to the file system since the start.
     pub written_bytes: u64,
+    /// Syncs of files and directories since the start.
+    pub syncs: u64,
+    /// Bytes that are kept in memory because the disk takes nothing.
+    pub memory_bytes: u64,
     /// Bytes that recovery cut off or readers skipped, since the start.
     pub damaged_bytes: u64,
     /// Why it takes nothing at the moment.
@@ -162,6 +166,14 @@ const WAL_MAX_BYTES: Desc = Desc::gauge("mote_wal_max_bytes", "The bound of a WA
 const WAL_RECORDS: Desc = Desc::counter("mote_wal_records_total", "Records appended to a WAL.");
 const WAL_WRITTEN: Desc =
     Desc::counter("mote_wal_written_bytes_total", "Bytes of a WAL handed to the file system.");
+const WAL_SYNCS: Desc =
+    Desc::counter("mote_wal_syncs_total", "Syncs of a WAL's files and of its directory.");
+const WAL_MEMORY: Desc = Desc::gauge(
+    "mote_wal_memory_bytes",
+    "Bytes of a WAL that are in memory because its disk takes nothing.",
+);
+const WAL_FAILING: Desc =
+    Desc::gauge("mote_wal_failing", "Whether the disk of a WAL takes nothing at the moment.");
 const WAL_DAMAGED: Desc = Desc::counter(
     "mote_wal_damaged_bytes_total",
     "Bytes of a WAL that recovery cut off or readers skipped.",
@@ -208,11 +220,14 @@ impl Report {
             out.family(&PROBE_MODE).add(&[("probe", &p.name), ("mode", &p.mode)], 1.0);
         }
         type Field = fn(&WalReport) -> u64;
-        let fields: [(&Desc, Field); 5] = [
+        let fields: [(&Desc, Field); 8] = [
             (&WAL_BYTES, |w| w.bytes),
             (&WAL_MAX_BYTES, |w| w.max_bytes),
             (&WAL_RECORDS, |w| w.records),
             (&WAL_WRITTEN, |w| w.written_bytes),
+            (&WAL_SYNCS, |w| w.syncs),
+            (&WAL_MEMORY, |w| w.memory_bytes),
+            (&WAL_FAILING, |w| u64::from(w.failure.is_some())),
             (&WAL_DAMAGED, |w| w.damaged_bytes),
         ];
         for (desc, field) in fields {

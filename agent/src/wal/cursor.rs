@@ -22,9 +22,30 @@ pub(super) struct CursorFile<F> {
     generation: u64,
 }
 
+/// The end of a cursor file's name.
+pub(super) const SUFFIX: &str = ".cursor";
+
 /// The file's name for a reader's name.
 pub(super) fn name(reader: &str) -> String {
-    format!("{reader}.cursor")
+    format!("{reader}{SUFFIX}")
+}
+
+/// The position in an open cursor file, and the generation of its slot; None if both slots are damaged.
+///
+/// # Errors
+/// The file can't be read.
+pub(super) fn newest(file: &impl StorageFile) -> io::Result<Option<(u64, u64)>> {
+    let mut newest: Option<(u64, u64)> = None;
+    for slot in 0..2 {
+        let mut bytes = [0; USED];
+        if file.read_exact_at(slot * SLOT as u64, &mut bytes)?
+            && let Some(found) = parse(&bytes)
+            && newest.is_none_or(|(generation, _)| found.0 > generation)
+        {
+            newest = Some(found);
+        }
+    }
+    Ok(newest)
 }
 
 impl<F: StorageFile> CursorFile<F> {
@@ -50,16 +71,7 @@ impl<F: StorageFile> CursorFile<F> {
         if file.len()? > FILE {
             file.truncate(FILE)?;
         }
-        let mut newest: Option<(u64, u64)> = None;
-        for slot in 0..2 {
-            let mut bytes = [0; USED];
-            if file.read_exact_at(slot * SLOT as u64, &mut bytes)?
-                && let Some(found) = parse(&bytes)
-                && newest.is_none_or(|(generation, _)| found.0 > generation)
-            {
-                newest = Some(found);
-            }
-        }
+        let newest = newest(&file)?;
         let generation = newest.map_or(0, |(generation, _)| generation);
         Ok((CursorFile { file, generation }, newest.map(|(_, position)| position)))
     }

@@ -40,6 +40,14 @@ impl WalError {
         WalError::new("reading the WAL file", directory.join(name), source)
     }
 
+    pub(super) fn gone(directory: &Path, name: &str) -> WalError {
+        let source = io::Error::new(
+            io::ErrorKind::NotFound,
+            "it is no longer there: the directory was deleted, moved or unmounted",
+        );
+        WalError::new("writing to the WAL segment", directory.join(name), source)
+    }
+
     pub(super) fn remove(directory: &Path, name: &str, source: io::Error) -> WalError {
         WalError::new("removing the WAL file", directory.join(name), source)
     }
@@ -77,6 +85,13 @@ pub enum AppendError {
         /// The bound in bytes.
         max_bytes: u64,
     },
+    /// The file system has less than `min_free` left, and the log may not drop anything for this.
+    NoSpace {
+        /// Bytes that the file system has.
+        free: u64,
+        /// Bytes that it must keep.
+        min_free: u64,
+    },
     /// The record is larger than a record may be: a quarter of the bound.
     TooLarge {
         /// Its size in bytes.
@@ -94,6 +109,10 @@ impl fmt::Display for AppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AppendError::Full { max_bytes } => write!(f, "the WAL is full ({max_bytes} bytes)"),
+            AppendError::NoSpace { free, min_free } => write!(
+                f,
+                "the file system has {free} bytes left, and wal.min_free keeps {min_free} of them"
+            ),
             AppendError::TooLarge { bytes, max } => {
                 write!(f, "a record of {bytes} bytes is larger than the WAL allows ({max})")
             }

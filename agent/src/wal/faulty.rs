@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::{Disk, Storage, StorageFile, WalError};
 
 /// A disk whose writes and syncs fail when a test says so, and which tells what was synced.
+#[derive(Clone)]
 pub(super) struct Faulty {
     pub(super) disk: Disk,
     pub(super) plan: Rc<Plan>,
@@ -20,6 +21,8 @@ pub(super) struct Plan {
     /// Writes of more bytes than this fail.
     pub(super) largest_write: Cell<Option<usize>>,
     pub(super) synced: RefCell<Vec<String>>,
+    /// What is said of the free space.
+    pub(super) free: Cell<Option<u64>>,
 }
 
 pub(super) struct FaultyFile {
@@ -63,6 +66,18 @@ impl Storage for Faulty {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.disk.remove(name)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.plan.free.get().map_or_else(|| self.disk.free_bytes(), Ok)
+    }
+
+    fn holds(&self, name: &str, file: &FaultyFile) -> io::Result<bool> {
+        self.disk.holds(name, &file.file)
+    }
+
+    fn block(&self) -> u64 {
+        self.disk.block()
     }
 
     fn sync_directory(&self) -> io::Result<()> {

@@ -1,12 +1,19 @@
-//! A record's header and checksum.
+//! A record's header and checksums, and the search for the next record behind damage.
 
 use std::io;
 
-use super::segment::Segment;
+use super::options::MAX_RECORD;
 use super::storage::StorageFile;
 
 /// Bytes of a record's header.
-pub(super) const HEADER: usize = 16;
+pub(super) const HEADER: usize = 24;
+
+/// Flag: everything before this record was synced when it was written. Damage before such a record is
+/// not what a power cut left of unsynced writes.
+pub(super) const SYNCED_BEFORE: u8 = 1;
+
+/// Bytes that the search for a record looks at in one read.
+const SEARCH: usize = 64 << 10;
 
 /// What a record's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +22,12 @@ pub(super) struct Header {
     pub(super) length: u32,
     /// Items in the payload.
     pub(super) items: u32,
-    /// The caller's kind.
+    /// The time of its data, in milliseconds since the Unix epoch.
+    pub(super) time_ms: i64,
+    /// The caller's kind, never 0: a file that ends in zeros has no records in them.
     pub(super) kind: u8,
+    /// [`SYNCED_BEFORE`] or 0.
+    pub(super) flags: u8,
 }
 
 impl Header {
@@ -25,22 +36,42 @@ impl Header {
         let (head, payload) = record.split_at_mut(HEADER);
         head[0..4].copy_from_slice(&self.length.to_le_bytes());
         head[4..8].copy_from_slice(&self.items.to_le_bytes());
-        head[8..12].copy_from_slice(&[self.kind, 0, 0, 0]);
-        let crc = checksum(position, &head[0..12], payload);
-        head[12..16].copy_from_slice(&crc.to_le_bytes());
+        head[8..16].copy_from_slice(&self.time_ms.to_le_bytes());
+        head[16..18].copy_from_slice(&[self.kind, self.flags]);
+        let check = check(position, &head[0..18]);
+        head[18..20].copy_from_slice(&check.to_le_bytes());
+        let crc = checksum(position, &head[0..20], payload);
+        head[20..24].copy_from_slice(&crc.to_le_bytes());
     }
 
-    fn parse(head: &[u8; HEADER]) -> Option<(Header, u32)> {
-        let [l0, l1, l2, l3, i0, i1, i2, i3, kind, 0, 0, 0, c0, c1, c2, c3] = *head else {
-            return None;
-        };
+    /// The header and the record's checksum; None if it is none for this position.
+    pub(super) fn parse(head: &[u8; HEADER], position: u64) -> Option<(Header, u32)> {
+        let [l0, l1, l2, l3, i0, i1, i2, i3, rest @ ..] = *head;
+        let [t0, t1, t2, t3, t4, t5, t6, t7, kind, flags, k0, k1, c0, c1, c2, c3] = rest;
         let header = Header {
             length: u32::from_le_bytes([l0, l1, l2, l3]),
             items: u32::from_le_bytes([i0, i1, i2, i3]),
+            time_ms: i64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7]),
             kind,
+            flags,
         };
-        Some((header, u32::from_le_bytes([c0, c1, c2, c3])))
+        let plausible = kind != 0
+            && flags <= SYNCED_BEFORE
+            && u64::from(header.length) <= MAX_RECORD
+            && u16::from_le_bytes([k0, k1]) == check(position, &head[0..18]);
+        plausible.then_some((header, u32::from_le_bytes([c0, c1, c2, c3])))
     }
+
+    /// Bytes of the whole record.
+    pub(super) fn record_bytes(&self) -> u64 {
+        HEADER as u64 + u64::from(self.length)
+    }
+}
+
+/// Half a checksum of the header alone, so that a damaged payload does not hide the next record and the
+/// search behind a damaged header rarely reads a payload in vain.
+fn check(position: u64, head: &[u8]) -> u16 {
+    crc32c::crc32c_append(crc32c::crc32c(&position.to_le_bytes()), head) as u16
 }
 
 fn checksum(position: u64, head: &[u8], payload: &[u8]) -> u32 {
@@ -49,61 +80,125 @@ fn checksum(position: u64, head: &[u8], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, payload)
 }
 
-/// A header that could be read, and where its record ends.
-struct Raw {
-    header: Header,
-    bytes: [u8; HEADER],
-    crc: u32,
-    next: u64,
+/// What stands at a place of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A whole record.
+    Good(Header),
+    /// A header whose record ends inside the segment and is damaged.
+    BadPayload(Header),
+    /// No header.
+    None,
 }
 
-fn raw_header(file: &impl StorageFile, segment: &Segment, at: u64) -> io::Result<Option<Raw>> {
-    let mut bytes = [0; HEADER];
-    if segment.good.saturating_sub(at) < HEADER as u64 || !file.read_exact_at(at, &mut bytes)? {
-        return Ok(None);
+/// Bytes that can be read at an offset.
+pub(super) trait ReadAt {
+    /// Fills `buffer` from `offset`; false if there is less.
+    ///
+    /// # Errors
+    /// The system's.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool>;
+}
+
+impl<F: StorageFile> ReadAt for F {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
+        self.read_exact_at(offset, buffer)
     }
-    let Some((header, crc)) = Header::parse(&bytes) else { return Ok(None) };
-    let next = at + HEADER as u64 + u64::from(header.length);
-    if next > segment.good {
-        return Ok(None);
+}
+
+/// The records of a segment: its file, its position, and where its records end at most.
+#[derive(Debug)]
+pub(super) struct View<'a, F> {
+    pub(super) file: &'a F,
+    pub(super) base: u64,
+    pub(super) end: u64,
+}
+
+impl<F: ReadAt> View<'_, F> {
+    fn raw(&self, at: u64) -> io::Result<Option<([u8; HEADER], Header, u32)>> {
+        let mut bytes = [0; HEADER];
+        if self.end.saturating_sub(at) < HEADER as u64 || !self.file.read_at(at, &mut bytes)? {
+            return Ok(None);
+        }
+        let Some((header, crc)) = Header::parse(&bytes, self.base + at) else { return Ok(None) };
+        if at + header.record_bytes() > self.end {
+            return Ok(None);
+        }
+        Ok(Some((bytes, header, crc)))
     }
-    Ok(Some(Raw { header, bytes, crc, next }))
-}
 
-/// The header at byte `at` of a segment and the byte after its record, unchecked but for its bounds;
-/// None at the end and where no header can stand.
-///
-/// # Errors
-/// The file can't be read.
-pub(super) fn header_at(
-    file: &impl StorageFile,
-    segment: &Segment,
-    at: u64,
-) -> io::Result<Option<(Header, u64)>> {
-    Ok(raw_header(file, segment, at)?.map(|raw| (raw.header, raw.next)))
-}
+    /// The header at byte `at`, without a look at its payload.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(super) fn header(&self, at: u64) -> io::Result<Option<Header>> {
+        Ok(self.raw(at)?.map(|(_, header, _)| header))
+    }
 
-/// Reads and checks the record at byte `at` of a segment; None if it is incomplete or damaged. Returns
-/// its header and the byte after it.
-///
-/// # Errors
-/// The file can't be read.
-pub(super) fn read_at(
-    file: &impl StorageFile,
-    segment: &Segment,
-    at: u64,
-    payload: &mut Vec<u8>,
-) -> io::Result<Option<(Header, u64)>> {
-    payload.clear();
-    let Some(raw) = raw_header(file, segment, at)? else { return Ok(None) };
-    payload.resize(raw.header.length as usize, 0);
-    if !file.read_exact_at(at + HEADER as u64, payload)?
-        || checksum(segment.base + at, &raw.bytes[0..12], payload) != raw.crc
-    {
+    /// Reads and checks what stands at byte `at`; `payload` is the record's if it is good, and else
+    /// empty.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(super) fn read(&self, at: u64, payload: &mut Vec<u8>) -> io::Result<Found> {
         payload.clear();
-        return Ok(None);
+        let Some((bytes, header, crc)) = self.raw(at)? else { return Ok(Found::None) };
+        payload.resize(header.length as usize, 0);
+        if self.file.read_at(at + HEADER as u64, payload)?
+            && checksum(self.base + at, &bytes[0..20], payload) == crc
+        {
+            return Ok(Found::Good(header));
+        }
+        payload.clear();
+        Ok(Found::BadPayload(header))
     }
-    Ok(Some((raw.header, raw.next)))
+
+    /// Where the next good record stands, at byte `from` or behind it.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(super) fn search(&self, from: u64, payload: &mut Vec<u8>) -> io::Result<Option<u64>> {
+        let mut window = vec![0; SEARCH];
+        let mut at = from;
+        while self.end.saturating_sub(at) >= HEADER as u64 {
+            let len = (self.end - at).min(SEARCH as u64) as usize;
+            let Some(window) = window.get_mut(..len) else { break };
+            if !self.file.read_at(at, window)? {
+                return Ok(None);
+            }
+            for (offset, head) in window.array_windows::<HEADER>().enumerate() {
+                let place = at + offset as u64;
+                if Header::parse(head, self.base + place).is_some()
+                    && let Found::Good(_) = self.read(place, payload)?
+                {
+                    return Ok(Some(place));
+                }
+            }
+            at += (len - HEADER + 1) as u64;
+        }
+        Ok(None)
+    }
+
+    /// The byte behind the last one that is not zero; `from` if there is none behind it.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(super) fn last_nonzero(&self, from: u64) -> io::Result<u64> {
+        let mut window = vec![0; SEARCH];
+        let (mut at, mut last) = (from, from);
+        while at < self.end {
+            let len = (self.end - at).min(SEARCH as u64) as usize;
+            let Some(window) = window.get_mut(..len) else { break };
+            if !self.file.read_at(at, window)? {
+                break;
+            }
+            if let Some(offset) = window.iter().rposition(|byte| *byte != 0) {
+                last = at + offset as u64 + 1;
+            }
+            at += len as u64;
+        }
+        Ok(last)
+    }
 }
 
 #[cfg(test)]
@@ -111,12 +206,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_pinned() {
+    fn a_record_is_pinned_and_every_flipped_bit_is_noticed() {
+        let header = Header { length: 3, items: 7, time_ms: 258, kind: 2, flags: SYNCED_BEFORE };
         let mut record = vec![0; HEADER];
         record.extend_from_slice(b"abc");
-        Header { length: 3, items: 7, kind: 2 }.seal(32, &mut record);
-        assert_eq!(&record[..12], b"\x03\0\0\0\x07\0\0\0\x02\0\0\0");
-        assert_eq!(record[12..16], 0x0aac_a141u32.to_le_bytes());
-        assert_eq!(&record[16..], b"abc");
+        header.seal(32, &mut record);
+        assert_eq!(&record[..18], b"\x03\0\0\0\x07\0\0\0\x02\x01\0\0\0\0\0\0\x02\x01");
+        assert_eq!(&record[18..20], PINNED_CHECK.to_le_bytes());
+        assert_eq!(record[20..24], PINNED_CRC.to_le_bytes());
+        assert_eq!(&record[24..], b"abc");
+        let head = |record: &[u8]| *record.first_chunk::<HEADER>().unwrap();
+        assert_eq!(Header::parse(&head(&record), 32).unwrap().0, header);
+        assert_eq!(Header::parse(&head(&record), 33), None, "the position counts");
+        for bit in 0..18 * 8 {
+            let mut bad = record.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::parse(&head(&bad), 32), None, "bit {bit}");
+        }
+        assert_eq!(Header::parse(&[0; HEADER], 0), None);
     }
+
+    const PINNED_CHECK: u16 = 0xcb03;
+    const PINNED_CRC: u32 = 0x5469_3aa9;
 }

@@ -1,23 +1,56 @@
-//! Keeping the bound: what goes when there is no room, and in which order. It never looks into a record.
+//! Keeping the bounds: what goes when there is no room, and in which order. It never looks into a
+//! payload.
 
-use super::record;
 use super::segment::{self, HEADER as SEGMENT_HEADER};
-use super::{AppendError, OnFull, Storage, Wal, WalError};
+use super::{AppendError, Loss, LossReason, OnFull, Options, Storage, Wal, WalError, cursor};
 
 impl<S: Storage> Wal<S> {
     /// Frees room for `growth` more bytes, or says that there is none.
     pub(super) fn make_room(&mut self, growth: u64) -> Result<(), AppendError> {
         self.remove_acknowledged()?;
-        while self.bytes() + growth > self.options.max_bytes {
+        while let Some((reason, error)) = self.lack(growth) {
             if self.remove_aside()? {
                 continue;
             }
             if self.options.on_full == OnFull::Refuse || !self.may_remove_oldest() {
-                return Err(AppendError::Full { max_bytes: self.options.max_bytes });
+                return Err(error);
             }
-            let dropped = self.unread_in_oldest();
-            self.remove_oldest()?;
-            self.stats.dropped_items += dropped;
+            self.drop_oldest(reason)?;
+        }
+        Ok(())
+    }
+
+    /// What stands against `growth` more bytes.
+    fn lack(&mut self, growth: u64) -> Option<(LossReason, AppendError)> {
+        let Options { max_bytes, min_free, .. } = self.options;
+        let reserved = (Options::MAX_CURSORS * cursor::FILE).max(self.cursor_bytes());
+        if self.data_bytes() + reserved + growth > max_bytes {
+            return Some((LossReason::Full, AppendError::Full { max_bytes }));
+        }
+        if growth == 0 || min_free == 0 {
+            return None;
+        }
+        // Where it can't be told, a write will find out.
+        let free = self.storage.free_bytes().unwrap_or(u64::MAX);
+        if free >= min_free.saturating_add(growth) {
+            self.frozen = None;
+            return None;
+        }
+        let bytes = self.data_bytes();
+        let limit = *self.frozen.get_or_insert(bytes);
+        (bytes + growth > limit)
+            .then_some((LossReason::MinFree, AppendError::NoSpace { free, min_free }))
+    }
+
+    /// Removes what is older than the bound on age, `now_ms` being the time of the newest record.
+    pub(super) fn expire(&mut self, now_ms: i64) -> Result<(), AppendError> {
+        let Some(max_age_ms) = self.options.max_age_ms else { return Ok(()) };
+        let begins = now_ms.saturating_sub(max_age_ms);
+        while let Some(second) = self.segments.get(1)
+            && second.first_ms.is_some_and(|first| first < begins)
+            && self.may_remove_oldest()
+        {
+            self.drop_oldest(LossReason::Expired)?;
         }
         Ok(())
     }
@@ -40,55 +73,79 @@ impl<S: Storage> Wal<S> {
 
     /// Removes the oldest file that was set aside, if there is one: what no reader can use is the first
     /// to go.
-    fn remove_aside(&mut self) -> Result<bool, AppendError> {
+    pub(super) fn remove_aside(&mut self) -> Result<bool, AppendError> {
         let Some((name, bytes)) = self.aside.front().cloned() else { return Ok(false) };
         log::warn!(
             "{} was set aside and goes, to make room in the WAL",
             self.storage.path().join(&name).display()
         );
-        self.storage
-            .remove(&name)
-            .map_err(|e| AppendError::Failed(WalError::remove(self.storage.path(), &name, e)))?;
+        self.remove_file(&name)?;
         self.aside.pop_front();
         self.other_bytes -= bytes;
         Ok(true)
     }
 
+    fn remove_file(&mut self, name: &str) -> Result<(), AppendError> {
+        self.storage
+            .remove(name)
+            .map_err(|e| AppendError::Failed(WalError::remove(self.storage.path(), name, e)))?;
+        self.changes += 1;
+        Ok(())
+    }
+
+    fn drop_oldest(&mut self, reason: LossReason) -> Result<(), AppendError> {
+        let loss = self.unread_in_oldest(reason);
+        self.remove_oldest()?;
+        if let Some(loss) = loss {
+            self.lose(loss);
+        }
+        Ok(())
+    }
+
     fn remove_oldest(&mut self) -> Result<(), AppendError> {
         let Some(oldest) = self.segments.front().copied() else { return Ok(()) };
-        let name = segment::name(oldest.base);
-        self.storage
-            .remove(&name)
-            .map_err(|e| AppendError::Failed(WalError::remove(self.storage.path(), &name, e)))?;
+        self.remove_file(&segment::name(oldest.base))?;
         self.segments.pop_front();
         let first = self.segments.front().map_or(self.next_base, |s| s.base);
         for reader in &mut self.readers {
             reader.cursor = reader.cursor.max(first.min(self.next_base));
-            if reader.open.as_ref().is_some_and(|(base, _)| *base == oldest.base) {
-                reader.open = None;
-            }
+            reader.open.take_if(|(base, _)| *base == oldest.base);
         }
         self.scanned = None;
         Ok(())
     }
 
-    /// Items of the oldest segment that some reader has not acknowledged; without readers, all.
-    fn unread_in_oldest(&self) -> u64 {
-        let Some(oldest) = self.segments.front() else { return 0 };
-        let from = self.min_cursor().unwrap_or(0);
-        let Ok(file) = self.storage.open(&segment::name(oldest.base)) else { return 0 };
-        let mut items = 0;
+    /// What some reader has neither acknowledged nor in memory; without readers, everything.
+    fn unread_in_oldest(&self, reason: LossReason) -> Option<Loss> {
+        let oldest = self.segments.front()?;
+        let from = self.readers.iter().map(|reader| reader.cursor.max(reader.held)).min();
+        let from = from.unwrap_or(0);
+        let file = self.storage.open(&segment::name(oldest.base)).ok()?;
+        let view = oldest.view(&file);
+        let mut loss: Option<Loss> = None;
         let mut at = SEGMENT_HEADER as u64;
-        while let Ok(Some((header, next))) = record::header_at(&file, oldest, at) {
+        while let Ok(found) = view.header(at) {
+            let Some(header) = found else {
+                match view.search(at + 1, &mut Vec::new()) {
+                    Ok(Some(next)) => at = next,
+                    _ => break,
+                }
+                continue;
+            };
             if oldest.base + at >= from {
-                items += u64::from(header.items);
+                let (items, time) = (u64::from(header.items), header.time_ms);
+                let this = Loss { reason, items, from_ms: time, to_ms: time };
+                match &mut loss {
+                    Some(loss) => loss.join(&this),
+                    None => loss = Some(this),
+                }
             }
-            at = next;
+            at += header.record_bytes();
         }
-        items
+        loss.filter(|loss| loss.items > 0)
     }
 
-    fn min_cursor(&self) -> Option<u64> {
+    pub(super) fn min_cursor(&self) -> Option<u64> {
         self.readers.iter().map(|reader| reader.cursor).min()
     }
 }

@@ -1,10 +1,12 @@
 //! A segment's name, header and extent.
 
+use super::record::View;
+
 /// Bytes of a segment's header.
 pub(super) const HEADER: usize = 32;
 
 const MAGIC: &[u8; 8] = b"MOTE-WAL";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const SUFFIX: &str = ".wal";
 
 /// No log gets so far; a file that says so is damaged or forged, and sums of positions would overflow.
@@ -15,25 +17,29 @@ pub(super) const MAX_POSITION: u64 = 1 << 63;
 pub(super) struct Segment {
     /// Its position: that of its first byte.
     pub(super) base: u64,
-    /// Bytes of the file, header included.
+    /// Bytes up to where its records end, header included.
     pub(super) len: u64,
-    /// Bytes up to the first damage that a reader has met; `len` where there is none.
-    pub(super) good: u64,
+    /// Bytes of the file: the records, and zeros behind them while it is written to.
+    pub(super) size: u64,
+    /// The time of its first record in milliseconds since the Unix epoch; None if that is damaged.
+    pub(super) first_ms: Option<i64>,
+    /// The byte up to which damage has been counted.
+    pub(super) counted: u64,
 }
 
 impl Segment {
     pub(super) fn new(base: u64, len: u64) -> Segment {
-        Segment { base, len, good: len }
+        Segment { base, len, size: len, first_ms: None, counted: 0 }
     }
 
-    pub(super) fn grow(&mut self, bytes: u64) {
-        self.len += bytes;
-        self.good = self.len;
-    }
-
-    /// The position after its last byte.
+    /// The position after its last record.
     pub(super) fn end(&self) -> u64 {
         self.base + self.len
+    }
+
+    /// Its records in its file.
+    pub(super) fn view<'a, F>(&self, file: &'a F) -> View<'a, F> {
+        View { file, base: self.base, end: self.len }
     }
 }
 
@@ -72,7 +78,7 @@ pub(super) fn check(bytes: &[u8; HEADER], base: u64, content: u32) -> Result<(),
         return Err("it does not begin as a segment does");
     }
     if bytes[8..10] != VERSION.to_le_bytes() {
-        return Err("its format version is not 1");
+        return Err("its format version is not 2");
     }
     if *bytes != header(base, content) {
         return Err("its header is damaged or belongs to another log");
@@ -92,9 +98,9 @@ mod tests {
         let bytes = header(0x0102_0304_0506_0708, 2);
         assert_eq!(
             &bytes[..28],
-            b"MOTE-WAL\x01\x00\x20\x00\x02\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\0\0\0\0"
+            b"MOTE-WAL\x02\x00\x20\x00\x02\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\0\0\0\0"
         );
-        assert_eq!(bytes[28..32], 0x44c8_07f1u32.to_le_bytes());
+        assert_eq!(bytes[28..32], 0x1d0c_1f36u32.to_le_bytes());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The file system as the log needs it: a directory of files, small enough for a test to play it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,8 +47,8 @@ pub trait StorageFile: Sized {
     }
 }
 
-/// One directory.
-pub trait Storage {
+/// One directory. A clone is another handle of it, for a sync on another thread.
+pub trait Storage: Clone {
     /// Its files.
     type File: StorageFile;
     /// Where it is, for messages.
@@ -68,7 +68,7 @@ pub trait Storage {
     /// # Errors
     /// The system's.
     fn create(&self, name: &str) -> io::Result<Self::File>;
-    /// Opens a file for reading and writing.
+    /// Opens a file for reading, and for writing where the file system lets it be written.
     ///
     /// # Errors
     /// The system's.
@@ -88,14 +88,32 @@ pub trait Storage {
     /// # Errors
     /// The system's.
     fn sync_directory(&self) -> io::Result<()>;
+    /// Bytes that the file system still has for this process.
+    ///
+    /// # Errors
+    /// The system's.
+    fn free_bytes(&self) -> io::Result<u64>;
+    /// Whether `file` is still the one of that name: not deleted, nor in a directory that was deleted,
+    /// renamed or unmounted.
+    ///
+    /// # Errors
+    /// The system's, where the name can't be looked up for another reason than that it is gone.
+    fn holds(&self, name: &str, file: &Self::File) -> io::Result<bool>;
+    /// The unit in which the file system writes: files grow in such steps, so that most appends change
+    /// no size.
+    fn block(&self) -> u64;
 }
 
 /// A directory of a real file system.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Disk {
     path: PathBuf,
-    lock: File,
+    /// None where there is none and none can be made: nothing can be written there either.
+    lock: Option<Arc<File>>,
 }
+
+/// The name of the lock file.
+pub(super) const LOCK: &str = "LOCK";
 
 impl Disk {
     /// The directory at `path`, created with mode 0700 if it is missing.
@@ -104,15 +122,65 @@ impl Disk {
     /// It can't be created, or its lock file can't be opened.
     pub fn new(path: &Path) -> Result<Disk, super::WalError> {
         let error = |source| super::WalError::open(path, source);
-        fs::create_dir_all(path).map_err(error)?;
+        match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+            // A file system that can only be read may hold it.
+            Err(source) if !path.is_dir() => return Err(error(source)),
+            _ => {}
+        }
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(path.join("LOCK"))
-            .map_err(error)?;
-        Ok(Disk { path: path.to_owned(), lock })
+            .open(path.join(LOCK));
+        let lock = match lock {
+            Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                File::open(path.join(LOCK)).ok()
+            }
+            other => Some(other.map_err(error)?),
+        };
+        Ok(Disk { path: path.to_owned(), lock: lock.map(Arc::new) })
+    }
+
+    /// The directory at `path` as it is, for looking at: nothing is created, and the lock is not taken.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn look(path: &Path) -> Result<Disk, super::WalError> {
+        fs::read_dir(path).map_err(|source| super::WalError::open(path, source))?;
+        let lock = File::open(path.join(LOCK)).ok();
+        Ok(Disk { path: path.to_owned(), lock: lock.map(Arc::new) })
+    }
+
+    /// What is at the same path now, which may be another directory. The lock of this one serves both
+    /// if they are one.
+    ///
+    /// # Errors
+    /// As [`new`](Disk::new).
+    pub fn again(&self) -> Result<Disk, super::WalError> {
+        let mut now = Disk::new(&self.path)?;
+        if let (Some(held), Some(found)) = (&self.lock, &now.lock)
+            && is_same(&held.metadata().ok(), &found.metadata().ok())
+        {
+            now.lock = Some(Arc::clone(held));
+        }
+        Ok(now)
+    }
+
+    /// Whether another process has the directory.
+    pub fn is_taken(&self) -> bool {
+        let Some(lock) = &self.lock else { return false };
+        match lock.try_lock_shared() {
+            Ok(()) => lock.unlock().is_err(),
+            Err(error) => matches!(error, TryLockError::WouldBlock),
+        }
+    }
+}
+
+fn is_same(a: &Option<fs::Metadata>, b: &Option<fs::Metadata>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
     }
 }
 
@@ -124,7 +192,8 @@ impl Storage for Disk {
     }
 
     fn lock(&self) -> Result<(), super::WalError> {
-        self.lock.try_lock().map_err(|error| {
+        let Some(lock) = &self.lock else { return Ok(()) };
+        lock.try_lock().map_err(|error| {
             let source = match error {
                 TryLockError::WouldBlock => io::Error::new(
                     io::ErrorKind::ResourceBusy,
@@ -159,7 +228,18 @@ impl Storage for Disk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<File>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+        let path = self.path.join(name);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                File::open(&path)?
+            }
+            other => other?,
+        };
         Ok(Arc::new(file))
     }
 
@@ -174,7 +254,27 @@ impl Storage for Disk {
     fn sync_directory(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(&self.path)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    fn holds(&self, name: &str, file: &Arc<File>) -> io::Result<bool> {
+        match fs::metadata(self.path.join(name)) {
+            Ok(found) => Ok(is_same(&Some(found), &Some(file.metadata()?))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn block(&self) -> u64 {
+        BLOCK
+    }
 }
+
+/// The block of ext4 and the page of most kernels, in bytes.
+const BLOCK: u64 = 4 << 10;
 
 impl StorageFile for Arc<File> {
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {

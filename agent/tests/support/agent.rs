@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -145,17 +145,15 @@ impl Agent {
         self.port
     }
 
-    /// The timestamps of the rounds in a stopped agent's metrics WAL, with the samples of each: read
-    /// from a copy, so that reading changes nothing.
+    /// The timestamps of the rounds in the metrics WAL, with the samples of each.
     pub fn rounds(&self) -> Vec<(i64, u32)> {
         use mote::wal::{Disk, OnFull, Options, Wal};
-        let copy = tempfile::tempdir().unwrap();
-        copy_dir(&self.path("state/wal/metrics"), copy.path());
-        let options = Options { max_bytes: 1 << 30, on_full: OnFull::DropOldest, content: 1 };
-        let mut wal = Wal::open(Disk::new(copy.path()).unwrap(), options, &[]).unwrap();
+        let disk = Disk::look(&self.path("state/wal/metrics")).unwrap();
+        let options = Options::new(1 << 30, OnFull::DropOldest, 1);
+        let mut wal = Wal::open_to_read(disk, options, &[]).unwrap();
         let (mut at, mut payload, mut rounds) = (0, Vec::new(), Vec::new());
         while let Some(record) = wal.scan(at, &mut payload).unwrap() {
-            rounds.push((mote::encode::round_timestamp(&payload).unwrap(), record.items));
+            rounds.push((record.time_ms, record.items));
             at = record.next;
         }
         rounds
@@ -171,13 +169,6 @@ pub fn request(port: u16, method: &str, target: &str) -> Option<(u16, String)> {
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
 }
 
 impl Drop for Agent {
