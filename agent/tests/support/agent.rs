@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -52,14 +52,22 @@ impl Agent {
 
     /// Starts it and waits until its first round is collected.
     pub fn start(&mut self) {
+        self.spawn();
+        self.wait("ready", Duration::from_secs(30), Agent::is_ready);
+    }
+
+    /// Whether its first round is collected.
+    pub fn is_ready(&self) -> bool {
+        self.get("/-/ready").is_some_and(|(code, _)| code == 200)
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the agent runs already");
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
         let child =
             self.command("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.child = Some(child.unwrap());
-        self.wait("ready", Duration::from_secs(30), |agent| {
-            agent.get("/-/ready").is_some_and(|(code, _)| code == 200)
-        });
     }
 
     /// Waits for a condition.
@@ -118,18 +126,23 @@ impl Agent {
         serde_json::from_str(&body).unwrap()
     }
 
+    /// As [`status`](Agent::status), if there is an agent that answers.
+    pub fn try_status(&self) -> Option<Value> {
+        let (_, body) = self.get("/api/v1/status")?;
+        serde_json::from_str(&body).ok()
+    }
+
     pub fn get(&self, target: &str) -> Option<(u16, String)> {
         self.request("GET", target)
     }
 
     pub fn request(&self, method: &str, target: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        write!(stream, "{method} {target} HTTP/1.0\r\nHost: x\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        request(self.port, method, target)
+    }
+
+    /// The port of its status page.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The timestamps of the rounds in the metrics WAL, with the samples of each.
@@ -145,6 +158,17 @@ impl Agent {
         }
         rounds
     }
+}
+
+/// An answer of the agent whose status page is at this port.
+pub fn request(port: u16, method: &str, target: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(stream, "{method} {target} HTTP/1.0\r\nHost: x\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 impl Drop for Agent {

@@ -31,12 +31,14 @@ pub struct Fault {
     pub(super) early: bool,
     pub(super) close: bool,
     pub(super) delay: Duration,
+    pub(super) late: Duration,
     pub(super) reply: Reply,
 }
 
 impl Fault {
     pub(super) fn of(reply: Reply) -> Fault {
-        Fault { accept: false, early: false, close: false, delay: Duration::ZERO, reply }
+        let (delay, late) = (Duration::ZERO, Duration::ZERO);
+        Fault { accept: false, early: false, close: false, delay, late, reply }
     }
 
     /// Answers so instead of accepting.
@@ -98,6 +100,11 @@ impl Fault {
     /// Answers well, after this long.
     pub fn slow(delay: Duration) -> Fault {
         Fault { delay, ..Fault::of(Reply::Own).accepting() }
+    }
+
+    /// Stores at once, and answers well after this long.
+    pub fn slow_answer(late: Duration) -> Fault {
+        Fault { late, ..Fault::of(Reply::Own).accepting() }
     }
 
     /// Stores what the request holds all the same.

@@ -31,8 +31,16 @@ struct Shared<S> {
     script: Mutex<VecDeque<Fault>>,
     violations: Mutex<Vec<String>>,
     requests: Mutex<Vec<Request>>,
+    /// When the answer to each of `requests` was written; None if it could not be, or is not yet.
+    answered: Mutex<Vec<Option<Instant>>>,
     streams: Mutex<Vec<TcpStream>>,
     connections: AtomicUsize,
+    /// The client of the newest connection.
+    newest: Mutex<Option<SocketAddr>>,
+    /// Connections that have not ended.
+    live: AtomicUsize,
+    /// Requests that have begun to arrive and are not answered.
+    busy: AtomicUsize,
     aborted: AtomicUsize,
     tolerate_aborts: AtomicBool,
     stopping: AtomicBool,
@@ -69,8 +77,12 @@ impl<S: Service> Server<S> {
             script: Mutex::default(),
             violations: Mutex::default(),
             requests: Mutex::default(),
+            answered: Mutex::default(),
             streams: Mutex::default(),
             connections: AtomicUsize::new(0),
+            newest: Mutex::default(),
+            live: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
             aborted: AtomicUsize::new(0),
             tolerate_aborts: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -141,6 +153,35 @@ impl<S: Service> Server<S> {
         lock(&self.shared.requests).clone()
     }
 
+    /// When the answer to each of [`requests`](Server::requests) was written.
+    pub fn answered(&self) -> Vec<Option<Instant>> {
+        lock(&self.shared.answered).clone()
+    }
+
+    /// Requests that have begun to arrive and are not answered.
+    pub fn busy(&self) -> usize {
+        self.shared.busy.load(Ordering::SeqCst)
+    }
+
+    /// For a client that is dead: waits until all that it has sent is stored or given up, so that what
+    /// its successor sends comes after it.
+    pub fn settle(&self) {
+        let limit = Instant::now() + Duration::from_secs(30);
+        let wait = |until: &dyn Fn() -> bool| {
+            while !until() {
+                assert!(Instant::now() < limit, "connections of a dead client don't end");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        // Connections are accepted in their order, so all others are once this one is.
+        let last = TcpStream::connect(self.address).unwrap();
+        let own = last.local_addr().unwrap();
+        wait(&|| *lock(&self.shared.newest) == Some(own));
+        drop(last);
+        wait(&|| self.shared.live.load(Ordering::SeqCst) == 0);
+        lock(&self.shared.streams).clear();
+    }
+
     /// Requests that broke off. A violation each, unless [`tolerate_aborts`](Server::tolerate_aborts).
     pub fn aborted(&self) -> usize {
         self.shared.aborted.load(Ordering::SeqCst)
@@ -209,7 +250,7 @@ impl<S: Service> Drop for Server<S> {
 fn accept<S: Service>(listener: &TcpListener, shared: &Arc<Shared<S>>) {
     let mut workers = Vec::new();
     loop {
-        let Ok((stream, _)) = listener.accept() else { break };
+        let Ok((stream, client)) = listener.accept() else { break };
         if shared.stopping.load(Ordering::SeqCst) {
             break;
         }
@@ -218,8 +259,13 @@ fn accept<S: Service>(listener: &TcpListener, shared: &Arc<Shared<S>>) {
         if let Ok(twin) = stream.try_clone() {
             lock(&shared.streams).push(twin);
         }
+        shared.live.fetch_add(1, Ordering::SeqCst);
+        *lock(&shared.newest) = Some(client);
         let shared = shared.clone();
-        workers.push(std::thread::spawn(move || converse(stream, &shared, connection)));
+        workers.push(std::thread::spawn(move || {
+            converse(stream, &shared, connection);
+            shared.live.fetch_sub(1, Ordering::SeqCst);
+        }));
     }
     for stream in lock(&shared.streams).drain(..) {
         let _ = stream.shutdown(Shutdown::Both);
@@ -239,15 +285,27 @@ fn converse<S: Service>(tcp: TcpStream, shared: &Shared<S>, connection: usize) {
         },
     };
     let mut reader = Reader { stream, pending: Vec::new() };
-    while serve_one(&mut reader, shared, connection) {}
+    loop {
+        let head = reader.head(connection);
+        shared.busy.fetch_add(1, Ordering::SeqCst);
+        let more = serve_one(&mut reader, shared, head);
+        shared.busy.fetch_sub(1, Ordering::SeqCst);
+        if !more {
+            break;
+        }
+    }
     if let Ok(twin) = twin {
         let _ = twin.shutdown(Shutdown::Both);
     }
 }
 
 /// Whether the connection goes on.
-fn serve_one<S: Service>(reader: &mut Reader, shared: &Shared<S>, connection: usize) -> bool {
-    let head = match reader.head(connection) {
+fn serve_one<S: Service>(
+    reader: &mut Reader,
+    shared: &Shared<S>,
+    head: Result<Request, Broken>,
+) -> bool {
+    let head = match head {
         Ok(head) => head,
         Err(broken) => return give_up(reader, shared, broken),
     };
@@ -278,12 +336,22 @@ fn serve_one<S: Service>(reader: &mut Reader, shared: &Shared<S>, connection: us
     } else {
         lock(&shared.service).serve(&request, fault.accept, &mut violations)
     };
-    lock(&shared.requests).push(request);
+    let number = {
+        let mut requests = lock(&shared.requests);
+        requests.push(request);
+        lock(&shared.answered).push(None);
+        requests.len() - 1
+    };
     lock(&shared.violations).extend(violations);
     // The service's lock is taken so that a waiter is either before its look or in its wait.
     drop(lock(&shared.service));
     shared.changed.notify_all();
-    reply(reader, shared, &fault.reply, own) && !fault.close
+    std::thread::sleep(fault.late);
+    let more = reply(reader, shared, &fault.reply, own);
+    if more {
+        lock(&shared.answered)[number] = Some(Instant::now());
+    }
+    more && !fault.close
 }
 
 fn give_up<S: Service>(reader: &mut Reader, shared: &Shared<S>, broken: Broken) -> bool {

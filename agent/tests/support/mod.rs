@@ -15,17 +15,23 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod dice;
 pub mod fault;
 pub mod http;
 pub mod message;
 pub mod prometheus;
 pub mod strict_loki;
 pub mod strict_mimir;
+pub mod volume;
+pub mod watch;
 pub mod wire;
 
 pub use agent::Agent;
+pub use dice::Dice;
 pub use fault::Fault;
 pub use http::Server;
 pub use prometheus::Prometheus;
 pub use strict_loki::StrictLoki;
 pub use strict_mimir::StrictMimir;
+pub use volume::Volume;
+pub use watch::Watch;

@@ -97,11 +97,7 @@ impl Service for Loki {
         if request.header("user-agent").is_none_or(str::is_empty) {
             violations.push("no User-Agent".into());
         }
-        let decoded = snap::raw::Decoder::new()
-            .decompress_vec(&request.body)
-            .map_err(|error| format!("snappy: {error}"))
-            .and_then(|raw| push_request(&raw));
-        match decoded {
+        match decode(&request.body) {
             Err(what) => {
                 violations.push(what.clone());
                 return Response::new(400, what);
@@ -136,6 +132,14 @@ impl Loki {
             }
         }
     }
+}
+
+/// The streams of a request's body.
+pub fn decode(body: &[u8]) -> Result<Vec<(Stream, Vec<Entry>)>, String> {
+    snap::raw::Decoder::new()
+        .decompress_vec(body)
+        .map_err(|error| format!("snappy: {error}"))
+        .and_then(|raw| push_request(&raw))
 }
 
 fn push_request(bytes: &[u8]) -> Result<Vec<(Stream, Vec<Entry>)>, String> {

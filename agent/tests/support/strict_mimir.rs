@@ -96,11 +96,7 @@ impl Service for Mimir {
         if request.header("user-agent").is_none_or(str::is_empty) {
             violations.push("no User-Agent".into());
         }
-        let decoded = snap::raw::Decoder::new()
-            .decompress_vec(&request.body)
-            .map_err(|error| format!("snappy: {error}"))
-            .and_then(|raw| write_request(&raw));
-        match decoded {
+        match decode(&request.body) {
             Err(what) => {
                 violations.push(what.clone());
                 return Response::new(400, what);
@@ -142,7 +138,15 @@ impl Mimir {
     }
 }
 
-type Decoded = Vec<(Labels, Vec<(i64, f64)>)>;
+pub type Decoded = Vec<(Labels, Vec<(i64, f64)>)>;
+
+/// The series of a request's body.
+pub fn decode(body: &[u8]) -> Result<Decoded, String> {
+    snap::raw::Decoder::new()
+        .decompress_vec(body)
+        .map_err(|error| format!("snappy: {error}"))
+        .and_then(|raw| write_request(&raw))
+}
 
 fn write_request(bytes: &[u8]) -> Result<Decoded, String> {
     let mut series = Vec::new();
