@@ -155,9 +155,20 @@ impl Log {
         payload: &mut impl Payload,
     ) -> Result<Record, AppendError> {
         self.mend();
-        if self.buffer.borrow().is_none() {
+        let mut is_gone = false;
+        while self.buffer.borrow().is_none() {
             match self.with(|wal| wal.append(kind, payload)).unwrap_or(Err(AppendError::Broken)) {
-                Err(AppendError::Failed(error)) => self.failed(&error),
+                Err(AppendError::Failed(error)) => {
+                    self.failed(&error);
+                    // A directory that somebody has deleted can be made again at once.
+                    if error.source.kind() == io::ErrorKind::NotFound && !is_gone {
+                        is_gone = true;
+                        self.mend_now();
+                        if !self.with(|wal| wal.is_broken()).unwrap_or(true) {
+                            continue;
+                        }
+                    }
+                }
                 Err(error @ AppendError::NoSpace { .. }) => self.failed(&error),
                 Err(AppendError::Broken) => {}
                 other => return other,
@@ -279,6 +290,8 @@ impl Log {
                 self.options.memory_bytes,
                 self.name()
             );
+        } else {
+            log::debug!("the {} WAL still fails: {text}", self.name());
         }
         *failure = Some(text);
         self.mend_at.set(Instant::now() + self.mend_pause.get());

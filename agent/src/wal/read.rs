@@ -4,6 +4,7 @@ use std::io;
 
 use super::record::{Found, ReadAt};
 use super::segment::{self, HEADER as SEGMENT_HEADER, Segment};
+use super::storage::is_gone;
 use super::sync::Unsynced;
 use super::{Loss, LossReason, Open, ReaderId, Record, Storage, StorageFile, Wal, WalError};
 
@@ -123,7 +124,7 @@ impl<S: Storage> Wal<S> {
         };
         match opened {
             Ok(file) => Ok(Some(file)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if is_gone(&e) => Ok(None),
             Err(e) => Err(WalError::read(self.storage.path(), &name, e)),
         }
     }

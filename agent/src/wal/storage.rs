@@ -263,7 +263,7 @@ impl Storage for Disk {
     fn holds(&self, name: &str, file: &Arc<File>) -> io::Result<bool> {
         match fs::metadata(self.path.join(name)) {
             Ok(found) => Ok(is_same(&Some(found), &Some(file.metadata()?))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if is_gone(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -275,6 +275,11 @@ impl Storage for Disk {
 
 /// The block of ext4 and the page of most kernels, in bytes.
 const BLOCK: u64 = 4 << 10;
+
+/// Whether an error says that a file, or the directory that it was in, is no longer there.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
 
 /// What the kernel says of a file that [`Storage::open`] could only open for reading.
 fn only_read(error: io::Error) -> io::Error {
