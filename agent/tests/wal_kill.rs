@@ -211,7 +211,7 @@ fn live(agent: &mut Agent, dice: &mut Dice, loki: &StrictLoki, mimir: &StrictMim
     let kind = dice.roll(20);
     if kind < 4 {
         // While it starts.
-        std::thread::sleep(dice.millis(0, 60));
+        std::thread::sleep(dice.millis(0, 30));
         return;
     }
     let answered = |requests: [usize; 2]| {
@@ -319,7 +319,7 @@ fn no_gap_no_reorder_and_no_repeat_but_what_was_in_flight_over_hundreds_of_kills
         metrics.text(),
         logs.text()
     );
-    assert!(unready >= 10 && in_flight >= 20, "the kills did not hit what they are to hit");
+    assert!(unready >= 5 && in_flight >= 20, "the kills did not hit what they are to hit");
     assert!(metrics.repeats > 0 && logs.repeats > 0, "no kill hit between answer and cursor");
     assert!(metrics.safe >= 10 && logs.safe >= 10, "no kill came when a repeat is wrong");
 }
