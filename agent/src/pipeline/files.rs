@@ -32,19 +32,24 @@ const LOOK: Duration = Duration::from_secs(60);
 struct BlockPayload<'a> {
     block: &'a Block,
     positions: &'a Positions,
+    /// How many of its entries the record took.
+    entries: u32,
 }
 
 impl Payload for BlockPayload<'_> {
     fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
         let changed = self.block.positions();
         if !fresh {
-            return encode_block(self.block, changed.map(|p| (p.key, p.position)), out);
+            self.entries = encode_block(self.block, changed.map(|p| (p.key, p.position)), out);
+            return self.entries;
         }
         let mut all = self.positions.clone();
         for position in changed {
             apply(&mut all, position.key, position.position);
         }
-        encode_block(self.block, all.iter().map(|(k, v)| (k.as_str(), v.as_slice())), out)
+        let all = all.iter().map(|(key, position)| (key.as_str(), position.as_slice()));
+        self.entries = encode_block(self.block, all, out);
+        self.entries
     }
 }
 
@@ -117,10 +122,11 @@ impl Files {
     /// the lines stay in their files, and the positions where they were.
     async fn write(&mut self, block: &Block) -> bool {
         let mut written = None;
+        let mut payload =
+            BlockPayload { block, positions: &self.positions, entries: block.len() as u32 };
         loop {
             let log = Rc::clone(&self.log);
             let freed = log.freed();
-            let mut payload = BlockPayload { block, positions: &self.positions };
             let result = log.write(BLOCK, &mut payload, &mut written).await;
             let full = matches!(result, Err(AppendError::Full { .. }));
             if full && !self.state.sources.borrow().paused {
@@ -130,7 +136,12 @@ impl Files {
             }
             self.state.sources.borrow_mut().paused = full;
             match result {
-                Ok(()) => break,
+                Ok(()) => {
+                    // A source's own bound is far below the record's, so this is nothing.
+                    let left_out = block.len() as u64 - u64::from(payload.entries);
+                    self.state.dropped.add("logs", TOO_LARGE, left_out);
+                    break;
+                }
                 Err(AppendError::TooLarge { .. }) => {
                     self.state.dropped.add("logs", TOO_LARGE, block.len() as u64);
                     break;

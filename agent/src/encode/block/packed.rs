@@ -1,0 +1,67 @@
+//! Bytes that are written as a zstd frame where that is shorter, and read back within bounds. It must not
+//! know what the bytes mean.
+//!
+//! **Parameters.** Level 1 with a window of 16 KiB, by measurement (`cargo run --release -p benches --bin
+//! blocks`): TO BE FILLED.
+
+use std::borrow::Cow;
+use std::io::Cursor;
+
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, find_frame_compressed_size, get_frame_content_size};
+
+const LEVEL: i32 = 1;
+const WINDOW_LOG: u32 = 14;
+
+/// Fewer bytes are not worth a context.
+const MIN_RAW: usize = 256;
+
+/// The most bytes that are unpacked: the longest line (16 MiB) and a block beside it.
+pub(super) const MAX_RAW: u64 = 17 << 20;
+
+/// The most that a frame can expand: a block of 4 bytes (a repeated one) stands for 128 KiB.
+const MAX_EXPANSION: u64 = 32 << 10;
+
+/// Appends `raw` to `out`, as one zstd frame if that is shorter. Whether it is.
+pub(super) fn put(raw: &[u8], out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    if raw.len() >= MIN_RAW && compress(raw, out).is_some_and(|len| len < raw.len()) {
+        return true;
+    }
+    out.truncate(start);
+    out.extend_from_slice(raw);
+    false
+}
+
+/// None if there is no memory, or the frame is much longer than `raw`.
+fn compress(raw: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    let start = out.len();
+    out.reserve(raw.len());
+    let mut context = CCtx::try_create()?;
+    context.set_parameter(CParameter::CompressionLevel(LEVEL)).ok()?;
+    context.set_parameter(CParameter::WindowLog(WINDOW_LOG)).ok()?;
+    let mut rest = Cursor::new(out);
+    rest.set_position(start as u64);
+    context.compress2(&mut rest, raw).ok()
+}
+
+/// How many bytes [`open`] makes of a frame, by its own word. None if it is not one whole frame that says
+/// so, or if they are more than it can hold or than [`MAX_RAW`].
+pub(super) fn raw_len(frame: &[u8]) -> Option<u64> {
+    let len = get_frame_content_size(frame).ok()??;
+    let whole = find_frame_compressed_size(frame) == Ok(frame.len());
+    let most = (frame.len() as u64).saturating_mul(MAX_EXPANSION).min(MAX_RAW);
+    (whole && len <= most).then_some(len)
+}
+
+/// What [`put`] wrote, whose answer `packed` is. None if it is no such frame.
+pub(super) fn open(bytes: &[u8], packed: bool) -> Option<Cow<'_, [u8]>> {
+    if !packed {
+        return Some(Cow::Borrowed(bytes));
+    }
+    // Fits: it is at most MAX_RAW. The pages become resident as contents come.
+    let len = raw_len(bytes)? as usize;
+    let mut raw = Vec::new();
+    raw.try_reserve_exact(len).ok()?;
+    let written = DCtx::try_create()?.decompress(&mut raw, bytes).ok()?;
+    (written == len).then_some(Cow::Owned(raw))
+}
