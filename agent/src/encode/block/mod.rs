@@ -70,7 +70,8 @@ pub fn encode_block<'a>(
     out.extend_from_slice(&[VERSION, 0]);
     let mut flags = 0;
 
-    let mut raw = Vec::new();
+    // One or two positions.
+    let mut raw = Vec::with_capacity(256);
     varint::put(&mut raw, positions.len() as u64);
     for (key, position) in positions {
         varint::put_bytes(&mut raw, key.as_bytes());
