@@ -2,15 +2,15 @@
 //! know what the bytes mean.
 //!
 //! **Level and window.** Level 1 with a window of 64 KiB, a whole block. Lines of full blocks, a generated
-//! syslog (benches/src/bin/blocks.rs): ratio 4.62, 1.35 million instructions a block, a context of at most
-//! 236 KB. A window of 16 KiB: 4.29, 1.47 million, 211 KB. Level 3: 4.64, 1.96 million, 597 KB.
+//! syslog (benches/src/bin/blocks.rs): ratio 4.62, 1.38 million instructions a block, a context of 234 KB.
+//! A window of 16 KiB: 4.29, 1.50 million, 120 to 211 KB. Level 3: 4.64, 1.99 million, 597 KB.
 //!
-//! **No context is kept**, neither to write nor to read. Resident memory is promised and a block comes once a
-//! second at most while sources are idle, so 236 KB and 96 KB would lie there for nothing; the buffers in the
-//! clear are given back for the same reason. A new context costs 5,000 instructions more than a kept one for
-//! a block of one line (38,000 instead of 33,000), 36,000 more for a full one (1.47 instead of 1.43 million),
-//! and 600 more to read; with the kernel's part, for its pages, some 30 µs. A line a second pays none of it:
-//! what is below [`MIN_RAW`] is stored.
+//! **No context is kept**, neither to write nor to read. Resident memory is promised, and sources that are
+//! read to their end make at most a block a second, so 234 KB and 96 KB would lie there for nothing; the
+//! buffers in the clear are given back for the same reason. A new context costs 4,000 instructions more than
+//! a kept one for a block of one line (33,500 instead of 29,500), 36,000 more for a full one (1.38 instead
+//! of 1.34 million), and 600 more to read; with the kernel's part, for its pages, some 40 µs. A short line a
+//! second pays none of it: what is below [`MIN_RAW`] is stored.
 
 use std::borrow::Cow;
 use std::io::Cursor;
