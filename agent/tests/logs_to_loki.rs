@@ -164,11 +164,19 @@ fn full_wal_pauses_the_files_and_loses_nothing() {
     let mut loki = StrictLoki::new();
     loki.stop();
     let mut agent = agent(&loki.url(), "[wal.logs]\nmax_bytes = \"1MiB\"\n");
-    let long = "x".repeat(200);
+    // Digits that nothing shortens by more than half: lines that repeat would all have room.
+    let mut state: u64 = 1;
+    let mut digits = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        format!("{:08x}", state >> 32)
+    };
+    let long = |_| (0..25).map(|_| digits()).collect::<String>();
+    let want: Vec<String> =
+        (0..20_000).map(long).enumerate().map(|(at, long)| format!("line {at} {long}")).collect();
     let path = agent.path("logs/app.log");
     let mut file = File::options().create(true).append(true).open(path).unwrap();
-    for line in 0..20_000 {
-        writeln!(file, "line {line} {long}").unwrap();
+    for line in &want {
+        writeln!(file, "{line}").unwrap();
     }
     agent.start();
     agent.wait("paused", LONG, |agent| agent.status()["sources"][0]["paused"] == true);
@@ -182,7 +190,6 @@ fn full_wal_pauses_the_files_and_loses_nothing() {
     loki.start();
     await_lines(&loki, &mut agent, 20_000);
     assert!(agent.terminate().0.success());
-    let want: Vec<String> = (0..20_000).map(|line| format!("line {line} {long}")).collect();
     assert!(lines(&loki, &agent) == want);
     loki.assert_clean();
 }

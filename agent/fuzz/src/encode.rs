@@ -1,7 +1,7 @@
 //! Rounds and blocks as the WAL keeps them.
 
 use mote::encode::{
-    Positions, Round, RoundDecoder, RoundEncoder, apply, decode_block, decode_positions,
+    Positions, Round, RoundDecoder, RoundEncoder, block_bytes, decode_block, decode_positions,
     encode_block, round_timestamp,
 };
 use mote::model::{Block, Desc, Labels, Samples};
@@ -119,26 +119,34 @@ pub fn samples(data: &[u8]) {
     }
 }
 
-/// A block's record. What decodes is encoded and decoded to the same block, and the positions that are
-/// read alone are the block's.
+/// A block's record. What decodes, entries and positions, is encoded and decoded to the same, and takes no
+/// more memory than a record may.
 pub fn blocks(data: &[u8]) {
     let mut block = Block::new();
     let mut positions = Positions::new();
-    let alone = decode_positions(data, &mut positions);
-    if let Err(error) = decode_block(data, &mut block) {
+    let bytes = block_bytes(data);
+    let read = decode_positions(data, &mut positions);
+    let decoded = decode_block(data, &mut block);
+    for error in [read.err(), decoded.err()].into_iter().flatten() {
         assert!(error.offset <= data.len(), "{error}");
+    }
+    let pairs = block.entries().flat_map(|entry| entry.metadata);
+    let metadata: usize = pairs.map(|(name, value)| 48 + name.len() + value.len()).sum();
+    assert!(48 * block.len() + block.text_len() + metadata <= 17 << 20);
+    if read.is_err() || decoded.is_err() {
         return;
     }
-    alone.expect("the head of a record that decodes");
-    let mut applied = Positions::new();
-    block.positions().for_each(|p| apply(&mut applied, p.key, p.position));
-    assert_eq!(applied, positions);
+    let bytes = bytes.expect("a record that decodes");
+    assert!(bytes >= (16 * block.len() + block.text_len()) as u64);
 
     let mut record = Vec::new();
-    let written: Vec<_> = block.positions().map(|p| (p.key, p.position)).collect();
-    let count = encode_block(&block, written.into_iter(), &mut record);
+    let written = positions.iter().map(|(key, position)| (key.as_str(), position.as_slice()));
+    let count = encode_block(&block, written, &mut record);
     assert_eq!(count as usize, block.len());
-    let mut again = Block::new();
+    let (mut again, mut positions_again) = (Block::new(), Positions::new());
     decode_block(&record, &mut again).expect("what was encoded");
-    assert_eq!(again, block);
+    decode_positions(&record, &mut positions_again).expect("what was encoded");
+    assert_eq!(positions_again, positions);
+    // Streams without an entry are not written where there is no entry at all.
+    assert!(again == block || block.is_empty());
 }

@@ -24,19 +24,6 @@ pub(super) fn put_str(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Appends pairs of names and values, with their number; at most 65,535 of them.
-pub(super) fn put_pairs<'a>(
-    out: &mut Vec<u8>,
-    pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
-) {
-    let count = pairs.len().min(usize::from(u16::MAX));
-    out.extend_from_slice(&(count as u16).to_le_bytes());
-    for (name, value) in pairs.take(count) {
-        put_str(out, name);
-        put_str(out, value);
-    }
-}
-
 /// A cursor over a record's payload.
 #[derive(Clone, Debug)]
 pub(super) struct Reader<'a> {

@@ -11,7 +11,9 @@ mod round;
 mod text;
 mod wire;
 
-pub use block::{BLOCK, Positions, apply, decode_block, decode_positions, encode_block};
+pub use block::{
+    BLOCK, Positions, apply, block_bytes, decode_block, decode_positions, encode_block,
+};
 pub use bytes::DecodeError;
 pub use loki::{LokiPush, PushEntry};
 pub use remote_write::RemoteWrite;

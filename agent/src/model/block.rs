@@ -21,7 +21,7 @@ struct Row {
 pub struct Block {
     streams: Vec<Labels>,
     rows: Vec<Row>,
-    text: Vec<u8>,
+    text: String,
     positions: Vec<(String, Vec<u8>)>,
 }
 
@@ -62,6 +62,12 @@ impl Block {
         self.positions.clear();
     }
 
+    /// Makes room for so many more entries, with so many bytes of lines.
+    pub fn reserve(&mut self, entries: usize, text_bytes: usize) {
+        self.rows.reserve(entries);
+        self.text.reserve(text_bytes);
+    }
+
     /// The index of a stream, which is added if the block has not seen it. None if the block has
     /// 65,535 streams already: write it out first.
     pub fn stream(&mut self, labels: &Labels) -> Option<StreamId> {
@@ -90,17 +96,16 @@ impl Block {
     ) {
         debug_assert!(usize::from(stream.0) < self.streams.len());
         let start = self.text.len() as u32;
-        self.text.extend_from_slice(line.as_bytes());
+        self.text.push_str(line);
         let end = self.text.len() as u32;
         self.rows.push(Row { stream, timestamp_ns, start, end, metadata });
     }
 
     /// Forgets the entries from the `len`th on, and keeps streams and positions.
     pub fn truncate(&mut self, len: usize) {
-        if let Some(first) = self.rows.get(len) {
-            self.text.truncate(first.start as usize);
-            self.rows.truncate(len);
-        }
+        let end = self.text(len).len();
+        self.text.truncate(end);
+        self.rows.truncate(len);
     }
 
     /// Sets how far a source has been read; the last word for a key counts.
@@ -124,9 +129,8 @@ impl Block {
         self.rows.iter().map(|row| EntryRef {
             stream: row.stream,
             timestamp_ns: row.timestamp_ns,
-            // `push` filled this range from a &str; the fallback keeps readers free of panics.
-            line: std::str::from_utf8(&self.text[row.start as usize..row.end as usize])
-                .unwrap_or_default(),
+            // Always there: `push` filled this range.
+            line: self.text.get(row.start as usize..row.end as usize).unwrap_or_default(),
             metadata: &row.metadata,
         })
     }
@@ -144,6 +148,12 @@ impl Block {
     /// Whether there is neither an entry nor a position.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.positions.is_empty()
+    }
+
+    /// The lines of the first `len` entries, one after the other without anything between them.
+    pub fn text(&self, len: usize) -> &str {
+        let end = self.rows.get(len).map_or(self.text.len(), |row| row.start as usize);
+        self.text.get(..end).unwrap_or_default()
     }
 
     /// Bytes of all lines together.

@@ -7,7 +7,7 @@ use super::log::Log;
 use super::losses::Dropped;
 use super::send::{Gathered, Signal};
 use super::{DAMAGED, TOO_LARGE};
-use crate::encode::{LokiPush, MAX_BYTES, PushEntry, decode_block};
+use crate::encode::{LokiPush, MAX_BYTES, PushEntry, block_bytes, decode_block};
 use crate::endpoint::Content;
 use crate::model::Block;
 use crate::wal::{ReaderId, WalError};
@@ -16,8 +16,8 @@ use crate::wal::{ReaderId, WalError};
 pub(super) struct EntriesSignal {
     max_bytes: u64,
     batch: Block,
-    /// Bytes that the batch's records take in the WAL. The lines alone would not bound it: there may
-    /// be a million of them in 16 MiB, each empty.
+    /// Bytes of the batch's records in the clear, as [`block_bytes`] counts them. The lines alone would
+    /// not bound it: there may be a million of them in 16 MiB, each empty.
     batch_bytes: u64,
     /// The first stream of the next request.
     next_stream: usize,
@@ -27,10 +27,10 @@ pub(super) struct EntriesSignal {
 }
 
 impl EntriesSignal {
-    /// A signal whose requests have at most `max_bytes` of entries as the WAL holds them, or one block.
+    /// A signal whose requests have at most `max_bytes` of entries as [`block_bytes`] counts them, or one block.
     pub(super) fn new(max_bytes: u64, dropped: Rc<Dropped>) -> EntriesSignal {
         EntriesSignal {
-            // A short entry takes more in a request than in the WAL, by less than half.
+            // A short entry takes more in a request than it is counted, by less than half.
             max_bytes: max_bytes.min(MAX_BYTES as u64 / 2),
             batch: Block::new(),
             batch_bytes: 0,
@@ -55,8 +55,9 @@ impl Signal for EntriesSignal {
             let Some(record) = log.read(reader, gathered.until, &mut self.payload)? else {
                 return Ok(());
             };
-            let bytes = self.batch_bytes + self.payload.len() as u64;
             let before = self.batch.len();
+            // What can't be read adds nothing; decoding says why.
+            let bytes = self.batch_bytes + block_bytes(&self.payload).unwrap_or_default();
             if before > 0 && bytes > self.max_bytes {
                 gathered.full = true;
                 return Ok(());

@@ -158,7 +158,10 @@ impl Files {
         let positions = self.state.positions.borrow();
         let now_ms = self.state.clock.now_ms();
         let mut payload = BlockPayload { block, positions: &positions, now_ms };
-        self.log.append(BLOCK, &mut payload)?;
+        let record = self.log.append(BLOCK, &mut payload)?;
+        // A source's own bound is far below the record's, so this is nothing.
+        let left_out = (block.len() as u64).saturating_sub(u64::from(record.items));
+        self.state.dropped.add("logs", TOO_LARGE, left_out);
         drop(positions);
         self.apply(block);
         Ok(())
