@@ -161,7 +161,7 @@ fn content_name(content: Option<u32>) -> String {
 /// The WAL directories at `dir`.
 fn targets(dir: &Path) -> Result<Vec<Target>, Failure> {
     let names = names(dir).map_err(|error| refused(dir, &error))?;
-    if names.iter().any(|name| is_wal_file(name)) {
+    if names.iter().any(is_wal_file) {
         return Ok(vec![Target { path: dir.to_owned(), content: None }]);
     }
     for parent in [dir.join("wal"), dir.to_owned()] {
