@@ -6,6 +6,7 @@ mod logger;
 mod run;
 mod status;
 mod version;
+mod wal;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ Commands:
   run       collect and ship until SIGTERM; SIGHUP reads the configuration again
   check     say whether a configuration is valid
   status    say what a running agent is doing
+  wal       look into a WAL directory, also of a stopped agent: ls, show, verify
   version   print the version
 
 `mote COMMAND --help` says more.
@@ -72,6 +74,7 @@ fn command(mut parser: lexopt::Parser) -> Result<(), Failure> {
             Some("run") => run::command(parser),
             Some("check") => check::command(parser),
             Some("status") => status::command(parser),
+            Some("wal") => wal::command(parser),
             Some("version") => version::command(parser),
             Some("help") => print(USAGE),
             _ => Err(Failure::Usage(format!(

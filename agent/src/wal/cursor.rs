@@ -13,7 +13,8 @@ pub(super) const SLOT: usize = 512;
 pub(super) const FILE: u64 = 2 * SLOT as u64;
 
 const MAGIC: &[u8; 8] = b"MOTECURS";
-const USED: usize = 28;
+/// Bytes of a slot that say something.
+pub(super) const USED: usize = 28;
 
 /// An open cursor file.
 #[derive(Debug)]
@@ -111,7 +112,7 @@ fn encode(generation: u64, position: u64) -> [u8; USED] {
 }
 
 /// The generation and the position of a valid slot.
-fn parse(bytes: &[u8; USED]) -> Option<(u64, u64)> {
+pub(super) fn parse(bytes: &[u8; USED]) -> Option<(u64, u64)> {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[8..16]);
     let generation = u64::from_le_bytes(number);

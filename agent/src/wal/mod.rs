@@ -87,6 +87,7 @@ mod adopt;
 mod append;
 mod cursor;
 mod error;
+mod inspect;
 mod memory;
 mod options;
 mod read;
@@ -104,6 +105,7 @@ use segment::Segment;
 use sync::Unsynced;
 
 pub use error::{AppendError, WalError};
+pub use inspect::{Cursor, Damage, Inspection, Other, OtherKind, Place, SegmentFile, Slot, Walk};
 pub use memory::{Memory, MemoryFile};
 pub use options::{Encoded, Loss, LossReason, OnFull, Options, Payload, ReaderId, Record, Stats};
 pub use storage::{Disk, Storage, StorageFile};

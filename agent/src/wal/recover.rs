@@ -4,13 +4,13 @@ use std::io;
 
 use super::cursor::{self, CursorFile};
 use super::options::MAX_SEGMENT;
-use super::record::{Found, HEADER as RECORD_HEADER, Header, SYNCED_BEFORE, View};
+use super::record::{Found, HEADER as RECORD_HEADER, Header, ReadAt, SYNCED_BEFORE, View};
 use super::segment::{self, HEADER, Segment};
 use super::storage::{LOCK, Storage, StorageFile};
 use super::{Options, Reader, Wal, WalError};
 
 /// What a foreign file's name gets.
-const ASIDE: &str = ".aside";
+pub(super) const ASIDE: &str = ".aside";
 
 /// A cursor file that can be written, and the position that was found.
 type OpenCursor<F> = (Option<CursorFile<F>>, Option<u64>);
@@ -145,36 +145,9 @@ impl<S: Storage> Wal<S> {
         self.storage.remove(name).map_err(|e| WalError::remove(self.storage.path(), name, e))
     }
 
-    /// Where the records of a segment end, and where the bytes behind them that are not zero do. A
-    /// damaged place with a record behind it that was written when everything before it had been synced
-    /// is inside; any other may be what a power cut left, and the records end before it.
     fn end_of_records(&self, segment: &Segment) -> Result<(u64, u64), WalError> {
         let name = segment::name(segment.base);
-        let walk = || {
-            let file = self.storage.open(&name)?;
-            let view = View { file: &file, base: segment.base, end: segment.len };
-            let (mut at, mut end, mut in_doubt) = (HEADER as u64, HEADER as u64, false);
-            let mut payload = Vec::new();
-            loop {
-                match view.read(at, &mut payload)? {
-                    Found::Good(header) => {
-                        in_doubt &= header.flags & SYNCED_BEFORE == 0;
-                        at += header.record_bytes();
-                        if !in_doubt {
-                            end = at;
-                        }
-                        continue;
-                    }
-                    Found::BadPayload(header) => at += header.record_bytes(),
-                    Found::None => match view.search(at + 1, &mut payload)? {
-                        Some(next) => at = next,
-                        None => break,
-                    },
-                }
-                in_doubt = true;
-            }
-            Ok((end, view.last_nonzero(end)?))
-        };
+        let walk = || end_of_records(&segment.view(&self.storage.open(&name)?));
         walk().map_err(|e| WalError::read(self.storage.path(), &name, e))
     }
 
@@ -277,4 +250,31 @@ impl<S: Storage> Wal<S> {
         }
         Ok(())
     }
+}
+
+/// Where the records of a segment end, and where the bytes behind them that are not zero do. A damaged
+/// place with a record behind it that was written when everything before it had been synced is inside;
+/// any other may be what a power cut left, and the records end before it.
+pub(super) fn end_of_records<F: ReadAt>(view: &View<'_, F>) -> io::Result<(u64, u64)> {
+    let (mut at, mut end, mut in_doubt) = (HEADER as u64, HEADER as u64, false);
+    let mut payload = Vec::new();
+    loop {
+        match view.read(at, &mut payload)? {
+            Found::Good(header) => {
+                in_doubt &= header.flags & SYNCED_BEFORE == 0;
+                at += header.record_bytes();
+                if !in_doubt {
+                    end = at;
+                }
+                continue;
+            }
+            Found::BadPayload(header) => at += header.record_bytes(),
+            Found::None => match view.search(at + 1, &mut payload)? {
+                Some(next) => at = next,
+                None => break,
+            },
+        }
+        in_doubt = true;
+    }
+    Ok((end, view.last_nonzero(end)?))
 }

@@ -6,7 +6,8 @@ use super::record::View;
 pub(super) const HEADER: usize = 32;
 
 const MAGIC: &[u8; 8] = b"MOTE-WAL";
-const VERSION: u16 = 2;
+/// The format version, of all files.
+pub(super) const VERSION: u16 = 2;
 const SUFFIX: &str = ".wal";
 
 /// No log gets so far; a file that says so is damaged or forged, and sums of positions would overflow.
@@ -67,6 +68,11 @@ pub(super) fn header(base: u64, content: u32) -> [u8; HEADER] {
     let crc = crc32c::crc32c(&bytes[0..28]);
     bytes[28..32].copy_from_slice(&crc.to_le_bytes());
     bytes
+}
+
+/// What a header says that its log holds.
+pub(super) fn content(bytes: &[u8; HEADER]) -> u32 {
+    u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]])
 }
 
 /// Why a file that is named as a segment is not one of this log's.

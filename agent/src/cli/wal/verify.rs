@@ -1,0 +1,347 @@
+//! `mote wal verify`: reads and decodes everything, and says what is wrong with it.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::contents::{Contents, Held, Undecodable, kind_name};
+use super::ls::describe;
+use super::out::{Out, safe};
+use super::show::torn;
+use super::{Stop, Target, Times, content_name, count, header, unreadable};
+use crate::encode::{BLOCK, ROUND};
+use crate::wal::{Cursor, Inspection, Place, Record, SegmentFile, Slot};
+
+pub(super) const USAGE: &str = "\
+Reads everything in WAL directories: checksums, the decoding of every record, the order of rounds, the
+cursors. One line a finding, with file and byte offset. Exit code 1 if something is damaged. A note is no
+damage: what recovery is made for, such as a torn tail, which is cut off at the next start.
+
+Usage: mote wal verify [DIR] [--json] [--config FILE] [--set KEY=VALUE]...
+
+--json prints one object a line, with `type`:
+  finding   wal, file, offset, bytes (null: of no one place), severity (\"damage\", \"note\"), what
+  summary   wal, content, version, in_use, good, segments, cursors, bytes, records, items, from, to,
+            damage, notes
+";
+
+/// The clock is believed if it says that the newest round is this far ahead, in milliseconds.
+const AHEAD_MS: i64 = 24 * 3_600 * 1_000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Severity {
+    Damage,
+    Note,
+}
+
+use Severity::{Damage, Note};
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Line<'a> {
+    Finding {
+        wal: &'a str,
+        file: &'a str,
+        offset: Option<u64>,
+        bytes: Option<u64>,
+        severity: Severity,
+        what: &'a str,
+    },
+    Summary {
+        wal: &'a str,
+        content: String,
+        version: u16,
+        in_use: bool,
+        good: bool,
+        segments: u64,
+        cursors: u64,
+        bytes: u64,
+        records: u64,
+        items: u64,
+        from: Option<String>,
+        to: Option<String>,
+        damage: u64,
+        notes: u64,
+    },
+}
+
+pub(super) fn run(targets: &[Target], out: &mut Out) -> Result<(), Stop> {
+    let mut damage = 0;
+    for (index, target) in targets.iter().enumerate() {
+        if index > 0 && !out.json {
+            writeln!(out)?;
+        }
+        let wal = target.inspect()?;
+        damage += Check::new(&wal, out).run()?;
+    }
+    match damage {
+        0 => Ok(()),
+        _ => Err(Stop::Host(format!("the WAL is damaged: {}", count(damage, "finding")))),
+    }
+}
+
+struct Check<'a> {
+    wal: &'a Inspection,
+    path: String,
+    contents: Contents,
+    /// The time of the last round.
+    last_ms: Option<i64>,
+    times: Times,
+    segments: u64,
+    records: u64,
+    items: u64,
+    damage: u64,
+    notes: u64,
+    out: &'a mut Out,
+}
+
+impl<'a> Check<'a> {
+    fn new(wal: &'a Inspection, out: &'a mut Out) -> Check<'a> {
+        Check {
+            wal,
+            path: wal.path().to_string_lossy().into_owned(),
+            contents: Contents::default(),
+            last_ms: None,
+            times: Times::default(),
+            segments: 0,
+            records: 0,
+            items: 0,
+            damage: 0,
+            notes: 0,
+            out,
+        }
+    }
+
+    /// Returns how many findings are damage.
+    fn run(mut self) -> io::Result<u64> {
+        let wal = self.wal;
+        if !self.out.json {
+            writeln!(self.out, "{}", header(wal))?;
+        }
+        let mut end = None;
+        for segment in &wal.segments {
+            end = self.segment(segment)?.or(end);
+        }
+        for cursor in &wal.cursors {
+            self.cursor(cursor, end)?;
+        }
+        for other in &wal.others {
+            let rejected = matches!(other.what, crate::wal::OtherKind::Rejected(_));
+            let severity = if rejected { Damage } else { Note };
+            self.find(severity, &other.name, None, None, &describe(&other.what))?;
+        }
+        self.summary()?;
+        Ok(self.damage)
+    }
+
+    fn find(
+        &mut self,
+        severity: Severity,
+        file: &str,
+        offset: Option<u64>,
+        bytes: Option<u64>,
+        what: &str,
+    ) -> io::Result<()> {
+        *(if severity == Damage { &mut self.damage } else { &mut self.notes }) += 1;
+        if self.out.json {
+            let wal = &self.path;
+            return self.out.object(&Line::Finding { wal, file, offset, bytes, severity, what });
+        }
+        let severity = if severity == Damage { "DAMAGE" } else { "note" };
+        write!(self.out, "  {severity:<6}  {}", safe(file))?;
+        if let Some(offset) = offset {
+            write!(self.out, " byte {offset}")?;
+        }
+        writeln!(self.out, ": {what}")
+    }
+
+    /// Checks a segment, and returns the position behind its last record.
+    fn segment(&mut self, segment: &SegmentFile) -> io::Result<Option<u64>> {
+        let name = segment.name.as_str();
+        let mut walk = match self.wal.walk(segment) {
+            Ok(Some(walk)) => walk,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                self.find(Damage, name, None, None, &unreadable(&error))?;
+                return Ok(None);
+            }
+        };
+        self.segments += 1;
+        let (mut payload, mut records) = (Vec::new(), 0);
+        loop {
+            match walk.next(&mut payload) {
+                Ok(Some(Place::Record(record))) => {
+                    records += 1;
+                    self.record(name, &record, &payload)?;
+                }
+                Ok(Some(Place::Damage(damage))) => {
+                    self.contents.damage();
+                    let what = match damage.record {
+                        Some((items, time_ms)) => format!(
+                            "{} bytes are damaged and skipped: a record of {} of {}",
+                            damage.bytes,
+                            count(u64::from(items), "item"),
+                            super::time::rfc3339_ms(time_ms)
+                        ),
+                        None => format!("{} bytes are damaged and skipped", damage.bytes),
+                    };
+                    self.find(Damage, name, Some(damage.offset), Some(damage.bytes), &what)?;
+                }
+                Ok(Some(Place::Torn { offset, bytes })) => {
+                    let what = torn(self.wal, bytes);
+                    self.find(Note, name, Some(offset), Some(bytes), &what)?;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.find(Damage, name, None, None, &unreadable(&error))?;
+                    break;
+                }
+            }
+        }
+        self.records += records;
+        if records == 0 && !self.wal.in_use {
+            self.find(Note, name, None, None, "it has no record")?;
+        }
+        Ok(Some(walk.end()))
+    }
+
+    fn record(&mut self, file: &str, record: &Record, payload: &[u8]) -> io::Result<()> {
+        self.items += u64::from(record.items);
+        self.times.add(record.time_ms);
+        let offset = Some(record.position - record.segment);
+        let bytes = Some(record.next - record.position);
+        let within = |cursor: &Cursor| {
+            cursor.position().is_some_and(|at| record.position < at && at < record.next)
+        };
+        for cursor in self.wal.cursors.iter().filter(|cursor| within(cursor)) {
+            let what = format!(
+                "its position is inside the record at byte {} of {file}",
+                record.position - record.segment
+            );
+            self.find(Damage, &cursor.name, None, None, &what)?;
+        }
+        let held = match self.contents.decode(record, payload) {
+            Ok(held) => held,
+            Err(why) => {
+                let what = match why {
+                    Undecodable::Kind => format!("{why}: {}", kind_name(record.kind)),
+                    _ => format!("a record of {} {why}", count(u64::from(record.items), "item")),
+                };
+                return self.find(Damage, file, offset, bytes, &what);
+            }
+        };
+        let items = self.contents.items(held);
+        if items != u64::from(record.items) {
+            let what = format!("{} items are in its header and {items} in it", record.items);
+            self.find(Damage, file, offset, bytes, &what)?;
+        }
+        let expected = match self.wal.content {
+            Some(1) => ROUND,
+            Some(2) => BLOCK,
+            _ => record.kind,
+        };
+        if expected != record.kind {
+            let what = format!("a {} in a WAL of another content", kind_name(record.kind));
+            self.find(Damage, file, offset, bytes, &what)?;
+        }
+        let Held::Round { timestamp_ms } = held else { return Ok(()) };
+        if timestamp_ms != record.time_ms {
+            let what = "its header has another time than its samples";
+            self.find(Damage, file, offset, bytes, what)?;
+        }
+        let back =
+            self.last_ms.replace(timestamp_ms).map_or(-1, |last| last.saturating_sub(timestamp_ms));
+        if (0..AHEAD_MS).contains(&back) {
+            let what = format!("a round that is not later than the one before it, by {back} ms");
+            self.find(Damage, file, offset, bytes, &what)?;
+        } else if back >= AHEAD_MS {
+            let what = format!("the clock was set back by {} s", back / 1000);
+            self.find(Note, file, offset, bytes, &what)?;
+        }
+        Ok(())
+    }
+
+    fn cursor(&mut self, cursor: &Cursor, end: Option<u64>) -> io::Result<()> {
+        let name = cursor.name.as_str();
+        let slots = match &cursor.slots {
+            Ok(slots) => slots,
+            Err(error) => {
+                return self.find(Damage, name, None, None, &unreadable(&io::Error::from(*error)));
+            }
+        };
+        let then = if cursor.position().is_some() {
+            "the other one counts"
+        } else {
+            "its reader begins at the oldest record"
+        };
+        for (index, slot) in slots.iter().enumerate() {
+            if *slot == Slot::Damaged {
+                let what = format!("a slot is damaged; {then}");
+                self.find(Damage, name, Some(Cursor::offset(index)), None, &what)?;
+            }
+        }
+        if cursor.bytes > Cursor::BYTES {
+            let over = cursor.bytes - Cursor::BYTES;
+            let what = format!("{over} bytes behind its slots are cut off at the next start");
+            self.find(Note, name, Some(Cursor::BYTES), Some(over), &what)?;
+        }
+        let first = self.wal.segments.first().map(|segment| segment.base);
+        let (Some(position), Some(first), Some(end)) = (cursor.position(), first, end) else {
+            return Ok(());
+        };
+        if position < first {
+            let what = format!(
+                "it is {} bytes before the oldest segment: what was between was given up",
+                first - position
+            );
+            self.find(Note, name, None, None, &what)?;
+        }
+        if position > end {
+            let what = format!(
+                "it is {} bytes behind the end: what it acknowledged was not synced when the power went",
+                position - end
+            );
+            self.find(Note, name, None, None, &what)?;
+        }
+        Ok(())
+    }
+
+    fn summary(&mut self) -> io::Result<()> {
+        let (wal, cursors) = (self.wal, self.wal.cursors.len() as u64);
+        let (from, to) = (self.times.from(), self.times.to());
+        if self.out.json {
+            return self.out.object(&Line::Summary {
+                wal: &self.path,
+                content: content_name(wal.content),
+                version: Inspection::VERSION,
+                in_use: wal.in_use,
+                good: self.damage == 0,
+                segments: self.segments,
+                cursors,
+                bytes: wal.bytes(),
+                records: self.records,
+                items: self.items,
+                from,
+                to,
+                damage: self.damage,
+                notes: self.notes,
+            });
+        }
+        let state = match self.damage {
+            0 => "good".to_owned(),
+            damage => format!("DAMAGED ({})", count(damage, "finding")),
+        };
+        write!(
+            self.out,
+            "  {state}: {}, {}, {}",
+            count(self.segments, "segment"),
+            count(self.records, "record"),
+            count(self.items, "item")
+        )?;
+        if let (Some(from), Some(to)) = (from, to) {
+            write!(self.out, " from {from} to {to}")?;
+        }
+        writeln!(self.out, "; {}", count(cursors, "cursor"))
+    }
+}
