@@ -47,7 +47,7 @@ pub(super) fn parse(text: &str) -> Option<i64> {
             (local, parse_offset(offset)?)
         }
     };
-    let time = humantime::parse_rfc3339_weak(local).ok()?;
+    let time = humantime::parse_rfc3339_weak(&local.replace('t', "T")).ok()?;
     let ms = time.duration_since(UNIX_EPOCH).ok()?.as_millis();
     i64::try_from(ms).ok()?.checked_sub(offset_ms)
 }
