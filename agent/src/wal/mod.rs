@@ -542,6 +542,14 @@ fn encode(payload: &mut impl Payload, fresh: bool, buffer: &mut Vec<u8>) -> u32 
 }
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod faulty;
 #[cfg(test)]
+mod power_cut;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trial;
