@@ -546,6 +546,8 @@ mod crash_tests;
 #[cfg(test)]
 mod faulty;
 #[cfg(test)]
+mod flip_tests;
+#[cfg(test)]
 mod power_cut;
 #[cfg(test)]
 mod sim;
