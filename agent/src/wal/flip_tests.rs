@@ -91,10 +91,9 @@ impl Small {
         let most = self.options.max_bytes;
         let disk = Sim::new(files, most);
         let mut wal = Wal::open(disk.clone(), self.options, &READERS).unwrap();
-        for reader in 0..READERS.len() {
+        for (reader, [newest, before]) in self.starts.into_iter().enumerate() {
             let read = self.read(&mut wal, reader);
             assert!(read.is_sorted_by(|a, b| a < b), "{read:?}");
-            let [newest, before] = self.starts[reader];
             let begins = |from: usize| {
                 let all = (from..self.records.len()).filter(|i| read.contains(i)).count();
                 let gone = (from..self.records.len())

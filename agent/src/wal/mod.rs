@@ -544,9 +544,13 @@ fn encode(payload: &mut impl Payload, fresh: bool, buffer: &mut Vec<u8>) -> u32 
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod faulty;
 #[cfg(test)]
 mod flip_tests;
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod power_cut;
 #[cfg(test)]

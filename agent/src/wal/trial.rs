@@ -13,6 +13,9 @@ use super::{AppendError, OnFull, Options, Payload, Record, SyncJob, Wal, WalErro
 /// Bytes of a segment with the options of [`options`].
 pub(super) const SEGMENT: u64 = 64 << 10;
 
+/// Bytes of the readers' cursor files.
+const CURSORS: u64 = 2 * 1024;
+
 /// The readers, by the index that the book has for them.
 pub(super) const READERS: [&str; 2] = ["a", "b"];
 
@@ -136,7 +139,8 @@ pub(super) struct Trial {
     pub(super) configured: usize,
     pub(super) book: Book,
     wal: Option<Wal<Sim>>,
-    job: Option<(SyncJob<SimFile>, std::io::Result<()>)>,
+    /// A sync under way, and what came of it.
+    job: Option<(SyncJob<SimFile>, Option<std::io::Result<()>>)>,
     /// Where a log that is opened again must go on at the earliest.
     end: u64,
     rewrite: bool,
@@ -192,6 +196,8 @@ impl Trial {
             "over the bound after the start"
         );
         let oldest = first(wal);
+        // Cursor files that the cut has left short or taken are made whole first.
+        let found = found + CURSORS;
         let mut allowed = after.marks.oldest;
         if options.on_full == OnFull::DropOldest && found > options.max_bytes {
             allowed = allowed.max(oldest);
@@ -200,7 +206,7 @@ impl Trial {
         let last = lists.iter().filter_map(|list| list.last()).max().copied();
         let end = match last {
             Some(last) => last + 1,
-            None => trial.book.index(trial.cursors().into_iter().min().unwrap_or(0)),
+            None => trial.scan().map_or(0, |last| last + 1),
         };
         for (list, cursor) in lists.iter().zip(trial.cursors()) {
             match list.last() {
@@ -240,7 +246,6 @@ impl Trial {
 
     /// Closes the log and opens it with so many readers. Nothing is lost by that.
     pub(super) fn reopen(&mut self, configured: usize) -> Result<(), WalError> {
-        self.job = None;
         if let Some(wal) = self.wal.take() {
             self.end = wal.end();
             self.rewrite |= wal.lost_sync();
@@ -255,10 +260,11 @@ impl Trial {
             return Err(error);
         }
         for (index, cursor) in self.cursors().into_iter().enumerate() {
-            let reader = &mut self.book.marks.readers[index];
             let first = self.wal.as_ref().map_or(0, first);
-            assert!(cursor <= reader.cursor.max(first), "{} skips records", READERS[index]);
-            reader.cursor = cursor;
+            let known = self.book.marks.readers[index].cursor.max(first);
+            let skipped = self.book.index(known)..self.book.index(cursor);
+            assert!(skipped.is_empty(), "{} skips {skipped:?}", READERS[index]);
+            self.book.marks.readers[index].cursor = cursor;
         }
         self.update();
         Ok(())
@@ -268,12 +274,11 @@ impl Trial {
     pub(super) fn append(&mut self, len: usize) -> Option<Result<Record, AppendError>> {
         let number = self.book.next_number;
         self.book.next_number += 1;
-        let sizes = self.disk.files();
         let mut payload = Numbered { number, len: len.max(Numbered::SMALLEST) };
         let len = payload.len;
         let kind = payload.kind();
         self.wal()?;
-        let cursor = self.min_cursor();
+        let (sizes, cursor) = (self.disk.files(), self.min_cursor());
         let wal = self.wal()?;
         let (first_before, end, dropped) = (first(wal), wal.end(), wal.stats().dropped_items);
         let result = wal.append(kind, &mut payload);
@@ -326,20 +331,25 @@ impl Trial {
             && let Some(wal) = self.wal()
         {
             let job = wal.start_sync().unwrap();
-            self.job = job.map(|job| (job, Ok(())));
+            self.job = job.map(|job| (job, None));
         }
     }
 
     /// Runs the sync that has begun, as its thread does.
     pub(super) fn run_sync(&mut self) {
-        if let Some((job, result)) = &mut self.job {
-            *result = job.run();
+        if let Some((job, result @ None)) = &mut self.job {
+            *result = Some(job.run());
         }
     }
 
-    /// Ends the sync that is under way.
+    /// Whether nothing is known that could stop the next call.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.disk.fault().is_none() && !matches!(self.job, Some((_, Some(Err(_)))))
+    }
+
+    /// Ends the sync that is under way; one that did not run comes to nothing.
     pub(super) fn end_sync(&mut self) -> Result<(), WalError> {
-        let (Some((job, result)), Some(wal)) = (self.job.take(), self.wal.as_mut()) else {
+        let (Some((job, Some(result))), Some(wal)) = (self.job.take(), self.wal.as_mut()) else {
             return Ok(());
         };
         let result = wal.end_sync(&job, result);
@@ -349,6 +359,7 @@ impl Trial {
 
     /// Acknowledges for a reader up to the record of this index (its end); with `sync` for good.
     pub(super) fn acknowledge(&mut self, reader: usize, index: usize, sync: bool) {
+        self.wal();
         let Some(position) = self.book.records.get(index).map(|written| written.record.next) else {
             return;
         };
@@ -356,10 +367,12 @@ impl Trial {
             return;
         }
         let dropped = self.dropped_items();
-        let Some(wal) = self.wal() else { return };
+        let Some(wal) = &mut self.wal else { return };
         let id = wal.reader(READERS[reader]).unwrap();
         let done = wal.acknowledge(id, position, sync);
-        assert_eq!(wal.cursor(id), position);
+        // A segment that goes takes the cursor along to the next one.
+        let cursor = wal.cursor(id);
+        assert!(cursor >= position && self.book.index(cursor) == index + 1, "{cursor}");
         self.book.marks.readers[reader].cursor = position;
         if done.is_ok() && sync {
             self.book.marks.readers[reader].floor = position;
@@ -416,6 +429,16 @@ impl Trial {
         found
     }
 
+    /// The last record that can be read at all.
+    fn scan(&mut self) -> Option<usize> {
+        let (mut at, mut payload, mut last) = (0, Vec::new(), None);
+        while let Some(record) = self.wal.as_mut()?.scan(at, &mut payload).unwrap() {
+            at = record.next;
+            last = Some(self.book.index(record.position));
+        }
+        last
+    }
+
     /// Reads all for each reader and checks that nothing promised is missing, nothing is out of order,
     /// and nothing returns. What lies below `oldest` may be missing.
     fn check_reads(&mut self, before: &Marks, after: &Book, oldest: u64) -> Vec<Vec<usize>> {
@@ -423,7 +446,9 @@ impl Trial {
         let mut lists = Vec::new();
         for (index, name) in READERS[..self.configured].iter().enumerate() {
             let cursor = after.marks.readers[index].cursor;
-            assert!(cursors[index] <= cursor.max(oldest), "{name} begins after its cursor");
+            // A segment that goes takes a cursor at its end along to the next one.
+            let skipped = after.index(cursor.max(oldest))..after.index(cursors[index]);
+            assert!(skipped.is_empty(), "{name} begins after its cursor: {skipped:?}");
             let list = self.read(index, usize::MAX);
             assert!(list.windows(2).all(|w| w[0] + 1 == w[1]), "{name} reads a gap: {list:?}");
             let from = after.index(oldest.max(cursor));
@@ -462,7 +487,7 @@ fn unread(records: &[Written], cursor: u64) -> u64 {
 fn check_bytes(wal: &Wal<Sim>, disk: &Sim) {
     let (counted, found) = (wal.bytes(), disk.bytes());
     let short = counted.saturating_sub(found);
-    assert!(counted >= found && short <= 2 * 1024, "{found} bytes are counted as {counted}");
+    assert!(counted >= found && short <= CURSORS, "{found} bytes are counted as {counted}");
 }
 
 fn first(wal: &Wal<Sim>) -> u64 {
