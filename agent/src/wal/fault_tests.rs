@@ -127,3 +127,42 @@ fn what_a_killed_process_left_to_the_kernel_is_synced_before_anything_refers_to_
     let synced = trial.disk.take_synced();
     assert!(synced.contains(&segment::name(0)), "{synced:?}");
 }
+
+/// The power goes, and nothing unsynced survives.
+fn cut(trial: &Trial) {
+    let moment = trial.disk.moment();
+    let (files, marks) = (moment.files(&moment.nothing()), trial.book.marks);
+    Trial::power_on(files, trial.options, trial.configured, &marks, &trial.book, false);
+}
+
+#[test]
+fn sync_that_failed_on_its_thread_is_not_taken_for_good_by_a_roll_before_its_end() {
+    let mut trial = Trial::new(options(3, OnFull::DropOldest));
+    trial.append(100).unwrap().unwrap();
+    trial.start_sync();
+    let from = trial.disk.operations();
+    trial.disk.plan(Some(Plan { fault: Fault::Sync, from, count: 1, part: 0 }));
+    trial.run_sync();
+    for _ in 0..2 {
+        // The second one needs a new segment.
+        drop(trial.append(SEGMENT as usize * 2 / 3));
+        cut(&trial);
+    }
+    drop(trial.end_sync());
+    drop(trial.append(100));
+    cut(&trial);
+}
+
+#[test]
+fn new_reader_of_a_full_log_does_not_take_it_over_the_bound() {
+    for on_full in [OnFull::DropOldest, OnFull::Refuse] {
+        let mut trial = Trial::new(options(3, on_full));
+        trial.reopen(1).unwrap();
+        for _ in 0..400 {
+            drop(trial.append(700));
+        }
+        // The disk panics over the bound.
+        trial.reopen(2).unwrap();
+        trial.check();
+    }
+}

@@ -394,6 +394,9 @@ impl Trial {
         for (index, name) in READERS[..self.configured].iter().enumerate() {
             marks.readers[index].cursor = wal.cursor(wal.reader(name).unwrap());
         }
+        let newest = self.book.records.iter().rfind(|w| w.record.next <= self.book.marks.synced);
+        let stays = newest.is_none_or(|w| w.record.segment >= first(wal));
+        assert!(stays, "the newest segment with a synced record is gone");
         if !wal.is_broken() {
             check_bytes(wal, &self.disk);
         }
