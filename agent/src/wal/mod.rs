@@ -359,6 +359,20 @@ impl<S: Storage> Wal<S> {
 }
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod faulty;
 #[cfg(test)]
+mod flip_tests;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod power_cut;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trial;
