@@ -4,6 +4,9 @@ use super::record::{HEADER as RECORD_HEADER, Header, SYNCED_BEFORE};
 use super::segment::{self, HEADER as SEGMENT_HEADER, Segment};
 use super::{Active, AppendError, Encoded, Payload, Record, Storage, StorageFile, Wal, WalError};
 
+/// What a file grows by; a block is no larger.
+static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
+
 impl<S: Storage> Wal<S> {
     /// Appends a record of `kind`, which is not 0.
     ///
@@ -11,6 +14,9 @@ impl<S: Storage> Wal<S> {
     /// [`AppendError`] says which; after any of them the log is as it was before, though a segment may
     /// have gone to make room.
     pub fn append(&mut self, kind: u8, payload: &mut impl Payload) -> Result<Record, AppendError> {
+        if self.syncs.failed() {
+            self.break_off();
+        }
         if self.broken {
             return Err(AppendError::Broken);
         }
@@ -64,19 +70,17 @@ impl<S: Storage> Wal<S> {
         if fresh {
             front.copy_from_slice(&segment::header(base, self.options.content));
         }
-        buffer.resize((padded - len) as usize, 0);
         if fresh {
-            self.begin_segment(base, time_ms, buffer)?;
-        } else {
-            self.write_active(len, buffer)?;
+            self.begin_segment(base, time_ms)?;
         }
+        self.write_active(len, padded, buffer)?;
         if let Some(newest) = self.segments.back_mut() {
             newest.len = end;
             newest.size = newest.size.max(padded);
         }
         self.next_base = base + end;
         self.stats.records += 1;
-        self.stats.written_bytes += buffer.len() as u64;
+        self.stats.written_bytes += padded.max(size + buffer.len() as u64) - size;
         let next = self.next_base;
         Ok(Record { kind, items, time_ms, position, next, segment: base, fresh })
     }
@@ -85,29 +89,40 @@ impl<S: Storage> Wal<S> {
         self.segments.back().map_or(0, |segment| segment.len)
     }
 
-    fn begin_segment(&mut self, base: u64, time_ms: i64, bytes: &[u8]) -> Result<(), AppendError> {
+    fn begin_segment(&mut self, base: u64, time_ms: i64) -> Result<(), AppendError> {
         let name = segment::name(base);
-        let created = self.storage.create(&name);
-        let mut file = match created {
+        let file = match self.storage.create(&name) {
             Ok(file) => file,
             Err(e) => return Err(self.fail(WalError::create(self.storage.path(), &name, e))),
         };
         self.changes += 1;
-        if let Err(e) = file.write_at(0, bytes) {
-            // A full disk is tried again and again; nothing of it may stay behind each time.
-            let _ = self.storage.remove(&name);
-            return Err(self.fail(WalError::write(self.storage.path(), e)));
-        }
         self.active = Some(Active { file, base });
         self.segments.push_back(Segment { first_ms: Some(time_ms), ..Segment::new(base, 0) });
         Ok(())
     }
 
-    fn write_active(&mut self, len: u64, bytes: &[u8]) -> Result<(), AppendError> {
+    /// Writes the bytes at `len` of the active segment, whose file is to have `padded` bytes then.
+    fn write_active(&mut self, len: u64, padded: u64, bytes: &[u8]) -> Result<(), AppendError> {
         let Some(active) = &mut self.active else { return Err(AppendError::Broken) };
-        let Err(source) = active.file.write_at(len, bytes) else { return Ok(()) };
-        // A part of it may be there. If it can't be cut off, recovery will.
-        if active.file.truncate(len).is_ok()
+        let end = len + bytes.len() as u64;
+        // The padding first: then no write that fails in part has written a whole record.
+        let mut written = Ok(());
+        if let Some(zeros) = ZEROS.get(..(padded - end) as usize)
+            && !zeros.is_empty()
+        {
+            written = active.file.write_at(end, zeros);
+        }
+        let Err(source) = written.and_then(|()| active.file.write_at(len, bytes)) else {
+            return Ok(());
+        };
+        // What was written goes, as far as it can. A full disk is tried again and again; nothing of it
+        // may stay behind each time.
+        if len == 0 {
+            let name = segment::name(active.base);
+            let _ = self.storage.remove(&name);
+            self.active = None;
+            self.segments.pop_back();
+        } else if active.file.truncate(len).is_ok()
             && let Some(newest) = self.segments.back_mut()
         {
             newest.size = newest.len;
@@ -135,18 +150,23 @@ impl<S: Storage> Wal<S> {
 
     /// Closes the active segment, so that the next append begins a new one.
     pub(super) fn close_active(&mut self) -> Result<(), WalError> {
-        let Some(active) = &mut self.active else { return Ok(()) };
-        if let Some(newest) = self.segments.back_mut()
-            && newest.size > newest.len
-            && active.file.truncate(newest.len).is_ok()
-        {
-            newest.size = newest.len;
+        if self.active.is_none() {
+            return Ok(());
         }
         if self.synced < self.next_base {
-            self.sync()?;
+            self.sync_all()?;
         }
-        self.active = None;
+        let Some(Active { mut file, .. }) = self.active.take() else { return Ok(()) };
         self.generation += 1;
+        if let Some(newest) = self.segments.back_mut()
+            && newest.size > newest.len
+            && file.truncate(newest.len).is_ok()
+        {
+            self.freed += newest.size - newest.len;
+            newest.size = newest.len;
+            self.changes += 1;
+            self.closed = Some(file);
+        }
         Ok(())
     }
 

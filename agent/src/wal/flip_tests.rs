@@ -10,7 +10,7 @@ use super::trial::{Numbered, READERS, Scene, Trial, Written, options};
 use super::{OnFull, Options, Record, Wal};
 
 /// Whether damage to a record takes the records after it in its segment along.
-const REST_GOES: bool = true;
+const REST_GOES: bool = false;
 
 /// What may happen beside the loss of records.
 #[derive(Clone, Copy)]

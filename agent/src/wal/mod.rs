@@ -52,7 +52,8 @@
 //!
 //! *Sync* is split in two ([`Wal::start_sync`], [`Wal::end_sync`]) so that fsync can run on a thread
 //! that may hang; it syncs the directory too where an entry of it has changed. A closed segment is synced
-//! before the next one is made, if it is not yet.
+//! before the next one is made, if it is not yet. Room that was made is used when it is there for good:
+//! a power cut must not bring removed files back beside what took their place.
 //!
 //! *Readers* that were configured once and are no more hold nothing back. Their cursor files stay until
 //! the log has passed them, so that a reader that comes back goes on where it was.
@@ -99,10 +100,11 @@ mod storage;
 mod sync;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use cursor::CursorFile;
 use segment::Segment;
-use sync::Unsynced;
+use sync::{Syncs, Unsynced};
 
 pub use error::{AppendError, WalError};
 pub use inspect::{Cursor, Damage, Inspection, Other, OtherKind, Place, SegmentFile, Slot, Walk};
@@ -152,10 +154,19 @@ pub struct Wal<S: Storage> {
     other_bytes: u64,
     /// Bumped when a segment is closed, so that a late sync is not credited to another file.
     generation: u64,
-    /// Changes of the directory's entries, and how many of them are on the disk for good.
+    /// Changes of the directory's entries and of the closed segment's length, and how many of them are on
+    /// the disk for good.
     changes: u64,
     synced_changes: u64,
+    /// Bytes that such changes have freed and that a power cut would bring back.
+    freed: u64,
+    /// The segment that was closed last, while its length is not on the disk for good.
+    closed: Option<S::File>,
+    /// What became of syncs on other threads.
+    syncs: Arc<Syncs>,
     broken: bool,
+    /// Whether it was opened to be read.
+    only_reads: bool,
     /// What the disk may not have, as it was when the log broke.
     unsynced: Option<Unsynced>,
     /// The bytes at which the log stays while the file system is short of space.
@@ -195,6 +206,7 @@ impl<S: Storage> Wal<S> {
     ) -> Result<Wal<S>, WalError> {
         let mut wal = Wal::closed(storage, options);
         wal.broken = true;
+        wal.only_reads = true;
         wal.recover(readers)?;
         Ok(wal)
     }
@@ -214,7 +226,11 @@ impl<S: Storage> Wal<S> {
             generation: 0,
             changes: 0,
             synced_changes: 0,
+            freed: 0,
+            closed: None,
+            syncs: Arc::default(),
             broken: false,
+            only_reads: false,
             unsynced: None,
             frozen: None,
             aside: VecDeque::new(),
@@ -235,7 +251,8 @@ impl<S: Storage> Wal<S> {
     }
 
     /// Moves a reader's cursor to `position`, and removes the segments that every reader has passed.
-    /// With `sync`, the cursor is on the disk for good when this returns.
+    /// With `sync`, the cursor is on the disk for good when this returns. That of a broken log moves in
+    /// memory alone, and is written when another one [resumes](Wal::resume) it.
     ///
     /// # Errors
     /// The cursor file could not be written: the log is broken, the cursor has moved in memory, and after

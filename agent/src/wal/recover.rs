@@ -56,16 +56,27 @@ impl<S: Storage> Wal<S> {
         }
         self.open_readers(readers)?;
         self.retire(&cursors)?;
-        // Appends begin a new segment, so nothing of this is written to again.
-        self.synced = self.next_base;
         if self.broken {
             return Ok(());
         }
+        // Appends begin a new segment, so nothing of this is written to again.
+        self.synced = self.next_base;
+        self.storage.sync_directory().map_err(|e| WalError::sync(self.storage.path(), e))?;
         self.synced_changes = self.changes;
-        self.storage.sync_directory().map_err(|e| WalError::sync(self.storage.path(), e))
+        self.freed = 0;
+        Ok(())
     }
 
     fn recover_segment(&mut self, name: &str, base: u64, len: u64) -> Result<(), WalError> {
+        let may_be_empty = (HEADER as u64..MAX_SEGMENT).contains(&len) && !self.broken;
+        if may_be_empty && self.is_empty(name, base, len) {
+            log::info!(
+                "{} holds nothing, a start that came to nothing: removed",
+                self.storage.path().join(name).display()
+            );
+            self.stats.torn_bytes += len;
+            return self.remove(name);
+        }
         if len > MAX_SEGMENT {
             return self.set_aside(name, len, "it is larger than a segment gets");
         }
@@ -89,6 +100,19 @@ impl<S: Storage> Wal<S> {
         let first_ms = first.map(|header| header.time_ms);
         self.segments.push_back(Segment { first_ms, ..Segment::new(base, len) });
         Ok(())
+    }
+
+    /// Whether a file has zeros alone: what it grows by is written before its first record.
+    fn is_empty(&self, name: &str, base: u64, len: u64) -> bool {
+        let zeros = self.storage.open(name).and_then(|file| {
+            let header = View { file: &file, base, end: HEADER as u64 }.last_nonzero(0)?;
+            if header > 0 {
+                Ok(header)
+            } else {
+                View { file: &file, base, end: len }.last_nonzero(0)
+            }
+        });
+        matches!(zeros, Ok(0))
     }
 
     /// Looks at a segment's header, and returns that of its first record if there is a good one.

@@ -17,14 +17,22 @@ impl<S: Storage> Wal<S> {
             }
             self.drop_oldest(reason)?;
         }
+        if growth > 0 && self.taken_bytes() + growth + self.freed > self.options.max_bytes {
+            self.sync_freed().map_err(AppendError::Failed)?;
+        }
         Ok(())
+    }
+
+    /// Bytes that count against the bound: room for cursor files is always kept.
+    fn taken_bytes(&self) -> u64 {
+        let reserved = (Options::MAX_CURSORS * cursor::FILE).max(self.cursor_bytes());
+        self.data_bytes() + reserved
     }
 
     /// What stands against `growth` more bytes.
     fn lack(&mut self, growth: u64) -> Option<(LossReason, AppendError)> {
         let Options { max_bytes, min_free, .. } = self.options;
-        let reserved = (Options::MAX_CURSORS * cursor::FILE).max(self.cursor_bytes());
-        if self.data_bytes() + reserved + growth > max_bytes {
+        if self.taken_bytes() + growth > max_bytes {
             return Some((LossReason::Full, AppendError::Full { max_bytes }));
         }
         if growth == 0 || min_free == 0 {
@@ -79,17 +87,18 @@ impl<S: Storage> Wal<S> {
             "{} was set aside and goes, to make room in the WAL",
             self.storage.path().join(&name).display()
         );
-        self.remove_file(&name)?;
+        self.remove_file(&name, bytes)?;
         self.aside.pop_front();
         self.other_bytes -= bytes;
         Ok(true)
     }
 
-    fn remove_file(&mut self, name: &str) -> Result<(), AppendError> {
+    fn remove_file(&mut self, name: &str, bytes: u64) -> Result<(), AppendError> {
         self.storage
             .remove(name)
             .map_err(|e| AppendError::Failed(WalError::remove(self.storage.path(), name, e)))?;
         self.changes += 1;
+        self.freed += bytes;
         Ok(())
     }
 
@@ -104,7 +113,7 @@ impl<S: Storage> Wal<S> {
 
     fn remove_oldest(&mut self) -> Result<(), AppendError> {
         let Some(oldest) = self.segments.front().copied() else { return Ok(()) };
-        self.remove_file(&segment::name(oldest.base))?;
+        self.remove_file(&segment::name(oldest.base), oldest.size)?;
         self.segments.pop_front();
         let first = self.segments.front().map_or(self.next_base, |s| s.base);
         for reader in &mut self.readers {

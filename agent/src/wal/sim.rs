@@ -316,6 +316,9 @@ impl State {
     }
 }
 
+/// Small, so that files grow often.
+pub(super) const BLOCK: u64 = 512;
+
 impl Storage for Sim {
     type File = SimFile;
 
@@ -359,6 +362,18 @@ impl Storage for Sim {
     fn remove(&self, name: &str) -> io::Result<()> {
         self.find(name)?;
         self.enter(Entry::Remove(name.to_owned()), Asks::Change)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
+    fn holds(&self, name: &str, file: &SimFile) -> io::Result<bool> {
+        Ok(self.find(name).is_ok_and(|inode| inode == file.inode))
+    }
+
+    fn block(&self) -> u64 {
+        BLOCK
     }
 
     fn sync_directory(&self) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One open file.
 pub trait StorageFile: Sized {
@@ -112,6 +113,10 @@ pub struct Disk {
     lock: Option<Arc<File>>,
 }
 
+/// How often a lock that is taken is tried again, and after how long.
+const LOOKS: u32 = 4;
+const LOOK: Duration = Duration::from_millis(5);
+
 /// The name of the lock file.
 pub(super) const LOCK: &str = "LOCK";
 
@@ -193,7 +198,16 @@ impl Storage for Disk {
 
     fn lock(&self) -> Result<(), super::WalError> {
         let Some(lock) = &self.lock else { return Ok(()) };
-        lock.try_lock().map_err(|error| {
+        // Somebody may just be looking whether it is taken.
+        let mut locked = lock.try_lock();
+        for _ in 0..LOOKS {
+            if !matches!(locked, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            std::thread::sleep(LOOK);
+            locked = lock.try_lock();
+        }
+        locked.map_err(|error| {
             let source = match error {
                 TryLockError::WouldBlock => io::Error::new(
                     io::ErrorKind::ResourceBusy,

@@ -1,6 +1,9 @@
 //! Syncs, and what becomes of bytes that the disk may not have.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::segment::{self, HEADER, Segment};
 use super::{Storage, StorageFile, Wal, WalError};
@@ -11,6 +14,8 @@ pub struct SyncJob<S: Storage> {
     file: S::File,
     /// Where an entry of the directory has changed.
     directory: Option<S>,
+    closed: Option<S::File>,
+    syncs: Arc<Syncs>,
     end: u64,
     generation: u64,
     changes: u64,
@@ -22,11 +27,47 @@ impl<S: Storage> SyncJob<S> {
     /// # Errors
     /// Whatever fsync said; hand it to [`Wal::end_sync`].
     pub fn run(&self) -> io::Result<()> {
-        // First the entries: what was removed to make room must not come back beside what needed it.
+        self.syncs.running.fetch_add(1, Ordering::AcqRel);
+        let result = self.run_all();
+        if result.is_err() {
+            self.syncs.failed.store(true, Ordering::Release);
+        }
+        self.syncs.running.fetch_sub(1, Ordering::AcqRel);
+        result
+    }
+
+    fn run_all(&self) -> io::Result<()> {
+        if let Some(closed) = &self.closed {
+            closed.sync()?;
+        }
         if let Some(directory) = &self.directory {
             directory.sync_directory()?;
         }
         self.file.sync()
+    }
+}
+
+/// What became of syncs on other threads. The kernel tells a failure once: a sync that comes after one
+/// that failed says that all is well.
+#[derive(Debug, Default)]
+pub(super) struct Syncs {
+    running: AtomicU32,
+    failed: AtomicBool,
+}
+
+impl Syncs {
+    /// Whether one has failed, as far as it has ended.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether one has failed. Waits for those that run: a sync of this thread has waited for the same
+    /// bytes.
+    fn have_failed(&self) -> bool {
+        while self.running.load(Ordering::Acquire) > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.failed()
     }
 }
 
@@ -64,6 +105,13 @@ impl<S: Storage> Wal<S> {
             Some(active) if self.synced < self.next_base => Ok(Some(SyncJob {
                 file: active.file.share().map_err(|e| WalError::sync(self.storage.path(), e))?,
                 directory: (self.synced_changes < self.changes).then(|| self.storage.clone()),
+                closed: self
+                    .closed
+                    .as_ref()
+                    .map(StorageFile::share)
+                    .transpose()
+                    .map_err(|e| WalError::sync(self.storage.path(), e))?,
+                syncs: Arc::clone(&self.syncs),
                 end: self.next_base,
                 generation: self.generation,
                 changes: self.changes,
@@ -80,8 +128,13 @@ impl<S: Storage> Wal<S> {
     pub fn end_sync(&mut self, job: &SyncJob<S>, result: io::Result<()>) -> Result<(), WalError> {
         match result {
             Ok(()) => {
-                self.stats.syncs += 1 + u64::from(job.directory.is_some());
+                let others = u64::from(job.directory.is_some()) + u64::from(job.closed.is_some());
+                self.stats.syncs += 1 + others;
                 self.synced_changes = self.synced_changes.max(job.changes);
+                if self.synced_changes == self.changes {
+                    self.freed = 0;
+                    self.closed = None;
+                }
                 // The segment may have been closed meanwhile; `synced` is beyond `end` then.
                 if job.generation == self.generation && !self.broken {
                     self.synced = self.synced.max(job.end);
@@ -109,6 +162,32 @@ impl<S: Storage> Wal<S> {
         }
     }
 
+    /// As [`sync`](Wal::sync), before a segment is closed: a failure on another thread counts too.
+    pub(super) fn sync_all(&mut self) -> Result<(), WalError> {
+        self.sync()?;
+        if self.syncs.have_failed() {
+            self.break_off();
+            let source = io::Error::other("a sync on another thread has failed");
+            return Err(WalError::sync(self.storage.path(), source));
+        }
+        Ok(())
+    }
+
+    /// Puts what was freed on the disk for good.
+    pub(super) fn sync_freed(&mut self) -> Result<(), WalError> {
+        let closed = self.closed.as_ref().map_or(Ok(()), StorageFile::sync);
+        let result = closed.and_then(|()| self.storage.sync_directory());
+        if let Err(source) = result {
+            self.break_off();
+            return Err(WalError::sync(self.storage.path(), source));
+        }
+        self.stats.syncs += 1 + u64::from(self.closed.is_some());
+        self.synced_changes = self.changes;
+        self.freed = 0;
+        self.closed = None;
+        Ok(())
+    }
+
     /// Takes no more appends, as after a failed sync, and saves what the disk may not have while the
     /// kernel still has it.
     pub fn break_off(&mut self) {
@@ -131,8 +210,11 @@ impl<S: Storage> Wal<S> {
     /// # Errors
     /// The unsynced bytes can't be written: the next try has to be with a log that is opened anew.
     pub fn resume(&mut self, before: &Wal<S>) -> Result<(), WalError> {
-        if let Some(unsynced) = &before.unsynced {
-            self.restore(unsynced)?;
+        self.cut_at(before.next_base)?;
+        match &before.unsynced {
+            Some(unsynced) => self.restore(unsynced)?,
+            None if before.only_reads => self.rewrite_newest()?,
+            None => {}
         }
         self.begin_at(before.next_base);
         let unread = before.min_cursor().unwrap_or(0);
@@ -155,6 +237,56 @@ impl<S: Storage> Wal<S> {
             }
         }
         Ok(())
+    }
+
+    /// Cuts off what lies behind `end`: a record whose append has failed, and which is whole all the same.
+    fn cut_at(&mut self, end: u64) -> Result<(), WalError> {
+        while let Some(newest) = self.segments.back().copied()
+            && newest.end() > end
+        {
+            let name = segment::name(newest.base);
+            if newest.base + HEADER as u64 >= end {
+                self.storage
+                    .remove(&name)
+                    .map_err(|e| WalError::remove(self.storage.path(), &name, e))?;
+                self.changes += 1;
+                self.segments.pop_back();
+                continue;
+            }
+            let len = end - newest.base;
+            let error = |e| WalError::truncate(self.storage.path(), &name, e);
+            let mut file = self.storage.open(&name).map_err(error)?;
+            file.truncate(len).and_then(|()| file.sync()).map_err(error)?;
+            if let Some(newest) = self.segments.back_mut() {
+                newest.len = len;
+                newest.size = len;
+            }
+        }
+        let cursors = self.readers.iter().map(|reader| reader.cursor);
+        let last = self.segments.back().map_or(0, Segment::end);
+        self.next_base = cursors.fold(last, u64::max);
+        self.synced = self.next_base;
+        Ok(())
+    }
+
+    /// Writes the newest segment once more, as it can be read: the sync of a recovery before this one may
+    /// have failed, after which the kernel takes what it shows for written.
+    fn rewrite_newest(&mut self) -> Result<(), WalError> {
+        let Some(newest) = self.segments.back().copied() else { return Ok(()) };
+        let name = segment::name(newest.base);
+        let error = |e| WalError::rewrite(self.storage.path(), &name, e);
+        let mut file = self.storage.open(&name).map_err(error)?;
+        let mut at = 0;
+        while at < newest.len {
+            self.buffer.resize((newest.len - at).min(64 << 10) as usize, 0);
+            if !file.read_exact_at(at, &mut self.buffer).map_err(error)? {
+                break;
+            }
+            file.write_at(at, &self.buffer).map_err(error)?;
+            at += self.buffer.len() as u64;
+            self.stats.written_bytes += self.buffer.len() as u64;
+        }
+        file.sync().map_err(error)
     }
 
     fn restore(&mut self, unsynced: &Unsynced) -> Result<(), WalError> {

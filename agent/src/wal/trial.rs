@@ -7,11 +7,11 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use super::power_cut::Dice;
-use super::sim::{Files, Sim, SimFile};
-use super::{AppendError, OnFull, Options, Payload, Record, SyncJob, Wal, WalError};
+use super::sim::{BLOCK, Files, Sim};
+use super::{AppendError, Encoded, OnFull, Options, Payload, Record, SyncJob, Wal, WalError};
 
 /// Bytes of a segment with the options of [`options`].
-pub(super) const SEGMENT: u64 = 64 << 10;
+pub(super) const SEGMENT: u64 = 8 << 10;
 
 /// Bytes of the readers' cursor files.
 const CURSORS: u64 = 2 * 1024;
@@ -21,7 +21,8 @@ pub(super) const READERS: [&str; 2] = ["a", "b"];
 
 /// A bound of so many segments and a bit.
 pub(super) fn options(segments: u64, on_full: OnFull) -> Options {
-    Options { max_bytes: segments * SEGMENT + 8_000, on_full, content: 1 }
+    let max_bytes = segments * SEGMENT + 8_000 + Options::MAX_CURSORS * 1_024;
+    Options { segment_bytes: SEGMENT, ..Options::new(max_bytes, on_full, 1) }
 }
 
 /// The most bytes of a payload that these options take for sure.
@@ -60,9 +61,9 @@ impl Numbered {
 }
 
 impl Payload for Numbered {
-    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
+    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> Encoded {
         self.bytes(fresh, out);
-        self.items()
+        Encoded { items: self.items(), time_ms: self.number as i64 }
     }
 }
 
@@ -140,10 +141,9 @@ pub(super) struct Trial {
     pub(super) book: Book,
     wal: Option<Wal<Sim>>,
     /// A sync under way, and what came of it.
-    job: Option<(SyncJob<SimFile>, Option<std::io::Result<()>>)>,
+    job: Option<(SyncJob<Sim>, Option<std::io::Result<()>>)>,
     /// Where a log that is opened again must go on at the earliest.
     end: u64,
-    rewrite: bool,
     /// Appends that dropped unread records.
     pub(super) evictions: usize,
 }
@@ -165,7 +165,6 @@ impl Trial {
             wal: None,
             job: None,
             end: 0,
-            rewrite: false,
             evictions: 0,
         }
     }
@@ -197,7 +196,7 @@ impl Trial {
         );
         let oldest = first(wal);
         // Cursor files that the cut has left short or taken are made whole first.
-        let found = found + CURSORS;
+        let found = found + CURSORS.max(Options::MAX_CURSORS * 1_024);
         let mut allowed = after.marks.oldest;
         if options.on_full == OnFull::DropOldest && found > options.max_bytes {
             allowed = allowed.max(oldest);
@@ -235,10 +234,9 @@ impl Trial {
 
     fn open(&mut self) -> Result<(), WalError> {
         let mut wal = Wal::open(self.disk.clone(), self.options, &READERS[..self.configured])?;
-        if self.rewrite {
-            wal.rewrite_newest()?;
+        if let Some(broken) = &self.wal {
+            wal.resume(broken)?;
         }
-        self.rewrite = false;
         wal.begin_at(self.end);
         self.wal = Some(wal);
         Ok(())
@@ -246,17 +244,24 @@ impl Trial {
 
     /// Closes the log and opens it with so many readers. Nothing is lost by that.
     pub(super) fn reopen(&mut self, configured: usize) -> Result<(), WalError> {
-        if let Some(wal) = self.wal.take() {
-            self.end = wal.end();
-            self.rewrite |= wal.lost_sync();
+        if self.wal.as_ref().is_some_and(Wal::is_broken) && configured != self.configured {
+            // Readers change with a restart, and what a broken log has saved would go with it.
+            self.open()?;
         }
         for gone in configured..self.configured {
             // Its cursor may go, and it begins anywhere before where it was when it comes back.
             self.book.marks.readers[gone].floor = 0;
         }
         self.configured = configured;
+        self.end = self.end.max(self.wal.as_ref().map_or(0, Wal::end));
+        // One that has ended well is gone when its successor can't be opened; a broken one stays.
+        let ended = self.wal.take_if(|wal| !wal.is_broken());
         if let Err(error) = self.open() {
-            self.rewrite = true;
+            if ended.is_some() {
+                let readers = &READERS[..configured];
+                self.wal = Wal::open_to_read(self.disk.clone(), self.options, readers).ok();
+                self.update();
+            }
             return Err(error);
         }
         for (index, cursor) in self.cursors().into_iter().enumerate() {
@@ -280,9 +285,9 @@ impl Trial {
         self.wal()?;
         let (sizes, cursor) = (self.disk.files(), self.min_cursor());
         let wal = self.wal()?;
-        let (first_before, end, dropped) = (first(wal), wal.end(), wal.stats().dropped_items);
+        let (first_before, end, dropped) = (first(wal), wal.end(), wal.stats().evicted_items);
         let result = wal.append(kind, &mut payload);
-        let (first_after, dropped) = (first(wal), wal.stats().dropped_items - dropped);
+        let (first_after, dropped) = (first(wal), wal.stats().evicted_items - dropped);
         if let Ok(record) = result {
             assert!(record.position >= end && record.next > record.position, "{record:?}");
             assert_eq!((record.kind, record.items), (kind, payload.items()));
@@ -312,10 +317,19 @@ impl Trial {
         assert_eq!(self.options.on_full, OnFull::DropOldest, "a refusing log has dropped");
         let left = self.disk.files();
         let gone = |name: &String| name.ends_with(".wal") && !left.contains_key(name);
-        let last = files.iter().rfind(|(name, _)| gone(name)).unwrap();
+        // Foreign files may have been set aside meanwhile.
+        let segment = |content: &[u8]| content.starts_with(b"MOTE-WAL");
+        let last = files.iter().rfind(|(name, content)| gone(name) && segment(content)).unwrap();
         let bytes = self.wal.as_ref().map_or(0, Wal::bytes);
-        let needed = bytes + last.1.len() as u64 > self.options.max_bytes;
-        assert!(needed || !appended, "{} was dropped without need", last.0);
+        // Room for cursor files is kept, files grow by blocks, and the one that is closed is cut after.
+        let kept = Options::MAX_CURSORS * 1_024 + 2 * BLOCK;
+        let needed = bytes + kept + last.1.len() as u64 > self.options.max_bytes;
+        assert!(
+            needed || !appended,
+            "{} ({} bytes) was dropped without need, {bytes} bytes are left",
+            last.0,
+            last.1.len()
+        );
     }
 
     /// Syncs everything appended.
@@ -374,7 +388,8 @@ impl Trial {
         let cursor = wal.cursor(id);
         assert!(cursor >= position && self.book.index(cursor) == index + 1, "{cursor}");
         self.book.marks.readers[reader].cursor = position;
-        if done.is_ok() && sync {
+        // The cursors of a broken log move in memory alone.
+        if done.is_ok() && sync && !wal.is_broken() {
             self.book.marks.readers[reader].floor = position;
         }
         assert_eq!(self.dropped_items(), dropped, "an acknowledgement has dropped");
@@ -382,7 +397,7 @@ impl Trial {
     }
 
     fn dropped_items(&self) -> u64 {
-        self.wal.as_ref().map_or(0, |wal| wal.stats().dropped_items)
+        self.wal.as_ref().map_or(0, |wal| wal.stats().evicted_items)
     }
 
     /// After every call: bytes are counted right, and what the log promises goes into the book.
