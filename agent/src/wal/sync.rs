@@ -127,6 +127,8 @@ impl<S: Storage> Wal<S> {
     /// The failure, with the directory.
     pub fn end_sync(&mut self, job: &SyncJob<S>, result: io::Result<()>) -> Result<(), WalError> {
         match result {
+            // A log that was opened again meanwhile counts anew.
+            Ok(()) if !Arc::ptr_eq(&job.syncs, &self.syncs) => Ok(()),
             Ok(()) => {
                 let others = u64::from(job.directory.is_some()) + u64::from(job.closed.is_some());
                 self.stats.syncs += 1 + others;
