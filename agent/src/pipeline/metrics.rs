@@ -2,6 +2,7 @@
 //! series' labels once and its samples in the order of time.
 
 use super::log::Log;
+use super::rounds::stamped;
 use super::send::{Gathered, Signal};
 use super::state::Dropped;
 use super::{DAMAGED, TOO_LARGE};
@@ -66,7 +67,8 @@ impl MetricsSignal {
             if record.position >= until {
                 break;
             }
-            if let Err(error) = self.decoder.decode(&self.payload, &mut round) {
+            let (time_ms, bytes) = stamped(&self.payload).unwrap_or_default();
+            if let Err(error) = self.decoder.decode(bytes, time_ms, &mut round) {
                 log::warn!("the metrics WAL's record at {}: {error}", record.position);
             }
             at = record.next;
@@ -90,7 +92,7 @@ impl Signal for MetricsSignal {
             let read = log.read(reader, gathered.until, &mut payload);
             self.payload = payload;
             let Some(record) = read? else { return Ok(()) };
-            if RoundDecoder::restarts(&self.payload) {
+            if stamped(&self.payload).is_some_and(|(_, bytes)| RoundDecoder::restarts(bytes)) {
                 if self.used > 0 {
                     // Its series have other numbers.
                     gathered.full = true;
@@ -110,7 +112,8 @@ impl Signal for MetricsSignal {
                 self.rounds.push(Round::default());
             }
             let round = &mut self.rounds[self.used];
-            match self.decoder.decode(&self.payload, round) {
+            let (time_ms, bytes) = stamped(&self.payload).unwrap_or_default();
+            match self.decoder.decode(bytes, time_ms, round) {
                 Ok(()) => {
                     if self.used == 0 {
                         gathered.oldest_ms = round.timestamp_ms;
@@ -176,7 +179,8 @@ impl MetricsSignal {
                 .iter()
                 .filter_map(move |round| Some((round.timestamp_ms, round.value(index)?)));
             if samples.clone().next().is_some()
-                && let Err(full) = self.request.series(table[index].labels(), samples.clone())
+                && let Some(series) = table.get(index)
+                && let Err(full) = self.request.series(series.labels(), samples.clone())
             {
                 if !self.request.is_empty() {
                     return;

@@ -12,7 +12,6 @@ use super::send::{EndpointState, Sender, Signal};
 use super::state::State;
 use super::{Phase, RunError};
 use crate::config::{Config, Endpoint};
-use crate::encode::round_timestamp;
 use crate::endpoint::{Backoff, Client};
 use crate::wal::{OnFull, Options, WalError};
 
@@ -69,7 +68,7 @@ pub(super) fn newest_timestamp(log: &Log) -> Option<i64> {
     for base in segments {
         let (mut at, mut newest) = (base, None);
         while let Some(Ok(Some(record))) = log.with(|wal| wal.scan(at, &mut payload)) {
-            newest = newest.max(round_timestamp(&payload));
+            newest = newest.max(super::rounds::stamped(&payload).map(|(time, _)| time));
             at = record.next;
         }
         if newest.is_some() {
@@ -156,7 +155,8 @@ mod tests {
 
     impl crate::wal::Payload for Round {
         fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
-            RoundEncoder::new(Labels::new()).encode(self.0, &[], fresh, out)
+            out.extend_from_slice(&self.0.to_le_bytes());
+            RoundEncoder::new(Labels::new()).encode(&[], fresh, out)
         }
     }
 

@@ -21,8 +21,15 @@ struct RoundPayload<'a> {
 
 impl Payload for RoundPayload<'_> {
     fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> u32 {
-        self.encoder.encode(self.timestamp_ms, self.samples, fresh, out)
+        out.extend_from_slice(&self.timestamp_ms.to_le_bytes());
+        self.encoder.encode(self.samples, fresh, out)
     }
+}
+
+/// A record's time and its round: the time stands before it.
+pub(super) fn stamped(payload: &[u8]) -> Option<(i64, &[u8])> {
+    let (time, round) = payload.split_first_chunk()?;
+    Some((i64::from_le_bytes(*time), round))
 }
 
 /// Collects rounds until the agent drains.

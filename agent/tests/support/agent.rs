@@ -142,7 +142,7 @@ impl Agent {
         let mut wal = Wal::open(Disk::new(copy.path()).unwrap(), options, &[]).unwrap();
         let (mut at, mut payload, mut rounds) = (0, Vec::new(), Vec::new());
         while let Some(record) = wal.scan(at, &mut payload).unwrap() {
-            rounds.push((mote::encode::round_timestamp(&payload).unwrap(), record.items));
+            rounds.push((i64::from_le_bytes(*payload.first_chunk().unwrap()), record.items));
             at = record.next;
         }
         rounds
