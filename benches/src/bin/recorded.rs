@@ -107,20 +107,33 @@ fn bytes(table: &mut Table, payloads: &[Vec<u8>], samples: usize) {
     let payload: usize = payloads.iter().map(Vec::len).sum();
     let headers = SEGMENT + CURSOR + RECORD * payloads.len();
     let full = payloads.first().map_or(0, Vec::len);
-    let schema = payloads.first().and_then(|full| full.get(4..)?.first_chunk());
-    let schema = schema.map_or(0, |len| u32::from_le_bytes(*len) as usize);
+    let schema = payloads.first().map_or(0, |full| schema_len(full));
     let per = |bytes: usize| format!("{:.3}", bytes as f64 / samples as f64);
     let how = "everything: the rows below; the goal is 1.0";
     table.row("bytes a sample on disk", per(payload + headers), how);
-    let how = format!("{} bytes: 24 a record, 32 a segment, 1,024 a cursor", thousands(headers as u64));
+    let how =
+        format!("{} bytes: 24 a record, 32 a segment, 1,024 a cursor", thousands(headers as u64));
     table.row("of that headers and cursor", per(headers), how);
     let how = format!("{} bytes", thousands(schema as u64));
     table.row("of that the schema", per(schema), how);
     let how = format!("{} bytes", thousands((full - schema) as u64));
     table.row("of that the first values", per(full - schema), how);
-    let later = payload - full;
-    let how = format!("{:.1} bytes a round", later as f64 / (payloads.len() - 1) as f64);
-    table.row("of that differences", per(later), how);
+    let later = payloads.get(1..).unwrap_or_default();
+    let added: usize = later.iter().map(|payload| schema_len(payload)).sum();
+    let with = later.iter().filter(|payload| schema_len(payload) > 0).count();
+    let how =
+        format!("{} bytes in {with} rounds: labels of series that came", thousands(added as u64));
+    table.row("of that later schemas", per(added), how);
+    let rest = payload - full - added;
+    let how = format!("{:.1} bytes a round", rest as f64 / later.len() as f64);
+    table.row("of that differences", per(rest), how);
+}
+
+/// Bytes of the schema of a full record or a difference; 0 if there is none.
+fn schema_len(payload: &[u8]) -> usize {
+    let has = payload.get(1).is_some_and(|flags| flags & 8 != 0);
+    let len = payload.get(4..).and_then(|rest| rest.first_chunk()).filter(|_| has);
+    len.map_or(0, |len| u32::from_le_bytes(*len) as usize)
 }
 
 /// The same values without the model: the difference of the bits or, for whole numbers and hundredths, of

@@ -118,9 +118,9 @@ fn beside(names: &[&str]) -> Result<()> {
         series = peer.scrape()?;
     }
     let (mut ours, mut theirs) = (Duration::ZERO, Duration::ZERO);
-    for turn in 0..TURNS {
+    for _ in 0..TURNS {
         let before = cpu::own()?;
-        for index in 0..ROUNDS / TURNS {
+        for _ in 0..ROUNDS / TURNS {
             recorder.collect();
             encode(&mut encoder, &recorder, &mut out);
         }

@@ -34,10 +34,12 @@ impl Chance {
     pub(super) const EVEN: Chance = Chance { yes: 1 << 15, seen: 0 };
 
     /// In 4096ths, never 0 and never all.
+    #[inline]
     fn parts(self) -> u32 {
         u32::from(self.yes >> 4).clamp(1, 4095)
     }
 
+    #[inline]
     fn learn(&mut self, yes: bool) {
         let rate = RATES[usize::from(self.seen.min(PATIENCE))];
         let now = u32::from(self.yes);
@@ -62,11 +64,13 @@ impl Interval {
     const ALL: Interval = Interval { low: 0, high: u32::MAX };
 
     /// The last number of a yes, for a chance in 4096ths; at least `low` and below `high`.
+    #[inline]
     fn middle(self, parts: u32) -> u32 {
         let range = self.high - self.low;
         self.low + (range >> 12) * parts + (((range & 0xfff) * parts) >> 12)
     }
 
+    #[inline]
     fn keep(&mut self, middle: u32, yes: bool) {
         if yes {
             self.high = middle;
@@ -76,6 +80,7 @@ impl Interval {
     }
 
     /// The leading byte that both ends share, taken away.
+    #[inline]
     fn shift(&mut self) -> Option<u8> {
         if (self.low ^ self.high) >> 24 != 0 {
             return None;

@@ -11,8 +11,9 @@ use super::{DIFFERENCE, FULL, KEY, KIND, PACKED, RoundError, SCHEMA, SPARSE, VER
 pub struct RoundDecoder {
     table: Table,
     model: Model,
-    /// The counter of the full record that the table began with.
+    /// The counter of the full record that the table began with, and how much text that has.
     began: u16,
+    began_text: usize,
     /// The counter that the next difference has to have; None if there is none to go on from.
     next: Option<u16>,
 }
@@ -51,7 +52,13 @@ struct Head {
 impl RoundDecoder {
     /// A decoder with an empty table.
     pub fn new() -> RoundDecoder {
-        RoundDecoder { table: Table::default(), model: Model::new(), began: 0, next: None }
+        RoundDecoder {
+            table: Table::default(),
+            model: Model::new(),
+            began: 0,
+            began_text: 0,
+            next: None,
+        }
     }
 
     /// The series of the segment so far.
@@ -95,6 +102,7 @@ impl RoundDecoder {
         if head.kind == FULL {
             self.began = head.counter;
             self.table = head.added;
+            self.began_text = self.table.text().len();
         } else {
             self.table.truncate(head.stay);
             self.table.append(&head.added);
@@ -132,10 +140,11 @@ impl RoundDecoder {
         let added = if flags & SCHEMA != 0 {
             let len = bytes.u32("a schema's length")? as usize;
             let schema = bytes.take(len, "a schema")?;
-            let raw = packed::open(schema, flags & PACKED != 0)
+            let text = if kind == FULL { &[][..] } else { self.table.text() };
+            let known = text.get(..self.began_text).unwrap_or_default();
+            let raw = packed::open(schema, flags & PACKED != 0, known)
                 .ok_or(DecodeError { expected: "a schema that can be unpacked", offset: 0 })?;
-            let text = if kind == FULL { 0 } else { self.table.text_len() };
-            Table::parse(raw.into_owned(), kind == FULL, stay, text)?
+            Table::parse(raw.into_owned(), kind == FULL, stay, text.len())?
         } else {
             Table::default()
         };
@@ -151,7 +160,7 @@ impl RoundDecoder {
     fn check_base(&self, bytes: &mut Bytes<'_>) -> Result<usize, RoundError> {
         let base = bytes.u32("a number of series")? as usize;
         let check = bytes.u32("a checksum")?;
-        if self.table.text_len() == 0 || base > self.table.len() || !self.table.has_edge(base) {
+        if self.table.text().is_empty() || base > self.table.len() || !self.table.has_edge(base) {
             return Err(RoundError::Gap);
         }
         let mut have = crc32c::crc32c(&self.began.to_le_bytes());

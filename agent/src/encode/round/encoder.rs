@@ -53,7 +53,8 @@ impl RoundEncoder {
         let key = self.until_key == 0;
         let count = self.count as usize;
         // Series that are gone cost memory, and those that are new are restated in each key record.
-        let stale = self.keys.len() > 2 * count + 256 || self.keys.len() - self.base > count / 2 + 64;
+        let stale =
+            self.keys.len() > 2 * count + 256 || self.keys.len() - self.base > count / 2 + 64;
         let more: usize = samples.iter().map(|samples| samples.len()).sum();
         let large = self.keys.len() + more > MAX_SERIES || self.keys.bytes() > MAX_TEXT / 2;
         if fresh || (key && stale) || large {
@@ -160,13 +161,17 @@ impl RoundEncoder {
     /// Appends the series from this one on. Returns whether they are compressed.
     fn put_schema(&self, external: bool, from: usize, out: &mut Vec<u8>) -> bool {
         let mut raw = Vec::new();
+        let mut known = Vec::new();
+        schema::put_external(&self.external, &mut known);
         if external {
-            schema::put_external(&self.external, &mut raw);
+            std::mem::swap(&mut raw, &mut known);
+        } else {
+            schema::put_series(self.keys.from(0).take(self.base), &mut known);
         }
         schema::put_series(self.keys.from(from), &mut raw);
         let at = out.len();
         out.extend_from_slice(&[0; 4]);
-        let packed = packed::put(&raw, out);
+        let packed = packed::put(&raw, &known, out);
         let len = (out.len() - at - 4) as u32;
         out[at..at + 4].copy_from_slice(&len.to_le_bytes());
         packed

@@ -5,10 +5,11 @@
 use super::coder::{Chance, Coder};
 use super::scale::Scale;
 
-/// What is remembered of a series: 40 bytes.
+/// What is remembered of a series: 48 bytes.
 #[derive(Clone, Copy, Debug)]
 struct State {
-    /// The last value, in units of `scale`.
+    /// The last value's bits, and how many units of `scale` it is.
+    bits: u64,
     last: i64,
     /// The last difference that was not 0.
     step: i64,
@@ -30,10 +31,14 @@ struct State {
     has_moved: bool,
 }
 
+#[cfg(test)]
+pub(super) const STATE_BYTES: usize = size_of::<State>();
+
 const NO_LINK: u32 = u32::MAX;
 
 impl State {
     const NEW: State = State {
+        bits: 0,
         last: 0,
         step: 0,
         moved: 0,
@@ -142,9 +147,12 @@ impl Values {
         }
     }
 
+    fn has(&self, series: usize) -> bool {
+        self.present.get(series / 8).is_some_and(|byte| byte & (1 << (series % 8)) != 0)
+    }
+
     pub(super) fn get(&self, series: usize) -> Option<u64> {
-        let set = self.present.get(series / 8)? & (1 << (series % 8)) != 0;
-        if set { self.bits.get(series).copied() } else { None }
+        if self.has(series) { self.bits.get(series).copied() } else { None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -193,10 +201,9 @@ impl Model {
 
     /// Whether just those series of `values` are present that were in the round before, or are new.
     pub(super) fn is_as_before(&self, values: &Values) -> bool {
-        (0..values.len()).all(|series| {
-            let before = self.states.get(series).is_none_or(|state| state.present);
-            before == values.get(series).is_some()
-        })
+        let new = self.states.len()..values.len();
+        self.states.iter().enumerate().all(|(at, state)| state.present == values.has(at))
+            && new.into_iter().all(|at| values.has(at))
     }
 
     /// Codes a round of as many series as `values` has: a writer writes it, a reader sets it. With
@@ -213,81 +220,86 @@ impl Model {
         if self.states.len() < values.len() {
             self.states.resize(values.len(), State::NEW);
         }
+        let Model { states, chances, movers } = self;
         let mut before =
             Before { changed: true, zero: false, scale: Scale::BITS, presence_same: true };
         for series in 0..values.len() {
             if coder.is_past_end() {
                 return Err(PastEnd);
             }
+            let (earlier, rest) = states.split_at_mut(series);
+            let Some(state) = rest.first_mut() else { break };
             let value = values.get(series);
-            let Some(mut state) = self.states.get(series).copied() else { break };
             if sparse {
                 let index = usize::from(state.present) << 1 | usize::from(before.presence_same);
-                let present = coder.decide(&mut self.chances.present[index], value.is_some());
+                let present = coder.decide(&mut chances.present[index], value.is_some());
                 before.presence_same = present == state.present;
                 state.present = present;
             }
             state.has_moved = false;
             if state.present {
                 let bits = value.unwrap_or(0);
-                let bits = match state.scale {
-                    None => self.first(coder, &mut state, bits, &mut before),
-                    Some(scale) => self.next(coder, series, &mut state, scale, bits, &mut before),
-                };
-                values.set(series, bits);
-            }
-            if let Some(kept) = self.states.get_mut(series) {
-                *kept = state;
+                match state.scale {
+                    None => first(coder, chances, state, bits, &mut before),
+                    Some(scale) => {
+                        let mut next = Next { earlier, movers, chances, state };
+                        let moved = next.moved(coder, scale, bits, before.changed);
+                        before.changed = moved != 0;
+                    }
+                }
+                values.set(series, state.bits);
             }
         }
         Ok(())
     }
+}
 
-    /// A value of which nothing is known.
-    fn first<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        state: &mut State,
-        bits: u64,
-        before: &mut Before,
-    ) -> u64 {
-        let chances = &mut self.chances;
-        // 0 fits any scale; its neighbour's is likely to be its own later.
-        let scale = if bits == 0 { before.scale } else { Scale::of(&[bits]) };
-        let number = scale.units(bits).unwrap_or(0);
-        let near = &mut chances.first_scale[usize::from(before.scale.number() & 15)];
-        let scale = Scale::from_number(coder.symbol(near, scale.number()));
-        before.scale = scale;
-        let zero =
-            coder.decide(&mut chances.first_zero[usize::from(before.zero)], number == 0);
-        before.zero = zero;
-        let mut number = number;
-        if zero {
-            number = 0;
-        } else {
-            let negative = coder.decide(&mut chances.first_negative, number < 0);
-            let magnitude = number.unsigned_abs().max(1);
-            let below = coder.symbol(&mut chances.first_length, magnitude.ilog2() as u8);
-            let rest = coder.bits(u32::from(below), magnitude);
-            number = signed(1 << below | rest & ((1 << below) - 1), negative);
-        }
-        *state = State { last: number, scale: Some(scale), ..State::NEW };
-        scale.value(number)
+/// A value of which nothing is known.
+fn first<C: Coder>(
+    coder: &mut C,
+    chances: &mut Chances,
+    state: &mut State,
+    bits: u64,
+    before: &mut Before,
+) {
+    // 0 fits any scale; its neighbour's is likely to be its own later.
+    let scale = if bits == 0 { before.scale } else { Scale::of(&[bits]) };
+    let mut number = scale.units(bits).unwrap_or(0);
+    let near = &mut chances.first_scale[usize::from(before.scale.number() & 15)];
+    let scale = Scale::from_number(coder.symbol(near, scale.number()));
+    before.scale = scale;
+    before.zero = coder.decide(&mut chances.first_zero[usize::from(before.zero)], number == 0);
+    if before.zero {
+        number = 0;
+    } else {
+        let negative = coder.decide(&mut chances.first_negative, number < 0);
+        let magnitude = number.unsigned_abs().max(1);
+        let below = coder.symbol(&mut chances.first_length, magnitude.ilog2() as u8);
+        let rest = coder.bits(u32::from(below), magnitude);
+        number = signed(1 << below | rest & ((1 << below) - 1), negative);
     }
+    *state = State { bits: scale.value(number), last: number, scale: Some(scale), ..State::NEW };
+}
 
-    /// A value after others of its series.
-    fn next<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        series: usize,
-        state: &mut State,
-        scale: Scale,
-        bits: u64,
-        before: &mut Before,
-    ) -> u64 {
-        let chances = &mut self.chances;
-        let wanted = scale.units(bits).map(|number| number.wrapping_sub(state.last));
-        let link = self.states.get(state.link as usize);
+/// A value after others of its series.
+struct Next<'a> {
+    /// The states of the series before it: where links are.
+    earlier: &'a [State],
+    movers: &'a mut [u32; MOVERS],
+    chances: &'a mut Chances,
+    state: &'a mut State,
+}
+
+impl Next<'_> {
+    /// Codes it and returns by how much the series has moved.
+    fn moved<C: Coder>(&mut self, coder: &mut C, scale: Scale, bits: u64, changed: bool) -> i64 {
+        let Next { earlier, chances, state, .. } = self;
+        let wanted = if bits == state.bits {
+            Some(0)
+        } else {
+            scale.units(bits).map(|number| number.wrapping_sub(state.last))
+        };
+        let link = earlier.get(state.link as usize);
         let link = link.filter(|link| link.has_moved).map(|link| link.moved);
         let mut moved = None;
         if let Some(by) = link {
@@ -299,7 +311,7 @@ impl Model {
         }
         if moved.is_none() && link != Some(0) {
             let index = usize::from(state.history & 15)
-                | usize::from(before.changed) << 4
+                | usize::from(changed) << 4
                 | usize::from(link.is_some()) << 5;
             if !coder.decide(&mut chances.changed[index], wanted != Some(0)) {
                 moved = Some(0);
@@ -307,41 +319,36 @@ impl Model {
         }
         let moved = match moved {
             Some(moved) => moved,
-            None => self.guess(coder, series, state, wanted.is_none(), bits),
+            None => self.guess(coder, scale, wanted.is_none(), bits),
         };
-        state.last = state.last.wrapping_add(moved);
+        let state = &mut *self.state;
         state.moved = moved;
         state.has_moved = true;
         state.history = state.history << 1 | u8::from(moved != 0);
-        before.changed = moved != 0;
         if moved != 0 {
             state.step = moved;
-            self.movers[bucket(moved)] = series as u32;
+            state.last = state.last.wrapping_add(moved);
+            state.bits = state.scale.unwrap_or(scale).value(state.last);
+            self.movers[bucket(moved)] = self.earlier.len() as u32;
         }
-        state.scale.unwrap_or(Scale::BITS).value(state.last)
+        moved
     }
 
-    /// A difference that is neither 0 nor the link's, which is looked for then.
-    fn guess<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        series: usize,
-        state: &mut State,
-        unscaled: bool,
-        bits: u64,
-    ) -> i64 {
-        let chances = &mut self.chances;
+    /// A difference that is neither 0 nor the link's, for which another link is looked for then.
+    fn guess<C: Coder>(&mut self, coder: &mut C, scale: Scale, unscaled: bool, bits: u64) -> i64 {
+        let Next { earlier, movers, chances, state } = self;
+        let mut scale = scale;
         let rescaled = coder.decide(&mut chances.rescaled, unscaled);
         if rescaled {
-            let last = state.scale.unwrap_or(Scale::BITS).value(state.last);
-            let wanted = rescale(last, bits);
-            let scale = Scale::from_number(coder.symbol(&mut chances.scale, wanted.number()));
+            let wanted = rescale(state.bits, bits);
+            scale = Scale::from_number(coder.symbol(&mut chances.scale, wanted.number()));
             state.scale = Some(scale);
-            state.last = scale.units(last).unwrap_or(0);
+            state.last = scale.units(state.bits).unwrap_or(0);
+            state.bits = scale.value(state.last);
             state.step = 0;
             state.misses = [0; 2];
         }
-        let number = state.scale.and_then(|scale| scale.units(bits)).unwrap_or(0);
+        let number = scale.units(bits).unwrap_or(0);
         let guesses = [state.last, state.last.wrapping_add(state.step)];
         let best = usize::from(state.misses[1] < state.misses[0]);
         let guess = guesses[best];
@@ -372,10 +379,9 @@ impl Model {
         }
         let moved = number.wrapping_sub(state.last);
         if moved != 0 && (state.link == NO_LINK || state.broken & 3 == 3) {
-            let candidate = self.movers[bucket(moved)];
-            let other = self.states.get(candidate as usize);
-            let same = other.is_some_and(|other| other.has_moved && other.moved == moved);
-            if same && (candidate as usize) < series {
+            let candidate = movers[bucket(moved)];
+            let other = earlier.get(candidate as usize);
+            if other.is_some_and(|other| other.has_moved && other.moved == moved) {
                 state.link = candidate;
                 state.broken = 0;
             }

@@ -21,12 +21,15 @@ pub(super) struct Named<'a> {
     pub(super) key: &'a [u8],
 }
 
-/// A series' own labels as they are written: no empty value, which equals no label; no name twice, of
-/// which the first stays; and not `__name__`, which is the name.
-fn own<'a>(key: &'a [u8]) -> (&'a [u8], Vec<(&'a [u8], &'a [u8])>) {
+/// A name and a value.
+type Label<'a> = (&'a [u8], &'a [u8]);
+
+/// A series' name and own labels as they are written: no empty value, which equals no label; no name
+/// twice, of which the first stays; and not `__name__`, which is the name.
+fn own(key: &[u8]) -> (&[u8], Vec<Label<'_>>) {
     let mut parts = key.split(|&byte| byte == END);
     let name = parts.next().unwrap_or_default();
-    let mut labels: Vec<(&[u8], &[u8])> = Vec::new();
+    let mut labels: Vec<Label<'_>> = Vec::new();
     while let (Some(label), Some(value)) = (parts.next(), parts.next()) {
         let again = labels.last().is_some_and(|(last, _)| *last == label);
         if !value.is_empty() && !again && label != b"__name__" && labels.len() < MANY {
@@ -48,33 +51,42 @@ pub(super) fn put_external(labels: &Labels, out: &mut Vec<u8>) {
     }
 }
 
+/// The group that is being written.
+struct Group<'a> {
+    kind: Kind,
+    name: &'a [u8],
+    names: Vec<&'a [u8]>,
+    series: usize,
+    /// Where it begins.
+    at: usize,
+}
+
 /// Appends series in groups.
 pub(super) fn put_series<'a>(series: impl Iterator<Item = Named<'a>>, out: &mut Vec<u8>) {
-    // The kind, name and label names of the open group, and where it begins.
-    let mut open: Option<(Kind, &[u8], Vec<&[u8]>, usize)> = None;
+    let mut open: Option<Group<'_>> = None;
     for Named { kind, key } in series {
         let (name, labels) = own(key);
         let names = labels.iter().map(|(name, _)| *name);
-        let joins = open.as_ref().is_some_and(|(open_kind, open_name, open_names, at)| {
-            *open_kind == kind
-                && *open_name == name
-                && !open_names.is_empty()
-                && names.clone().eq(open_names.iter().copied())
-                && out.get(at + 2).is_some_and(|&count| usize::from(count) < MANY)
+        let group = open.take().filter(|group| {
+            group.kind == kind
+                && group.name == name
+                && group.series < MANY
+                && !group.names.is_empty()
+                && names.clone().eq(group.names.iter().copied())
         });
-        if !joins {
+        let mut group = group.unwrap_or_else(|| {
             let at = out.len();
             out.extend_from_slice(&[kind as u8, labels.len() as u8, 0]);
             put(name, out);
             names.clone().for_each(|name| put(name, out));
-            open = Some((kind, name, names.collect(), at));
-        }
-        if let Some((.., at)) = &open
-            && let Some(count) = out.get_mut(at + 2)
-        {
-            *count += 1;
+            Group { kind, name, names: names.collect(), series: 0, at }
+        });
+        group.series += 1;
+        if let Some(count) = out.get_mut(group.at + 2) {
+            *count = group.series as u8;
         }
         labels.iter().for_each(|(_, value)| put(value, out));
+        open = Some(group);
     }
 }
 
@@ -151,10 +163,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Passes over a group, checking it; calls `series` with where each of its series' values begin.
-    pub(super) fn check_group(
-        &mut self,
-        mut series: impl FnMut(usize),
-    ) -> Result<(), DecodeError> {
+    pub(super) fn check_group(&mut self, mut series: impl FnMut(usize)) -> Result<(), DecodeError> {
         let mut number = || self.byte().ok_or(wrong("a group of series"));
         let (kind, labels, count) = (number()?, number()?, number()?);
         Kind::from_u8(kind).ok_or(wrong("a kind of 0 to 3"))?;

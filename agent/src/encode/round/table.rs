@@ -90,10 +90,12 @@ impl Table {
     pub(super) fn append(&mut self, other: &Table) {
         let shift = self.text.len() as u32;
         self.text.extend_from_slice(&other.text);
-        self.places.extend(other.places.iter().map(|place| Place {
-            group: place.group + shift,
-            values: place.values + shift,
-        }));
+        self.places.extend(
+            other
+                .places
+                .iter()
+                .map(|place| Place { group: place.group + shift, values: place.values + shift }),
+        );
     }
 
     /// Whether the table can be cut off there: no group goes on beyond it.
@@ -113,8 +115,8 @@ impl Table {
         }
     }
 
-    pub(super) fn text_len(&self) -> usize {
-        self.text.len()
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
     }
 
     pub(super) fn memory(&self) -> usize {

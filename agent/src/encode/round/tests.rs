@@ -21,14 +21,20 @@ fn samples_of(values: &[(u8, u64)]) -> Samples {
     for (series, bits) in values {
         let desc = if series % 3 == 0 { &B } else { &A };
         let label = format!("{}", series / 7);
-        let pair = [("x", label.as_str()), ("y", ["", "1", "2", "3", "4", "5", "6"][usize::from(series % 7)])];
+        let pair = [
+            ("x", label.as_str()),
+            ("y", ["", "1", "2", "3", "4", "5", "6"][usize::from(series % 7)]),
+        ];
         samples.family(desc).add(&pair[..usize::from(series % 5 != 0) + 1], f64::from_bits(*bits));
     }
     samples
 }
 
-/// Labels and bits of a round's samples, in the order of the table.
-fn read(decoder: &RoundDecoder, round: &Round) -> Vec<(Kind, Vec<(String, String)>, u64)> {
+/// A sample: its family's type, its labels, its value's bits.
+type Row = (Kind, Vec<(String, String)>, u64);
+
+/// A round's samples in the order of the table.
+fn read(decoder: &RoundDecoder, round: &Round) -> Vec<Row> {
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     (0..decoder.table().len())
         .filter_map(|series| {
@@ -40,7 +46,7 @@ fn read(decoder: &RoundDecoder, round: &Round) -> Vec<(Kind, Vec<(String, String
 }
 
 /// What [`read`] has to say of these samples, up to the order.
-fn wanted(samples: &Samples, external: &Labels) -> Vec<(Kind, Vec<(String, String)>, u64)> {
+fn wanted(samples: &Samples, external: &Labels) -> Vec<Row> {
     let mut keys = Vec::new();
     let mut all = Vec::new();
     for sample in samples.iter() {
@@ -60,7 +66,7 @@ fn wanted(samples: &Samples, external: &Labels) -> Vec<(Kind, Vec<(String, Strin
     all
 }
 
-fn sorted(mut all: Vec<(Kind, Vec<(String, String)>, u64)>) -> Vec<(Kind, Vec<(String, String)>, u64)> {
+fn sorted(mut all: Vec<Row>) -> Vec<Row> {
     all.sort_by(|a, b| (&a.1, a.2).cmp(&(&b.1, b.2)));
     all
 }
@@ -103,7 +109,14 @@ fn step() -> impl Strategy<Value = Step> {
     let values = prop::collection::vec((0u8..40, value()), 0..30);
     let rare = || prop::bool::weighted(0.08);
     (values, rare(), rare(), rare(), rare(), prop_oneof![4 => Just(0u8), 1 => 0u8..80]).prop_map(
-        |(values, fresh, forget, lost, twice, repeat)| Step { values, fresh, forget, lost, twice, repeat },
+        |(values, fresh, forget, lost, twice, repeat)| Step {
+            values,
+            fresh,
+            forget,
+            lost,
+            twice,
+            repeat,
+        },
     )
 }
 
@@ -183,7 +196,8 @@ fn lost_record_costs_the_rounds_up_to_the_next_key() {
     let mut lost = Vec::new();
     for index in 0..3 * KEY_EVERY {
         // Series come with each round, in the one that is lost too.
-        let values: Vec<_> = (0..=(index % 200) as u8).map(|n| (n, f64::from(n).to_bits())).collect();
+        let values: Vec<_> =
+            (0..=(index % 200) as u8).map(|n| (n, f64::from(n).to_bits())).collect();
         let samples = samples_of(&values);
         let mut out = Vec::new();
         encoder.encode(&[&samples], false, &mut out);
@@ -232,4 +246,193 @@ fn table_of_series_that_are_gone_starts_anew() {
         }
     }
     assert_eq!(sizes, [0, 2, 4, 6, 8].map(|keys| keys * KEY_EVERY));
+}
+
+#[test]
+fn bytes_are_pinned() {
+    let mut encoder = RoundEncoder::new(Labels::from_pairs([("job", "j")]).unwrap());
+    let record = |encoder: &mut RoundEncoder, values: &[(&str, f64)]| {
+        let mut samples = Samples::with_limit(9);
+        values.iter().for_each(|(z, value)| _ = samples.family(&A).add(&[("z", z)], *value));
+        let mut out = Vec::new();
+        encoder.encode(&[&samples], false, &mut out);
+        out
+    };
+    let full = record(&mut encoder, &[("1", 2.0), ("2", 0.25)]);
+    let mut want =
+        b"\x02\x08\0\0\x12\0\0\0\x01job\xffj\xff\x02\x01\x02a\xffz\xff1\xff2\xff".to_vec();
+    want.extend_from_slice(FULL_VALUES);
+    assert_eq!(full, want);
+    let difference = record(&mut encoder, &[("1", 3.0), ("2", 0.25), ("3", 4096.0)]);
+    let mut want = b"\x02\x0a\x01\0\x09\0\0\0\x02\x01\x01a\xffz\xff3\xff".to_vec();
+    want.extend_from_slice(DIFFERENCE_VALUES);
+    assert_eq!(difference, want);
+    for _ in 2..KEY_EVERY {
+        record(&mut encoder, &[("1", 3.0)]);
+    }
+    let key = record(&mut encoder, &[("1", 5.0), ("2", f64::INFINITY)]);
+    let mut want = b"\x02\x0d\x40\0\x02\0\0\0".to_vec();
+    want.extend_from_slice(CHECK);
+    want.extend_from_slice(b"\x09\0\0\0\x02\x01\x01a\xffz\xff3\xff");
+    want.extend_from_slice(KEY_VALUES);
+    assert_eq!(key, want);
+}
+
+const FULL_VALUES: &[u8] = &[207, 237, 89, 217];
+const DIFFERENCE_VALUES: &[u8] = &[123, 255, 130];
+const KEY_VALUES: &[u8] = &[103, 236, 60, 235, 21, 116, 65, 127, 255, 255, 255, 245];
+const CHECK: &[u8] = &[192, 153, 55, 224];
+
+/// A full record, differences and a key record, with series that come and go.
+fn sequence() -> Vec<Vec<u8>> {
+    let mut encoder = RoundEncoder::new(external());
+    let mut records = Vec::new();
+    for index in 0..KEY_EVERY + 3 {
+        let values: Vec<_> = (0..8 + (index % 3) as u8)
+            .map(|n| (n, (f64::from(index) * f64::from(n)).to_bits()))
+            .collect();
+        let mut out = Vec::new();
+        encoder.encode(&[&samples_of(&values)], false, &mut out);
+        if index < 3 || index + 4 > KEY_EVERY {
+            records.push(out);
+        }
+    }
+    records
+}
+
+#[test]
+fn flipped_bits_cut_and_lengthened_records_make_no_panic() {
+    let records = sequence();
+    let kinds: Vec<_> = records.iter().map(|bytes| bytes[1] & KIND).collect();
+    assert!(kinds.contains(&KEY) && kinds.contains(&FULL) && kinds.contains(&DIFFERENCE));
+    let mut round = Round::default();
+    for (index, record) in records.iter().enumerate() {
+        for bit in 0..record.len() * 8 {
+            let mut bad = record.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let mut decoder = RoundDecoder::new();
+            for (at, good) in records.iter().enumerate() {
+                let before = decoder.table().clone();
+                let bytes = if at == index { &bad } else { good };
+                if let Err(error) = decoder.decode(bytes, 0, &mut round) {
+                    assert_eq!(*decoder.table(), before, "{error}");
+                }
+                decoder.table().iter().for_each(|series| assert!(series.labels().count() < 9));
+            }
+        }
+        for len in 0..record.len() {
+            let mut decoder = RoundDecoder::new();
+            for good in &records[..index] {
+                let _ = decoder.decode(good, 0, &mut round);
+            }
+            // What is left may be the whole record of other values.
+            let _ = decoder.decode(&record[..len], 0, &mut round);
+        }
+    }
+    let longer = [&records[0][..], &[0]].concat();
+    assert!(RoundDecoder::new().decode(&longer, 0, &mut round).is_err());
+}
+
+#[test]
+fn after_a_malformed_record_no_difference_is_believed() {
+    let records = sequence();
+    let (mut decoder, mut round) = (RoundDecoder::new(), Round::default());
+    decoder.decode(&records[0], 0, &mut round).unwrap();
+    let mut bad = records[1].clone();
+    bad.push(1);
+    assert!(matches!(decoder.decode(&bad, 0, &mut round), Err(RoundError::Malformed(_))));
+    assert_eq!(decoder.decode(&records[1], 0, &mut round), Err(RoundError::Gap));
+    let after: Vec<_> = records[2..].iter().map(|r| decoder.decode(r, 0, &mut round)).collect();
+    let key = records[2..].iter().position(|record| record[1] & KIND == KEY).unwrap();
+    assert!(after[..key].iter().all(|result| *result == Err(RoundError::Gap)));
+    assert!(after[key..].iter().all(Result::is_ok));
+}
+
+#[test]
+fn version_of_an_earlier_agent_is_an_error() {
+    let mut round = Round::default();
+    let error = RoundDecoder::new().decode(&[1, 0, 0, 0, 0, 0, 0, 0, 0], 0, &mut round);
+    assert!(matches!(error, Err(RoundError::Malformed(error)) if error.offset == 0));
+    assert!(!RoundDecoder::restarts(&[1, 0]));
+    assert!(!RoundDecoder::restarts(&[]));
+}
+
+#[test]
+fn a_series_own_label_wins_and_an_empty_one_is_none() {
+    let mut samples = Samples::with_limit(9);
+    samples.family(&A).add(&[("job", "own"), ("B", "upper"), ("e", ""), ("instance", "")], 1.0);
+    let (mut out, mut round) = (Vec::new(), Round::default());
+    RoundEncoder::new(external()).encode(&[&samples], true, &mut out);
+    let mut decoder = RoundDecoder::new();
+    decoder.decode(&out, 1, &mut round).unwrap();
+    assert_eq!(
+        labels(&decoder, 0),
+        [("B", "upper"), ("__name__", "a"), ("instance", "h"), ("job", "own")]
+    );
+}
+
+#[test]
+fn a_label_that_is_given_twice_costs_no_round() {
+    let mut samples = Samples::with_limit(9);
+    samples.family(&A).add(&[("x", "1"), ("x", "2"), ("__name__", "z")], 1.0);
+    let (mut out, mut round) = (Vec::new(), Round::default());
+    RoundEncoder::new(Labels::new()).encode(&[&samples], true, &mut out);
+    let mut decoder = RoundDecoder::new();
+    decoder.decode(&out, 1, &mut round).unwrap();
+    let names: Vec<_> = labels(&decoder, 0).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["__name__", "x"]);
+}
+
+#[test]
+fn a_series_that_comes_twice_is_kept_once() {
+    let mut samples = Samples::with_limit(9);
+    samples.family(&A).add(&[("x", "1")], 3.0).add(&[("x", "1")], 4.0);
+    let (mut out, mut round) = (Vec::new(), Round::default());
+    assert_eq!(RoundEncoder::new(external()).encode(&[&samples, &samples], true, &mut out), 1);
+    let mut decoder = RoundDecoder::new();
+    decoder.decode(&out, 1, &mut round).unwrap();
+    assert_eq!((decoder.table().len(), round.value(0), round.value(1)), (1, Some(3.0), None));
+    assert_eq!(decoder.table().get(0).unwrap().kind, Kind::Gauge);
+}
+
+#[test]
+fn families_larger_than_a_group_come_back() {
+    let mut samples = Samples::with_limit(9_999);
+    for n in 0..600 {
+        samples.family(&A).add(&[("x", &n.to_string())], f64::from(n));
+    }
+    let (mut out, mut round) = (Vec::new(), Round::default());
+    RoundEncoder::new(external()).encode(&[&samples], true, &mut out);
+    let mut decoder = RoundDecoder::new();
+    decoder.decode(&out, 1, &mut round).unwrap();
+    assert_eq!(sorted(read(&decoder, &round)), wanted(&samples, &external()));
+}
+
+#[test]
+fn nan_that_ends_leaves_a_series_as_it_was() {
+    let mut encoder = RoundEncoder::new(Labels::new());
+    let (mut decoder, mut round) = (RoundDecoder::new(), Round::default());
+    for bits in
+        [5.0f64.to_bits(), 0x7ff0_0000_0000_0002, 0, 0x7ff0_0000_0000_0002, 7.0f64.to_bits()]
+    {
+        let mut out = Vec::new();
+        encoder.encode(&[&samples_of(&[(1, bits)])], false, &mut out);
+        decoder.decode(&out, 0, &mut round).unwrap();
+        assert_eq!(round.value(0).map(f64::to_bits), Some(bits));
+    }
+}
+
+#[test]
+fn remembered_of_a_series_is_little() {
+    let mut samples = Samples::with_limit(9_999);
+    for n in 0..1024 {
+        samples.family(&A).add(&[("device", &format!("sd{n}"))], f64::from(n));
+    }
+    let mut encoder = RoundEncoder::new(external());
+    let (mut decoder, mut round, mut out) = (RoundDecoder::new(), Round::default(), Vec::new());
+    encoder.encode(&[&samples], true, &mut out);
+    decoder.decode(&out, 1, &mut round).unwrap();
+    const { assert!(model::STATE_BYTES <= 64) };
+    assert!(encoder.memory() / 1024 < 160, "{}", encoder.memory() / 1024);
+    assert!(decoder.memory() / 1024 < 120, "{}", decoder.memory() / 1024);
 }
