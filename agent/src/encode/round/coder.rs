@@ -159,6 +159,7 @@ impl<'a> Writer<'a> {
 }
 
 impl Coder for Writer<'_> {
+    #[inline]
     fn decide(&mut self, chance: &mut Chance, yes: bool) -> bool {
         self.put(chance.parts(), yes);
         chance.learn(yes);

@@ -84,7 +84,7 @@ impl RoundDecoder {
         round: &mut Round,
     ) -> Result<(), RoundError> {
         let mut bytes = Bytes::new(payload);
-        let head = self.head(&mut bytes, payload).inspect_err(|_| self.next = None)?;
+        let head = self.head(&mut bytes).inspect_err(|_| self.next = None)?;
         // Not set again unless all of it is good: a record that is not leaves the model in disorder.
         self.next = None;
         if head.kind != DIFFERENCE {
@@ -116,7 +116,7 @@ impl RoundDecoder {
         size_of::<RoundDecoder>() + self.table.memory() + self.model.memory()
     }
 
-    fn head(&self, bytes: &mut Bytes<'_>, payload: &[u8]) -> Result<Head, RoundError> {
+    fn head(&self, bytes: &mut Bytes<'_>) -> Result<Head, RoundError> {
         if bytes.u8("a version")? != VERSION {
             return Err(DecodeError { expected: "version 2", offset: 0 }.into());
         }
@@ -152,7 +152,6 @@ impl RoundDecoder {
         if kind == KEY && self.table.len() > stay + added.len() {
             return Err(RoundError::Gap);
         }
-        debug_assert!(bytes.offset() <= payload.len());
         Ok(Head { kind, sparse: flags & SPARSE != 0, counter, stay, added })
     }
 

@@ -136,8 +136,10 @@ impl RoundEncoder {
         for sample in samples.iter().flat_map(|samples| samples.iter()) {
             let Some(series) = self.series(&sample, likely) else { continue };
             likely = series + 1;
-            self.values.grow(likely);
-            if self.values.get(series).is_none() {
+            if series >= self.values.len() {
+                self.values.grow(likely);
+            }
+            if !self.values.has(series) {
                 self.values.set(series, sample.value.to_bits());
                 count += 1;
             }

@@ -45,6 +45,7 @@ impl Keys {
         self.slots.fill(0);
     }
 
+    #[inline]
     pub(super) fn get(&self, series: usize) -> Option<Named<'_>> {
         let row = self.rows.get(series)?;
         let start = series.checked_sub(1).and_then(|before| self.rows.get(before));

@@ -138,6 +138,7 @@ impl Values {
     }
 
     /// Sets a value; the series is one of those that there are.
+    #[inline]
     pub(super) fn set(&mut self, series: usize, bits: u64) {
         if let (Some(value), Some(byte)) =
             (self.bits.get_mut(series), self.present.get_mut(series / 8))
@@ -147,10 +148,12 @@ impl Values {
         }
     }
 
-    fn has(&self, series: usize) -> bool {
+    #[inline]
+    pub(super) fn has(&self, series: usize) -> bool {
         self.present.get(series / 8).is_some_and(|byte| byte & (1 << (series % 8)) != 0)
     }
 
+    #[inline]
     pub(super) fn get(&self, series: usize) -> Option<u64> {
         if self.has(series) { self.bits.get(series).copied() } else { None }
     }
@@ -247,7 +250,10 @@ impl Model {
                         before.changed = moved != 0;
                     }
                 }
-                values.set(series, state.bits);
+                // A writer has it already.
+                if value != Some(state.bits) {
+                    values.set(series, state.bits);
+                }
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::io::Cursor;
 
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, find_frame_compressed_size, get_frame_content_size};
 
-/// Level 3 takes 1,3xx bytes for a schema of 6,054, level 19 a fifteenth less and many times the memory.
+/// Makes 1,355 bytes of the schema of 241 series, which has 6.1 KB; level 19 makes 7 % fewer of it.
 const LEVEL: i32 = 3;
 /// The least that is of use: schemas of small hosts have 4 to 16 KiB.
 const WINDOW_LOG: u32 = 14;

@@ -60,8 +60,8 @@ impl Table {
         (0..self.len()).filter_map(|series| self.get(series))
     }
 
-    /// Reads a schema into an empty table, with external labels if it is a full record's. With those of a
-    /// table that it is added to, this one has to fit into it.
+    /// Makes a table of a schema, which has external labels if it is a full record's. It is to be added to
+    /// a table with `onto` series that stay and `text` bytes of text, and must not make that too large.
     pub(super) fn parse(
         raw: Vec<u8>,
         external: bool,
