@@ -77,7 +77,7 @@ struct RoundPayload<'a> {
 impl Payload for RoundPayload<'_> {
     fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> Encoded {
         let before = out.len();
-        let items = self.encoder.encode(self.timestamp_ms, &[self.samples], fresh, out);
+        let items = self.encoder.encode(&[self.samples], fresh, out);
         self.bytes = out.len() - before;
         Encoded { items, time_ms: self.timestamp_ms }
     }
@@ -146,7 +146,8 @@ pub fn drain(log: &mut MetricsWal) -> Result<Drained> {
     let mut drained = Drained::default();
     while let Some(record) = log.wal.read(log.reader, at, &mut payload)? {
         let items = u64::from(record.items);
-        let other = used > 0 && RoundDecoder::restarts(&payload);
+        let (time, bytes) = payload.split_first_chunk().ok_or("a record without its time")?;
+        let other = used > 0 && RoundDecoder::restarts(bytes);
         if other || (used > 0 && gathered + items > SAMPLES_PER_REQUEST) {
             send(&decoder, rounds.get(..used).unwrap_or_default(), &mut request, &mut drained)?;
             (used, gathered) = (0, 0);
@@ -155,7 +156,7 @@ pub fn drain(log: &mut MetricsWal) -> Result<Drained> {
             rounds.push(Round::default());
         }
         if let Some(round) = rounds.get_mut(used) {
-            decoder.decode(&payload, round)?;
+            decoder.decode(bytes, i64::from_le_bytes(*time), round)?;
         }
         used += 1;
         gathered += items;

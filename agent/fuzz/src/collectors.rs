@@ -132,6 +132,6 @@ fn collect(set: &mut Set, host: &mut Host) {
     write_text(&samples, &mut text).expect("writing to memory");
     assert!(std::str::from_utf8(&text).is_ok());
     let mut record = Vec::new();
-    RoundEncoder::new(Labels::new()).encode(1, &[&samples], true, &mut record);
-    RoundDecoder::new().decode(&record, &mut Round::default()).expect("what was encoded");
+    RoundEncoder::new(Labels::new()).encode(&[&samples], true, &mut record);
+    RoundDecoder::new().decode(&record, 1, &mut Round::default()).expect("what was encoded");
 }

@@ -1,4 +1,4 @@
-//! Little-endian numbers and length-prefixed strings, written to a vector and read back with bounds.
+//! Little-endian numbers, read with bounds.
 
 /// Bytes that end early, or a number that can't be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,13 +16,6 @@ impl std::fmt::Display for DecodeError {
 }
 
 impl std::error::Error for DecodeError {}
-
-/// Appends a string of at most 65,535 bytes with its length; what is longer is cut at a character.
-pub(super) fn put_str(out: &mut Vec<u8>, text: &str) {
-    let text = &text[..text.floor_char_boundary(usize::from(u16::MAX))];
-    out.extend_from_slice(&(text.len() as u16).to_le_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
 
 /// A cursor over a record's payload.
 #[derive(Clone, Debug)]
@@ -67,16 +60,6 @@ impl<'a> Reader<'a> {
 
     pub(super) fn u32(&mut self, expected: &'static str) -> Result<u32, DecodeError> {
         self.array(expected).map(u32::from_le_bytes)
-    }
-
-    pub(super) fn i64(&mut self, expected: &'static str) -> Result<i64, DecodeError> {
-        self.array(expected).map(i64::from_le_bytes)
-    }
-
-    pub(super) fn text(&mut self, expected: &'static str) -> Result<&'a str, DecodeError> {
-        let len = usize::from(self.u16(expected)?);
-        let bytes = self.take(len, expected)?;
-        std::str::from_utf8(bytes).map_err(|_| self.error("UTF-8"))
     }
 
     pub(super) fn end(&self) -> Result<(), DecodeError> {

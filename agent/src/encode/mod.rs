@@ -17,6 +17,6 @@ pub use block::{
 pub use bytes::DecodeError;
 pub use loki::{LokiPush, PushEntry};
 pub use remote_write::RemoteWrite;
-pub use round::{ROUND, Round, RoundDecoder, RoundEncoder, Series, round_timestamp};
+pub use round::{ROUND, Round, RoundDecoder, RoundEncoder, RoundError, Series, Table};
 pub use text::write_text;
 pub use wire::{Full, MAX_BYTES};

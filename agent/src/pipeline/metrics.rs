@@ -16,6 +16,8 @@ use std::rc::Rc;
 pub(super) struct MetricsSignal {
     max_samples: u64,
     decoder: RoundDecoder,
+    /// Whether the record before could not be decoded.
+    gap: bool,
     /// The segment that the decoder's table belongs to.
     segment: Option<u64>,
     rounds: Vec<Round>,
@@ -38,6 +40,7 @@ impl MetricsSignal {
         MetricsSignal {
             max_samples,
             decoder: RoundDecoder::new(),
+            gap: false,
             segment: None,
             rounds: Vec::new(),
             used: 0,
@@ -66,9 +69,8 @@ impl MetricsSignal {
             if record.position >= until {
                 break;
             }
-            if let Err(error) = self.decoder.decode(&self.payload, &mut round) {
-                log::warn!("the metrics WAL's record at {}: {error}", record.position);
-            }
+            // What can't be decoded was counted before, or lies before the cursor.
+            let _ = self.decoder.decode(&self.payload, record.time_ms, &mut round);
             at = record.next;
         }
         self.segment = Some(segment);
@@ -110,8 +112,9 @@ impl Signal for MetricsSignal {
                 self.rounds.push(Round::default());
             }
             let round = &mut self.rounds[self.used];
-            match self.decoder.decode(&self.payload, round) {
+            match self.decoder.decode(&self.payload, record.time_ms, round) {
                 Ok(()) => {
+                    self.gap = false;
                     if self.used == 0 {
                         gathered.oldest_ms = round.timestamp_ms;
                     }
@@ -119,8 +122,12 @@ impl Signal for MetricsSignal {
                     gathered.items += items;
                 }
                 Err(error) => {
-                    log::warn!("the metrics WAL's record at {}: {error}", record.position);
-                    self.dropped.add("metrics", DAMAGED, items);
+                    // Once, not for each round up to the next one that needs no other.
+                    if !std::mem::replace(&mut self.gap, true) {
+                        log::warn!("the metrics WAL's record at {}: {error}", record.position);
+                    }
+                    let time_ms = record.time_ms;
+                    self.dropped.add_of("metrics", DAMAGED, items, time_ms, time_ms);
                 }
             }
             gathered.until = record.next;
@@ -176,7 +183,8 @@ impl MetricsSignal {
                 .iter()
                 .filter_map(move |round| Some((round.timestamp_ms, round.value(index)?)));
             if samples.clone().next().is_some()
-                && let Err(full) = self.request.series(table[index].labels(), samples.clone())
+                && let Some(series) = table.get(index)
+                && let Err(full) = self.request.series(series.labels(), samples.clone())
             {
                 if !self.request.is_empty() {
                     return;

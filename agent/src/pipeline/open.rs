@@ -160,7 +160,7 @@ mod tests {
 
     impl crate::wal::Payload for Round {
         fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> crate::wal::Encoded {
-            let items = RoundEncoder::new(Labels::new()).encode(self.0, &[], fresh, out);
+            let items = RoundEncoder::new(Labels::new()).encode(&[], fresh, out);
             crate::wal::Encoded { items, time_ms: self.0 }
         }
     }

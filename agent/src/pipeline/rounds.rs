@@ -21,7 +21,7 @@ struct RoundPayload<'a> {
 
 impl Payload for RoundPayload<'_> {
     fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> Encoded {
-        let items = self.encoder.encode(self.timestamp_ms, self.samples, fresh, out);
+        let items = self.encoder.encode(self.samples, fresh, out);
         Encoded { items, time_ms: self.timestamp_ms }
     }
 }

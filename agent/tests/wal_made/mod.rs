@@ -26,7 +26,7 @@ impl Payload for Round<'_> {
         for x in 0..=(self.1 % 1_000) {
             samples.family(&A).add(&[("x", &x.to_string())], x as f64);
         }
-        let items = self.0.encode(self.1, &[&samples], fresh, out);
+        let items = self.0.encode(&[&samples], fresh, out);
         Encoded { items, time_ms: self.1 }
     }
 }

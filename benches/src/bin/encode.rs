@@ -31,9 +31,9 @@ fn main() -> Result<()> {
             recorder.collect();
             payload.clear();
             let timestamp_ms = FIRST_MS + i64::try_from(index)? * INTERVAL_MS;
-            encoder.encode(timestamp_ms, &[&recorder.samples], index == 0, &mut payload);
+            encoder.encode(&[&recorder.samples], index == 0, &mut payload);
             let mut round = Round::default();
-            decoder.decode(&payload, &mut round)?;
+            decoder.decode(&payload, timestamp_ms, &mut round)?;
             gathered.push(round);
         }
         let mut request = RemoteWrite::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use benches::allocator::{Allocated, Tally, allocated};
 use benches::exporter::{self, Exporter};
-use benches::rounds::{self, FIRST_MS, INTERVAL_MS, Recorder};
+use benches::rounds::{self, Recorder};
 use benches::table::{Table, thousands};
 use benches::{Result, cpu, valgrind};
 use mote::encode::RoundEncoder;
@@ -51,16 +51,15 @@ fn repeat_encode(count: u32) -> Result<()> {
     let mut recorder = Recorder::new(None);
     recorder.collect();
     let (mut encoder, mut out) = (rounds::encoder(), Vec::new());
-    for index in 0..count {
-        encode(&mut encoder, index, &recorder, &mut out);
+    for _ in 0..count {
+        encode(&mut encoder, &recorder, &mut out);
     }
     Ok(())
 }
 
-fn encode(encoder: &mut RoundEncoder, index: u32, recorder: &Recorder, out: &mut Vec<u8>) {
+fn encode(encoder: &mut RoundEncoder, recorder: &Recorder, out: &mut Vec<u8>) {
     out.clear();
-    let timestamp_ms = FIRST_MS + i64::from(index) * INTERVAL_MS;
-    black_box(encoder.encode(timestamp_ms, &[&recorder.samples], false, out));
+    black_box(encoder.encode(&[&recorder.samples], false, out));
     black_box(out);
 }
 
@@ -86,9 +85,9 @@ fn report() -> Result<()> {
     let mut recorder = Recorder::new(None);
     recorder.collect();
     let (mut encoder, mut out) = (rounds::encoder(), Vec::new());
-    (0..100).for_each(|index| encode(&mut encoder, index, &recorder, &mut out));
+    (0..100).for_each(|_| encode(&mut encoder, &recorder, &mut out));
     let sum = allocated(|| {
-        (0..ROUNDS).for_each(|index| encode(&mut encoder, index, &recorder, &mut out));
+        (0..ROUNDS).for_each(|_| encode(&mut encoder, &recorder, &mut out));
     });
     allocations(&mut table, "encoding it for the WAL", sum, &how);
     if counted {
@@ -119,11 +118,11 @@ fn beside(names: &[&str]) -> Result<()> {
         series = peer.scrape()?;
     }
     let (mut ours, mut theirs) = (Duration::ZERO, Duration::ZERO);
-    for turn in 0..TURNS {
+    for _ in 0..TURNS {
         let before = cpu::own()?;
-        for index in 0..ROUNDS / TURNS {
+        for _ in 0..ROUNDS / TURNS {
             recorder.collect();
-            encode(&mut encoder, turn * (ROUNDS / TURNS) + index, &recorder, &mut out);
+            encode(&mut encoder, &recorder, &mut out);
         }
         ours += cpu::own()?.saturating_sub(before);
         let before = cpu::of(peer.pid())?;

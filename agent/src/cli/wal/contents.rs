@@ -2,7 +2,7 @@
 //! blocks are decoded.
 
 use crate::encode::{
-    BLOCK, DecodeError, Positions, ROUND, Round, RoundDecoder, Series, decode_block,
+    BLOCK, DecodeError, Positions, ROUND, Round, RoundDecoder, RoundError, Series, decode_block,
     decode_positions,
 };
 use crate::model::Block;
@@ -15,8 +15,6 @@ pub(super) struct Contents {
     round: Round,
     block: Block,
     segment: Option<u64>,
-    /// Whether a record of the segment is missing that the next ones may need.
-    gap: bool,
 }
 
 /// What was decoded.
@@ -51,30 +49,18 @@ impl std::fmt::Display for Undecodable {
 }
 
 impl Contents {
-    /// Says that a damaged place stands before the next record.
-    pub(super) fn damage(&mut self) {
-        self.gap = true;
-    }
-
     /// Decodes a record, the one behind the last that was decoded. A round needs those before it in its
     /// segment.
     pub(super) fn decode(&mut self, record: &Record, payload: &[u8]) -> Result<Held, Undecodable> {
         if self.segment != Some(record.segment) {
             self.rounds = RoundDecoder::new();
             self.segment = Some(record.segment);
-            self.gap = !record.fresh;
         }
         match record.kind {
-            ROUND => match self.rounds.decode(payload, &mut self.round) {
-                Ok(()) => {
-                    self.gap = self.gap && !RoundDecoder::restarts(payload);
-                    Ok(Held::Round { timestamp_ms: self.round.timestamp_ms })
-                }
-                Err(_) if self.gap => Err(Undecodable::Missing),
-                Err(error) => {
-                    self.gap = true;
-                    Err(Undecodable::Malformed(error))
-                }
+            ROUND => match self.rounds.decode(payload, record.time_ms, &mut self.round) {
+                Ok(()) => Ok(Held::Round { timestamp_ms: self.round.timestamp_ms }),
+                Err(RoundError::Gap) => Err(Undecodable::Missing),
+                Err(RoundError::Malformed(error)) => Err(Undecodable::Malformed(error)),
             },
             BLOCK => {
                 self.block.clear();
@@ -87,7 +73,7 @@ impl Contents {
     }
 
     /// The samples of the round that was decoded last.
-    pub(super) fn samples(&self) -> impl Iterator<Item = (&Series, f64)> {
+    pub(super) fn samples(&self) -> impl Iterator<Item = (Series<'_>, f64)> {
         let table = self.rounds.table().iter().enumerate();
         table.filter_map(|(index, series)| Some((series, self.round.value(index)?)))
     }

@@ -213,7 +213,6 @@ impl View<'_> {
                     self.record(file, &record, &payload, contents)?;
                 }
                 Ok(Some(Place::Damage(damage))) => {
-                    contents.damage();
                     let (offset, bytes) = (damage.offset, damage.bytes);
                     if damage.record.is_none_or(|(_, time_ms)| self.span.has(time_ms)) {
                         let items = damage.record.map(|(items, _)| items);
@@ -246,7 +245,7 @@ impl View<'_> {
             _ if !shown => Ok(()),
             Ok(Held::Round { timestamp_ms }) => contents
                 .samples()
-                .try_for_each(|(series, value)| self.sample(series, Number(value), timestamp_ms)),
+                .try_for_each(|(series, value)| self.sample(&series, Number(value), timestamp_ms)),
             Ok(Held::Block) => self.entries(contents),
             Err(why) if self.out.json => self.out.object(&Line::Undecodable {
                 wal: &self.path,

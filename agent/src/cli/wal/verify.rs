@@ -176,7 +176,6 @@ impl<'a> Check<'a> {
                     self.record(name, &record, &payload)?;
                 }
                 Ok(Some(Place::Damage(damage))) => {
-                    self.contents.damage();
                     let what = match damage.record {
                         Some((items, time_ms)) => format!(
                             "{} bytes are damaged and skipped: a record of {} of {}",

@@ -1,0 +1,189 @@
+//! Writes rounds. It must not know where the records go.
+
+use super::coder::Writer;
+use super::keys::Keys;
+use super::model::{Model, Values};
+use super::table::{MAX_SERIES, MAX_TEXT};
+use super::{
+    DIFFERENCE, FULL, FULL_EVERY, KEY, KEY_EVERY, PACKED, SCHEMA, SPARSE, VERSION, packed, schema,
+};
+use crate::model::{Labels, Sample, Samples};
+
+/// Writes rounds. It remembers the table of the current segment.
+#[derive(Debug)]
+pub struct RoundEncoder {
+    external: Labels,
+    keys: Keys,
+    model: Model,
+    values: Values,
+    /// Counts all records, so that those of a table that was begun anew are not taken for the old one's.
+    counter: u16,
+    /// Whether there is a full record that others may refer to.
+    started: bool,
+    /// Records until a key record is due, and until a full one is.
+    until_key: u32,
+    until_full: u32,
+    /// Series of the newest full record, and the checksum by which it is known.
+    base: usize,
+    base_check: u32,
+    /// Samples of the newest round.
+    count: u32,
+}
+
+impl RoundEncoder {
+    /// An encoder that gives every series these labels, unless the series has them itself.
+    pub fn new(external: Labels) -> RoundEncoder {
+        RoundEncoder {
+            external,
+            keys: Keys::default(),
+            model: Model::new(),
+            values: Values::default(),
+            counter: 0,
+            started: false,
+            until_key: 0,
+            until_full: 0,
+            base: 0,
+            base_check: 0,
+            count: 0,
+        }
+    }
+
+    /// Appends a round to `out`; with `fresh`, the table starts anew. Returns how many samples it has:
+    /// a series that comes twice in one round is kept once, with its first value.
+    ///
+    /// Each record refers to the one that was encoded before it. If that is not written after all,
+    /// [`forget`](RoundEncoder::forget) it, or encode the round again with `fresh`.
+    pub fn encode(&mut self, samples: &[&Samples], fresh: bool, out: &mut Vec<u8>) -> u32 {
+        let key = self.until_key == 0;
+        let count = self.count as usize;
+        // Series that are gone cost memory, and those that are new are restated in each key record.
+        let stale =
+            self.keys.len() > 2 * count + 256 || self.keys.len() - self.base > count / 2 + 64;
+        let more: usize = samples.iter().map(|samples| samples.len()).sum();
+        let large = self.keys.len() + more > MAX_SERIES || self.keys.bytes() > MAX_TEXT / 2;
+        if fresh || (key && stale) || large || self.until_full == 0 {
+            self.forget();
+        }
+        let kind = match (self.started, key) {
+            (false, _) => FULL,
+            (true, true) => KEY,
+            (true, false) => DIFFERENCE,
+        };
+        let known = self.keys.len();
+        self.count = self.take(samples);
+        if kind != DIFFERENCE {
+            self.model.reset();
+            self.until_key = KEY_EVERY;
+        }
+        if kind == FULL {
+            self.until_full = FULL_EVERY;
+        }
+        self.until_key -= 1;
+        self.until_full -= 1;
+        let sparse = !self.model.is_as_before(&self.values);
+        let stated = if kind == DIFFERENCE { known } else { self.base };
+        let has_schema = kind == FULL || stated < self.keys.len();
+
+        let start = out.len();
+        let mut flags = kind;
+        flags |= if sparse { SPARSE } else { 0 };
+        flags |= if has_schema { SCHEMA } else { 0 };
+        out.extend_from_slice(&[VERSION, flags]);
+        out.extend_from_slice(&self.counter.to_le_bytes());
+        if kind == KEY {
+            out.extend_from_slice(&(self.base as u32).to_le_bytes());
+            out.extend_from_slice(&self.base_check.to_le_bytes());
+        }
+        if has_schema && self.put_schema(kind == FULL, stated, out) {
+            out[start + 1] |= PACKED;
+        }
+        if kind == FULL {
+            (self.started, self.base) = (true, self.keys.len());
+            self.base_check = self.identity();
+        }
+        self.counter = self.counter.wrapping_add(1);
+        let mut writer = Writer::new(out);
+        // A writer's stream has no end to be past.
+        let _ = self.model.round(&mut writer, sparse, &mut self.values);
+        writer.finish();
+        self.count
+    }
+
+    /// Forgets the table, after a record that was encoded and could not be written: the next one starts
+    /// anew.
+    pub fn forget(&mut self) {
+        self.keys.clear();
+        self.model.reset();
+        (self.started, self.base) = (false, 0);
+        (self.until_key, self.until_full) = (0, 0);
+    }
+
+    /// The checksum of a table that begins with this record.
+    fn identity(&self) -> u32 {
+        let mut external = Vec::new();
+        schema::put_external(&self.external, &mut external);
+        let mut check = crc32c::crc32c(&self.counter.to_le_bytes());
+        check = crc32c::crc32c_append(check, &external);
+        for named in self.keys.from(0) {
+            schema::identity(named, |piece| check = crc32c::crc32c_append(check, piece));
+        }
+        check
+    }
+
+    /// Bytes of memory, with what its vectors have to spare.
+    pub fn memory(&self) -> usize {
+        size_of::<RoundEncoder>() + self.keys.memory() + self.model.memory() + self.values.memory()
+    }
+
+    /// Sets the round's values by the numbers of their series, which are added if they are new.
+    fn take(&mut self, samples: &[&Samples]) -> u32 {
+        self.values.reset(self.keys.len());
+        let mut count = 0;
+        // Rounds repeat: a sample's series is nearly always the one after the last sample's.
+        let mut likely = 0;
+        for sample in samples.iter().flat_map(|samples| samples.iter()) {
+            let Some(series) = self.series(&sample, likely) else { continue };
+            likely = series + 1;
+            if series >= self.values.len() {
+                self.values.grow(likely);
+            }
+            if !self.values.has(series) {
+                self.values.set(series, sample.value.to_bits());
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// The series of a sample, which is added if the table has not seen it; `likely` is looked at first,
+    /// because comparing a key costs a fraction of hashing it. None if there are too many.
+    fn series(&mut self, sample: &Sample<'_>, likely: usize) -> Option<usize> {
+        if self.keys.get(likely).is_some_and(|named| named.key == sample.key) {
+            return Some(likely);
+        }
+        if let Some(series) = self.keys.find(sample.key) {
+            return Some(series);
+        }
+        let fits = self.keys.len() < MAX_SERIES && self.keys.bytes() + sample.key.len() <= MAX_TEXT;
+        fits.then(|| self.keys.add(sample.key, sample.kind))
+    }
+
+    /// Appends the series from this one on. Returns whether they are compressed.
+    fn put_schema(&self, external: bool, from: usize, out: &mut Vec<u8>) -> bool {
+        let mut raw = Vec::new();
+        let mut known = Vec::new();
+        schema::put_external(&self.external, &mut known);
+        if external {
+            std::mem::swap(&mut raw, &mut known);
+        } else {
+            schema::put_series(self.keys.from(0).take(self.base), &mut known);
+        }
+        schema::put_series(self.keys.from(from), &mut raw);
+        let at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        let packed = packed::put(&raw, &known, out);
+        let len = (out.len() - at - 4) as u32;
+        out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+        packed
+    }
+}
