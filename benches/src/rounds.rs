@@ -108,6 +108,17 @@ impl MetricsWal {
         Ok(MetricsWal { wal, reader, encoder: encoder(), payload_bytes: 0, samples: 0 })
     }
 
+    /// Opens one that is there, to be read.
+    ///
+    /// # Errors
+    /// The WAL's.
+    pub fn open(path: &Path) -> Result<MetricsWal> {
+        let options = wal::Options::new(MAX_BYTES, OnFull::DropOldest, CONTENT);
+        let wal = Wal::open_to_read(Disk::look(path)?, options, &["endpoint"])?;
+        let reader = wal.reader("endpoint").ok_or("the WAL has lost its reader")?;
+        Ok(MetricsWal { wal, reader, encoder: encoder(), payload_bytes: 0, samples: 0 })
+    }
+
     /// Encodes and appends a round, without a sync; returns the position after it.
     ///
     /// # Errors
@@ -146,8 +157,7 @@ pub fn drain(log: &mut MetricsWal) -> Result<Drained> {
     let mut drained = Drained::default();
     while let Some(record) = log.wal.read(log.reader, at, &mut payload)? {
         let items = u64::from(record.items);
-        let (time, bytes) = payload.split_first_chunk().ok_or("a record without its time")?;
-        let other = used > 0 && RoundDecoder::restarts(bytes);
+        let other = used > 0 && RoundDecoder::restarts(&payload);
         if other || (used > 0 && gathered + items > SAMPLES_PER_REQUEST) {
             send(&decoder, rounds.get(..used).unwrap_or_default(), &mut request, &mut drained)?;
             (used, gathered) = (0, 0);
@@ -156,7 +166,7 @@ pub fn drain(log: &mut MetricsWal) -> Result<Drained> {
             rounds.push(Round::default());
         }
         if let Some(round) = rounds.get_mut(used) {
-            decoder.decode(bytes, i64::from_le_bytes(*time), round)?;
+            decoder.decode(&payload, record.time_ms, round)?;
         }
         used += 1;
         gathered += items;

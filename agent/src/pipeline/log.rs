@@ -373,6 +373,8 @@ impl Log {
         if tokio::time::timeout(limit, self.sync()).await.is_err() {
             log::warn!("{}: the disk does not finish a sync", self.path().display());
         }
+        // A failure is logged with the sync, and leaves zeros that the next start cuts off.
+        let _ = self.with(Wal::close);
         if self.keeps_in_memory() {
             log::error!(
                 "the {} that were kept in memory while {} took nothing are lost where no endpoint has taken them",

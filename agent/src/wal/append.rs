@@ -143,6 +143,14 @@ impl<S: Storage> Wal<S> {
         Err(self.fail(error))
     }
 
+    /// Ends the newest segment where its records end. The next append begins another one.
+    ///
+    /// # Errors
+    /// What was not synced could not be.
+    pub fn close(&mut self) -> Result<(), WalError> {
+        if self.broken { Ok(()) } else { self.close_active() }
+    }
+
     fn fail(&mut self, error: WalError) -> AppendError {
         self.break_off();
         AppendError::Failed(error)
