@@ -27,20 +27,40 @@ fn main() -> Result<()> {
     }
     let mut table = Table::new();
     let cases = [
-        Case { what: "a sync a round", cursor: Cursor::None, every: 1, apart: false },
+        Case {
+            what: "a sync a round",
+            cursor: Cursor::None,
+            every: 1,
+            apart: false,
+            budget: 6 << 10,
+        },
         Case {
             what: "a sync a round, an endpoint",
             cursor: Cursor::Synced,
             every: 1,
             apart: false,
+            budget: 12 << 10,
         },
-        Case { what: "the same, a minute apart", cursor: Cursor::Synced, every: 1, apart: true },
-        Case { what: "a sync in 10 rounds", cursor: Cursor::None, every: 10, apart: false },
+        Case {
+            what: "the same, a minute apart",
+            cursor: Cursor::Synced,
+            every: 1,
+            apart: true,
+            budget: 32 << 10,
+        },
+        Case {
+            what: "a sync in 10 rounds",
+            cursor: Cursor::None,
+            every: 10,
+            apart: false,
+            budget: 2 << 10,
+        },
         Case {
             what: "a sync in 10, an endpoint",
             cursor: Cursor::Written,
             every: 10,
             apart: false,
+            budget: 2 << 10,
         },
     ];
     match Device::new() {
@@ -74,6 +94,8 @@ struct Case {
     /// Whether the file system is written out after each round, as it is when rounds are a minute apart:
     /// by itself it writes metadata to its place after 5 to 30 seconds.
     apart: bool,
+    /// The most bytes that a round may write to the device; more fails the bench.
+    budget: u64,
 }
 
 impl Case {
@@ -110,6 +132,14 @@ impl Case {
         );
         let a_round = (bytes / rounds as f64).round().max(0.0) as u64;
         table.row(format!("{}: bytes a round", self.what), thousands(a_round), how);
+        if a_round > self.budget {
+            let what = self.what;
+            return Err(
+                format!("{what}: {a_round} bytes a round, the budget is {}", self.budget).into()
+            );
+        }
+        let value = thousands(self.budget);
+        table.row(format!("{}: budget", self.what), value, "more fails this program");
         let ratio = format!("{:.2}", bytes / payload as f64);
         let how = format!("the above / {} bytes of payload a round", thousands(payload / rounds));
         table.row(format!("{}: write amplification", self.what), ratio, how);
