@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use crate::collector::Set;
 use crate::config::{Config, Source};
-use crate::encode::RoundEncoder;
+use crate::encode::{Positions, RoundEncoder, apply};
 use crate::host::{Host, SystemClock};
 use crate::logs::file::FileSource;
 use crate::model::{Labels, Samples};
@@ -133,10 +133,12 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
     };
     let mut config = Rc::new(config);
     let mut before: Option<Rc<Config>> = None;
+    // What the disk has not taken must not be read again after a reload.
+    let mut positions = Positions::new();
     loop {
         ::log::set_max_level(config.agent.log_level);
         let tasks = LocalSet::new();
-        let run = pipeline(Rc::clone(&config), source.clone(), signals.as_mut());
+        let run = pipeline(Rc::clone(&config), source.clone(), signals.as_mut(), &mut positions);
         match runtime.block_on(tasks.run_until(run)) {
             Ok(End::Stop) => break,
             Ok(End::Reload(next)) => before = Some(std::mem::replace(&mut config, Rc::new(*next))),
@@ -195,11 +197,13 @@ fn state(config: &Config, path: String) -> Result<State, RunError> {
     })
 }
 
-/// Collects and ships until a signal or a request ends it; without `signals`, one round.
+/// Collects and ships until a signal or a request ends it; without `signals`, one round. `kept` are the
+/// positions of the sources as the last pipeline left them, and this one.
 async fn pipeline(
     config: Rc<Config>,
     source: Source,
     signals: Option<&mut Signals>,
+    kept: &mut Positions,
 ) -> Result<End, RunError> {
     let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
     // The WALs first: they are what may refuse to start, and their lock keeps a second agent away.
@@ -238,7 +242,11 @@ async fn pipeline(
         behind: false,
     };
     if let Some(logs) = &logs {
-        *state.positions.borrow_mut() = files::recover_positions(logs)?;
+        let mut positions = files::recover_positions(logs)?;
+        for (key, position) in kept.iter() {
+            apply(&mut positions, key, position);
+        }
+        *state.positions.borrow_mut() = positions;
     }
     if let (Some(logs), false) = (&logs, config.files.is_empty()) {
         let positions = state.positions.borrow().clone();
@@ -291,6 +299,9 @@ async fn pipeline(
     state.report_losses(true).await;
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
         log.close().await;
+    }
+    if logs.is_some() {
+        *kept = state.positions.take();
     }
     Ok(end)
 }

@@ -18,6 +18,9 @@ use support::{Agent, StrictLoki, StrictMimir, Volume, Watch};
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// A block has room for some dozens of rounds.
+const NOTICED: Duration = Duration::from_secs(150);
+
 /// An agent between a disk, log files and two servers.
 struct Field {
     // Dropped in this order.
@@ -49,7 +52,6 @@ impl Field {
         self.agent.configure(&format!(
             "instance = \"box\"\ninterval = \"1s\"\nshutdown_timeout = \"1s\"\n\
              [probes]\nblock = \"off\"\n\
-             [metrics.collectors]\nonly = [\"time\", \"loadavg\"]\n\
              [wal]\n{wal}\n\
              [[mimir]]\nurl = {:?}\nsend_interval = \"0s\"\n{backoff}\n\
              [[loki]]\nurl = {:?}\nbatch_wait = \"0s\"\n{backoff}\n\
@@ -89,7 +91,7 @@ impl Field {
         let path = self.agent.path("logs/app.log");
         let mut file = File::options().create(true).append(true).open(path).unwrap();
         for line in self.lines..self.lines + count {
-            writeln!(file, "line {line}").unwrap();
+            writeln!(file, "{}", text(line)).unwrap();
         }
         self.lines += count;
     }
@@ -126,10 +128,15 @@ impl Field {
 
     /// Waits until both WALs say that they fail, or that they don't, in the JSON and as a metric.
     fn failing(&mut self, fails: bool) {
-        let end = Instant::now() + LONG;
+        let end = Instant::now() + NOTICED;
         loop {
-            let status = self.agent.status();
-            let (_, text) = self.agent.get("/metrics").unwrap();
+            // The page is away for a moment at a reload.
+            let (Some(status), Some((_, text))) =
+                (self.agent.try_status(), self.agent.get("/metrics"))
+            else {
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            };
             let as_wanted = ["metrics", "logs"].iter().enumerate().all(|(at, name)| {
                 let metric = format!("mote_wal_failing{{wal=\"{name}\"}} {}", u8::from(fails));
                 status["wals"][at]["name"] == *name
@@ -205,7 +212,21 @@ fn quiet() {
 }
 
 fn lines(numbers: std::ops::Range<u32>) -> Vec<String> {
-    numbers.map(|line| format!("line {line}")).collect()
+    numbers.map(text).collect()
+}
+
+/// A line that compression makes little of, so that a full disk is soon noticed: files grow by blocks, and
+/// what still fits into the last one is written.
+fn text(line: u32) -> String {
+    let mut noise = u64::from(line);
+    let mut text = format!("line {line} ");
+    for _ in 0..12 {
+        // SplitMix64.
+        noise = noise.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (noise ^ (noise >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        text.push_str(&format!("{:016x}", mixed ^ (mixed >> 27)));
+    }
+    text
 }
 
 fn now_ms() -> i64 {
@@ -386,7 +407,7 @@ fn without_its_files(mut field: Field, take: impl FnOnce(&mut Field) -> PathBuf)
         "{lost:?} of {rounds:?}"
     );
     let got = field.lines_sent();
-    let number = |line: &String| line.strip_prefix("line ").unwrap().parse::<u32>().unwrap();
+    let number = |line: &String| line.split(' ').nth(1).unwrap().parse::<u32>().unwrap();
     let numbers: Vec<u32> = got.iter().map(number).collect();
     assert!(numbers.windows(2).all(|two| two[0] < two[1]), "again, or out of order: {numbers:?}");
     let lost = |line: &u32| numbers.binary_search(line).is_err();

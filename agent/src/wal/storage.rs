@@ -57,7 +57,7 @@ pub trait Storage: Clone {
     /// Takes the directory for this process alone, until it is dropped.
     ///
     /// # Errors
-    /// Another process has it, or the lock file can't be made.
+    /// Another process has it, or it can only be read; then it is taken all the same, if it has a lock.
     fn lock(&self) -> Result<(), super::WalError>;
     /// Names and sizes of the regular files.
     ///
@@ -109,8 +109,10 @@ pub trait Storage: Clone {
 #[derive(Clone, Debug)]
 pub struct Disk {
     path: PathBuf,
-    /// None where there is none and none can be made: nothing can be written there either.
+    /// None where there is none and none can be made.
     lock: Option<Arc<File>>,
+    /// Whether the file system lets it be written.
+    is_writable: bool,
 }
 
 /// How often a lock that is taken is tried again, and after how long.
@@ -138,13 +140,13 @@ impl Disk {
             .write(true)
             .mode(0o600)
             .open(path.join(LOCK));
-        let lock = match lock {
+        let (lock, is_writable) = match lock {
             Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                File::open(path.join(LOCK)).ok()
+                (File::open(path.join(LOCK)).ok(), false)
             }
-            other => Some(other.map_err(error)?),
+            other => (Some(other.map_err(error)?), true),
         };
-        Ok(Disk { path: path.to_owned(), lock: lock.map(Arc::new) })
+        Ok(Disk { path: path.to_owned(), lock: lock.map(Arc::new), is_writable })
     }
 
     /// The directory at `path` as it is, for looking at: nothing is created, and the lock is not taken.
@@ -154,7 +156,7 @@ impl Disk {
     pub fn look(path: &Path) -> Result<Disk, super::WalError> {
         fs::read_dir(path).map_err(|source| super::WalError::open(path, source))?;
         let lock = File::open(path.join(LOCK)).ok();
-        Ok(Disk { path: path.to_owned(), lock: lock.map(Arc::new) })
+        Ok(Disk { path: path.to_owned(), lock: lock.map(Arc::new), is_writable: false })
     }
 
     /// What is at the same path now, which may be another directory. The lock of this one serves both
@@ -197,7 +199,9 @@ impl Storage for Disk {
     }
 
     fn lock(&self) -> Result<(), super::WalError> {
-        let Some(lock) = &self.lock else { return Ok(()) };
+        let read_only =
+            || super::WalError::open(&self.path, io::ErrorKind::ReadOnlyFilesystem.into());
+        let Some(lock) = &self.lock else { return Err(read_only()) };
         // Somebody may just be looking whether it is taken.
         let mut locked = lock.try_lock();
         for _ in 0..LOOKS {
@@ -206,6 +210,9 @@ impl Storage for Disk {
             }
             std::thread::sleep(LOOK);
             locked = lock.try_lock();
+        }
+        if locked.is_ok() && !self.is_writable {
+            return Err(read_only());
         }
         locked.map_err(|error| {
             let source = match error {
