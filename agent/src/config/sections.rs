@@ -236,7 +236,7 @@ pub(super) fn wal(top: &Reader<'_>) -> Result<Wal, ConfigError> {
     let sync = match t.string(
         "sync",
         "round",
-        "\"round\": fsync after each round and block; or a duration: the most that a power cut may cost",
+        "\"round\": fsync after each round and block; or a duration of 1s and more: the most that a power cut may cost",
     )? {
         None => None,
         Some(given) if given.value == "round" => None,
@@ -264,7 +264,7 @@ pub(super) fn wal(top: &Reader<'_>) -> Result<Wal, ConfigError> {
     let max_age = match t.string(
         "max_age",
         "off",
-        "data that is older than this goes, a segment at a time; \"off\": its age has no bound",
+        "data that is older than this goes, in steps of an eighth of it, when newer data comes; at least 1h; \"off\": its age has no bound",
     )? {
         None => None,
         Some(given) if given.value == "off" => None,

@@ -12,6 +12,9 @@ use crate::wal::{ReaderId, WalError};
 use std::ops::Range;
 use std::rc::Rc;
 
+/// Values that a batch has room for at least: the series of its table, for each of its rounds.
+const ROOM: u64 = 64 << 10;
+
 /// The metrics signal of one endpoint.
 pub(super) struct MetricsSignal {
     max_samples: u64,
@@ -99,6 +102,12 @@ impl Signal for MetricsSignal {
                     return Ok(());
                 }
             } else if self.segment != Some(record.segment) {
+                if self.used > 0 {
+                    // The first record of the next segment is damaged: these rounds go before another
+                    // table is begun.
+                    gathered.full = true;
+                    return Ok(());
+                }
                 self.replay(log, reader, record.segment, record.position)?;
                 continue;
             }
@@ -131,7 +140,10 @@ impl Signal for MetricsSignal {
                 }
             }
             gathered.until = record.next;
-            gathered.full = gathered.items >= self.max_samples;
+            // A round takes memory for each series of its table, whatever its header says of items.
+            let room = (self.used * self.decoder.table().len()) as u64;
+            gathered.full =
+                gathered.items >= self.max_samples || room >= ROOM.max(4 * self.max_samples);
         }
         Ok(())
     }
@@ -194,6 +206,87 @@ impl MetricsSignal {
                 self.dropped.add("metrics", TOO_LARGE, samples.count() as u64);
             }
             self.next_series += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::encode::{ROUND, RoundEncoder};
+    use crate::host::SystemClock;
+    use crate::model::{Desc, Labels, Samples};
+    use crate::wal::{Encoded, OnFull, Options, Payload};
+
+    struct OfRound<'a>(&'a mut RoundEncoder, i64);
+
+    impl Payload for OfRound<'_> {
+        fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> Encoded {
+            const A: Desc = Desc::gauge("a", "");
+            let mut samples = Samples::with_limit(9);
+            samples.family(&A).add(&[("x", "1")], self.1 as f64).add(&[("x", "2")], 0.5);
+            Encoded { items: self.0.encode(&[&samples], fresh, out), time_ms: self.1 }
+        }
+    }
+
+    /// The signal's requests and samples up to the end of the log.
+    fn send_all(log: &Log, max_samples: u64) -> (u64, Rc<Dropped>) {
+        let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
+        let mut signal = MetricsSignal::new(max_samples, Rc::clone(&dropped));
+        let reader = log.reader("a").unwrap();
+        let (mut sent, mut gathered) = (0, Gathered::default());
+        loop {
+            let from = gathered.until;
+            signal.gather(log, reader, &mut gathered).unwrap();
+            while let Some((_, items)) = signal.next_request() {
+                sent += items;
+            }
+            if gathered.until == from {
+                return (sent, dropped);
+            }
+            gathered = Gathered { until: gathered.until, ..Gathered::default() };
+        }
+    }
+
+    #[test]
+    fn damage_to_a_segments_first_record_costs_its_segment_and_no_round_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let hour = Some(std::time::Duration::from_secs(3_600));
+        let options =
+            Options { segment_bytes: 600, ..Options::new(1 << 20, OnFull::DropOldest, 1) };
+        let mut encoder = RoundEncoder::new(Labels::new());
+        let log = Log::for_test(dir.path(), options, hour);
+        let rounds: u64 = 60;
+        for round in 0..rounds {
+            log.append(ROUND, &mut OfRound(&mut encoder, round as i64)).unwrap();
+        }
+        let mut bases: Vec<u64> = log.with(|wal| wal.segments().collect()).unwrap();
+        bases.reverse();
+        assert!(bases.len() > 3);
+        assert_eq!(send_all(&log, 1_000).0, 2 * rounds);
+        let in_second = log.with(|wal| {
+            let (mut at, mut payload, mut count) = (bases[1], Vec::new(), 0);
+            while let Some(record) = wal.scan(at, &mut payload).unwrap()
+                && record.segment == bases[1]
+            {
+                (at, count) = (record.next, count + 1);
+            }
+            count
+        });
+        let in_second: u64 = in_second.unwrap();
+        drop(log);
+        let path = dir.path().join(format!("{:016x}.wal", bases[1]));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[70] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        for max_samples in [1_000, 7, 2] {
+            let log = Log::for_test(dir.path(), options, hour);
+            let (sent, dropped) = send_all(&log, max_samples);
+            assert_eq!(sent, 2 * (rounds - in_second), "{max_samples} in a request");
+            dropped.take_from(&log);
+            assert_eq!(dropped.total(), 2 * in_second, "each is counted");
         }
     }
 }

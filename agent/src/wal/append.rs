@@ -38,7 +38,8 @@ impl<S: Storage> Wal<S> {
     ) -> Result<Record, AppendError> {
         let mut fresh = self.active.is_none();
         let mut encoded = encode(payload, fresh, buffer);
-        if !fresh && self.active_len() + buffer.len() as u64 > self.options.segment_bytes {
+        let is_full = self.active_len() + buffer.len() as u64 > self.options.segment_bytes;
+        if !fresh && (is_full || self.is_old(encoded.time_ms)) {
             fresh = true;
             encoded = encode(payload, true, buffer);
         }

@@ -48,7 +48,7 @@
 //!
 //! *Free space*: while the file system has less than `min_free` left, the log keeps the size at which it
 //! found that; what it writes then, it must have freed. *Age*: a segment goes when the one behind it begins
-//! more than `max_age_ms` before the record that is appended.
+//! more than `max_age_ms` before the record that is appended, and is closed when it spans an eighth of that.
 //!
 //! *Sync* is split in two ([`Wal::start_sync`], [`Wal::end_sync`]) so that fsync can run on a thread
 //! that may hang; it syncs the directory too where an entry of it has changed. A closed segment is synced
@@ -72,7 +72,7 @@
 //! |---|---|
 //! | an incomplete or damaged place in the newest segment, and behind it no record that says that all before it was synced | cut off from there, bytes counted; the rest is synced |
 //! | zeros behind the last record | cut off |
-//! | a damaged record elsewhere | skipped, up to the next one whose checksum is good; bytes and, where its header is good, items are counted |
+//! | a damaged record elsewhere | skipped, up to the next one whose checksum is good (the rest of the segment, if bytes that look like headers make the search read four times what it searches); bytes and, where its header is good, items are counted |
 //! | a newest segment without a record | removed |
 //! | a cursor before the oldest segment | moved to it; what lay between was counted when it was dropped |
 //! | a cursor after the end (unsynced records died with the power) | the next segment begins at the cursor |

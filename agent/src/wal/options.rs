@@ -22,7 +22,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Bytes of the file system that stay free: with less than that the log grows no further.
     pub min_free: u64,
-    /// A segment goes when all of it is this much older than the newest record, in milliseconds.
+    /// A segment goes when all of it is this much older than the newest record, in milliseconds. The newest
+    /// one stays; each is closed when it spans an eighth of this.
     pub max_age_ms: Option<i64>,
 }
 

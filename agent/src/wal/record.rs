@@ -160,6 +160,9 @@ impl<F: ReadAt> View<'_, F> {
     pub(super) fn search(&self, from: u64, payload: &mut Vec<u8>) -> io::Result<Option<u64>> {
         let mut window = vec![0; SEARCH];
         let mut at = from;
+        // Bytes that only look like headers make it read in vain. Chance does that rarely; what is made to
+        // is not worth more.
+        let mut budget = 4 * self.end.saturating_sub(from);
         while self.end.saturating_sub(at) >= HEADER as u64 {
             let len = (self.end - at).min(SEARCH as u64) as usize;
             let Some(window) = window.get_mut(..len) else { break };
@@ -168,11 +171,17 @@ impl<F: ReadAt> View<'_, F> {
             }
             for (offset, head) in window.array_windows::<HEADER>().enumerate() {
                 let place = at + offset as u64;
-                if Header::parse(head, self.base + place).is_some()
-                    && let Found::Good(_) = self.read(place, payload)?
-                {
+                let Some((header, _)) = Header::parse(head, self.base + place) else { continue };
+                if place + header.record_bytes() > self.end {
+                    continue;
+                }
+                if let Found::Good(_) = self.read(place, payload)? {
                     return Ok(Some(place));
                 }
+                let Some(left) = budget.checked_sub(header.record_bytes()) else {
+                    return Ok(None);
+                };
+                budget = left;
             }
             at += (len - HEADER + 1) as u64;
         }

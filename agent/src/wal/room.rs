@@ -4,6 +4,10 @@
 use super::segment::{self, HEADER as SEGMENT_HEADER};
 use super::{AppendError, Loss, LossReason, OnFull, Options, Storage, Wal, WalError, cursor};
 
+/// A segment is closed when it spans this part of the bound on age, so that no data gets older than the
+/// bound by more than that while something is appended.
+const AGE_STEPS: i64 = 8;
+
 impl<S: Storage> Wal<S> {
     /// Frees room for `growth` more bytes, or says that there is none.
     pub(super) fn make_room(&mut self, growth: u64) -> Result<(), AppendError> {
@@ -48,6 +52,13 @@ impl<S: Storage> Wal<S> {
         let limit = *self.frozen.get_or_insert(bytes);
         (bytes + growth > limit)
             .then_some((LossReason::MinFree, AppendError::NoSpace { free, min_free }))
+    }
+
+    /// Whether the newest segment has to be closed, so that age is bounded in small steps.
+    pub(super) fn is_old(&self, now_ms: i64) -> bool {
+        let Some(max_age_ms) = self.options.max_age_ms else { return false };
+        let begins = now_ms.saturating_sub(max_age_ms / AGE_STEPS);
+        self.segments.back().and_then(|s| s.first_ms).is_some_and(|first| first < begins)
     }
 
     /// Removes what is older than the bound on age, `now_ms` being the time of the newest record.
