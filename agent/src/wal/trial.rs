@@ -388,8 +388,10 @@ impl Trial {
         let cursor = wal.cursor(id);
         assert!(cursor >= position && self.book.index(cursor) == index + 1, "{cursor}");
         self.book.marks.readers[reader].cursor = position;
-        // The cursors of a broken log move in memory alone.
-        if done.is_ok() && sync && !wal.is_broken() {
+        // The cursors of a broken log, and those whose file can't be opened, move in memory alone: what
+        // they have passed may come again after a restart.
+        let has_file = matches!(wal.share_cursor(id), Ok(Some(_)));
+        if done.is_ok() && sync && has_file {
             self.book.marks.readers[reader].floor = position;
         }
         assert_eq!(self.dropped_items(), dropped, "an acknowledgement has dropped");
