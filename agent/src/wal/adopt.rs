@@ -17,6 +17,11 @@ impl<S: Storage> Wal<S> {
         // What was acknowledged need not be written, but for the newest: it has what the caller needs
         // after a restart.
         buffer.remove_acknowledged()?;
+        // Its cursors are taken over when their records are here; what must go meanwhile, to make room,
+        // is not lost where it was acknowledged.
+        for (reader, in_buffer) in self.readers.iter_mut().zip(&buffer.readers) {
+            reader.held = reader.held.max(in_buffer.cursor);
+        }
         while let Some(segment) = buffer.segments.front().copied() {
             self.adopt_segment(buffer, &segment)?;
             let _ = buffer.storage.remove(&segment::name(segment.base));

@@ -117,11 +117,8 @@ impl Pair {
     }
 
     fn begin_buffer(&mut self) {
-        let bounded = Options {
-            max_bytes: self.memory,
-            segment_bytes: self.memory / 8,
-            ..self.options
-        };
+        let bounded =
+            Options { max_bytes: self.memory, segment_bytes: self.memory / 8, ..self.options };
         let mut buffer = Wal::open(Memory::default(), bounded, &READERS).unwrap();
         buffer.begin_at(self.wal.end());
         self.buffer = Some(buffer);
@@ -435,4 +432,84 @@ fn what_memory_drops_takes_no_reader_past_what_is_on_the_disk() {
     pair.play(Step::Read { reader: 0, most: 1 }, None);
     assert_eq!(pair.at[0], pair.written[0].record.next);
     assert_eq!(pair.finish(), 1);
+}
+
+/// Records on the disk, and behind them a log in memory of which one reader has taken a part.
+fn broken_pair(on_full: OnFull, memory: u64) -> Pair {
+    let mut pair = Pair::new(on_full, memory);
+    for len in [700, 3_000, 4_000] {
+        pair.play(Step::Append(len), None);
+    }
+    pair.play(Step::Sync, None);
+    pair.play(Step::Append(300), None);
+    pair.play(Step::Fail(Fault::Io, 2, 1), None);
+    for len in [500, 2_500, 2_500, 8_000, 100, 2_500, 4_000, 2_500] {
+        pair.play(Step::Append(len), None);
+    }
+    pair.play(Step::Read { reader: 0, most: 7 }, None);
+    pair.play(Step::Acknowledge { reader: 0, back: 0, sync: false }, None);
+    pair.disk.plan(None);
+    pair
+}
+
+#[test]
+fn each_operation_of_a_move_to_the_disk_fails() {
+    let (mut runs, mut midway) = (0, 0);
+    for on_full in [OnFull::DropOldest, OnFull::Refuse] {
+        let mut whole = broken_pair(on_full, MEMORY[0]);
+        let first = whole.disk.operations();
+        whole.play(Step::Mend, None);
+        let operations = whole.disk.operations() - first;
+        assert!(whole.buffer.is_none() && operations > 15, "{operations} operations");
+        for nth in 0..operations {
+            for fault in [Fault::NoSpace, Fault::Io, Fault::ReadOnly, Fault::Sync] {
+                for (count, part) in [(1, 0), (2, 1), (4, 2), (20, 1)] {
+                    let from = first + nth;
+                    let plan = Plan { fault, from, count, part };
+                    let _scene = Scene(plan);
+                    let mut pair = broken_pair(on_full, MEMORY[0]);
+                    let segments = |pair: &Pair| pair.buffer.as_ref().map(|b| b.segments().count());
+                    let before = segments(&pair);
+                    pair.disk.plan(Some(plan));
+                    let _ = pair.mend();
+                    pair.settle();
+                    midway += u32::from(segments(&pair).is_some_and(|left| Some(left) != before));
+                    pair.cut_now();
+                    pair.play(Step::Append(50), Some(nth));
+                    pair.play(Step::Read { reader: 1, most: 3 }, None);
+                    for _ in 0..3 {
+                        let healthy = pair.disk.fault().is_none();
+                        let mended = pair.mend();
+                        assert!(mended.is_ok() || !healthy, "{mended:?}");
+                        pair.settle();
+                        pair.cut_now();
+                    }
+                    pair.play(Step::Append(60), None);
+                    pair.finish();
+                    runs += 1;
+                }
+            }
+        }
+    }
+    assert!(runs > 400 && midway > 50, "{runs} runs, {midway} of them were stopped midway");
+}
+
+#[test]
+fn what_was_acknowledged_in_memory_is_not_counted_when_it_goes_from_the_disk() {
+    let mut pair = Pair::new(OnFull::DropOldest, MEMORY[1]);
+    pair.play(Step::Fail(Fault::Io, 1, 0), None);
+    pair.play(Step::Append(3_000), None);
+    for _ in 0..12 {
+        pair.play(Step::Append(3_500), None);
+    }
+    for reader in 0..2 {
+        // A part of its segment.
+        pair.play(Step::Read { reader, most: 1 }, None);
+        pair.play(Step::Acknowledge { reader, back: 0, sync: false }, None);
+    }
+    assert_eq!(pair.dropped, 0);
+    // Memory has more than the disk takes.
+    pair.play(Step::Mend, None);
+    assert!(pair.dropped > 0);
+    pair.finish();
 }

@@ -8,7 +8,9 @@ use std::sync::LazyLock;
 
 use super::power_cut::Dice;
 use super::sim::{BLOCK, Files, Sim};
-use super::{AppendError, Encoded, OnFull, Options, Payload, Record, SyncJob, Wal, WalError};
+use super::{
+    AppendError, Encoded, OnFull, Options, Payload, ReaderId, Record, SyncJob, Wal, WalError,
+};
 
 /// Bytes of a segment with the options of [`options`].
 pub(super) const SEGMENT: u64 = 8 << 10;
@@ -218,10 +220,14 @@ impl Trial {
         if options.on_full == OnFull::DropOldest && found > options.max_bytes {
             allowed = allowed.max(oldest);
         }
-        if let Some((record, payload)) = trial.scan() {
+        let mut admitted = None;
+        if !after.failed.is_empty()
+            && let Some((record, payload)) = trial.scan()
+        {
             trial.book.admit(&record, &payload, before.synced);
+            admitted = Some(trial.book.clone());
         }
-        let after = &trial.book.clone();
+        let after = admitted.as_ref().unwrap_or(after);
         let lists = trial.check_reads(before, after, allowed);
         let last = lists.iter().filter_map(|list| list.last()).max().copied();
         let end = match last {
@@ -257,6 +263,14 @@ impl Trial {
         let mut wal = Wal::open(self.disk.clone(), self.options, &READERS[..self.configured])?;
         if let Some(broken) = &self.wal {
             wal.resume(broken)?;
+            for (index, reader) in self.book.marks.readers[..self.configured].iter_mut().enumerate()
+            {
+                let id = ReaderId(index);
+                // The cursors of a broken log are taken over for good.
+                if matches!(wal.share_cursor(id), Ok(Some(_))) {
+                    reader.floor = reader.floor.max(broken.cursor(id).min(wal.cursor(id)));
+                }
+            }
         }
         wal.begin_at(self.end);
         self.wal = Some(wal);
