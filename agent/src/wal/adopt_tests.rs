@@ -202,9 +202,9 @@ impl Pair {
                 self.begin_buffer();
             }
         }
-        for reader in 0..2 {
+        for (reader, name) in READERS.iter().enumerate() {
             let cursor = self.wal.cursor(ReaderId(reader));
-            assert!(cursor >= self.promise.floors[reader], "{} repeats", READERS[reader]);
+            assert!(cursor >= self.promise.floors[reader], "{name} repeats");
             self.no_skip(self.acknowledged[reader], cursor, &self.written);
             self.acknowledged[reader] = cursor;
             self.at[reader] = cursor;
