@@ -29,6 +29,11 @@ enum Step {
         back: usize,
         sync: bool,
     },
+    /// The reader has in memory what it has read and not acknowledged, or has it no more.
+    Hold {
+        reader: usize,
+        holds: bool,
+    },
     Fail(Fault, u64, u8),
     Mend,
     /// A start of the process, while nothing is in memory alone.
@@ -49,6 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..2usize, 1..20usize).prop_map(|(reader, most)| Step::Read { reader, most }),
         5 => (0..2usize, 0..6usize, any::<bool>())
             .prop_map(|(reader, back, sync)| Step::Acknowledge { reader, back, sync }),
+        2 => (0..2usize, any::<bool>()).prop_map(|(reader, holds)| Step::Hold { reader, holds }),
         4 => (fault, count, 0..3u8).prop_map(|(fault, count, part)| Step::Fail(fault, count, part)),
         6 => Just(Step::Mend),
         1 => Just(Step::Restart),
@@ -81,6 +87,7 @@ struct Pair {
     failed: Vec<(u64, usize)>,
     promise: Promise,
     acknowledged: [u64; 2],
+    held: [u64; 2],
     /// Where each reader reads on.
     at: [u64; 2],
     /// Segments in which something is.
@@ -108,6 +115,7 @@ impl Pair {
             failed: Vec::new(),
             promise: Promise::default(),
             acknowledged: [0; 2],
+            held: [0; 2],
             at: [0; 2],
             live: BTreeSet::new(),
             counted_before: 0,
@@ -208,6 +216,7 @@ impl Pair {
             self.no_skip(self.acknowledged[reader], cursor, &self.written);
             self.acknowledged[reader] = cursor;
             self.at[reader] = cursor;
+            self.held[reader] = 0;
         }
     }
 
@@ -264,7 +273,8 @@ impl Pair {
             assert!(buffer.bytes() <= self.memory, "{} bytes in memory", buffer.bytes());
             live.append(&mut bases(&mut buffer.segments()));
         }
-        let read = self.acknowledged.into_iter().min().unwrap();
+        let kept = |reader: usize| self.acknowledged[reader].max(self.held[reader]);
+        let read = kept(0).min(kept(1));
         let known = |w: &&Written| self.live.contains(&w.record.segment);
         let unread = |w: &&Written| w.record.position >= read && !live.contains(&w.record.segment);
         // A segment that came and went in one step has nothing to lose.
@@ -356,6 +366,14 @@ impl Pair {
             Step::Sync => drop(self.wal.sync()),
             Step::Read { reader, most } => self.read(reader, most),
             Step::Acknowledge { reader, back, sync } => self.acknowledge(reader, back, sync),
+            Step::Hold { reader, holds } => {
+                let position = if holds { self.at[reader] } else { 0 };
+                self.held[reader] = position;
+                self.wal.hold(ReaderId(reader), position);
+                if let Some(buffer) = &mut self.buffer {
+                    buffer.hold(ReaderId(reader), position);
+                }
+            }
             Step::Fail(fault, count, part) => {
                 let from = self.disk.operations();
                 self.disk.plan(Some(Plan { fault, from, count, part }));
@@ -512,4 +530,41 @@ fn what_was_acknowledged_in_memory_is_not_counted_when_it_goes_from_the_disk() {
     pair.play(Step::Mend, None);
     assert!(pair.dropped > 0);
     pair.finish();
+}
+
+#[test]
+fn what_was_acknowledged_in_memory_makes_room_for_the_rest_of_a_move() {
+    let mut pair = Pair::new(OnFull::Refuse, MEMORY[1]);
+    pair.play(Step::Fail(Fault::Io, 1, 0), None);
+    for _ in 0..13 {
+        pair.play(Step::Append(3_500), None);
+    }
+    pair.play(Step::Read { reader: 0, most: 13 }, None);
+    pair.play(Step::Acknowledge { reader: 0, back: 0, sync: false }, None);
+    // The other reader holds all of it back, and it is more than the disk takes.
+    assert!(matches!(pair.mend(), Err(AppendError::Full { .. })));
+    pair.settle();
+    pair.play(Step::Read { reader: 1, most: 13 }, None);
+    pair.play(Step::Acknowledge { reader: 1, back: 0, sync: false }, None);
+    pair.mend().unwrap();
+    pair.finish();
+}
+
+#[test]
+fn hole_that_a_power_cut_leaves_in_a_moved_segment_ends_it() {
+    let mut pair = Pair::new(OnFull::Refuse, MEMORY[0]);
+    pair.play(Step::Fail(Fault::Io, 1, 0), None);
+    for _ in 0..2 {
+        pair.play(Step::Append(2_000), None);
+    }
+    let before = pair.promise;
+    drop(pair.disk.take_moments());
+    pair.mend().unwrap();
+    pair.settle();
+    let mut dice = Dice(1);
+    for moment in pair.disk.take_moments() {
+        for _ in 0..100 {
+            pair.cut(&moment, &moment.random(&mut dice), &before);
+        }
+    }
 }
