@@ -536,15 +536,15 @@ fn what_was_acknowledged_in_memory_is_not_counted_when_it_goes_from_the_disk() {
 fn what_was_acknowledged_in_memory_makes_room_for_the_rest_of_a_move() {
     let mut pair = Pair::new(OnFull::Refuse, MEMORY[1]);
     pair.play(Step::Fail(Fault::Io, 1, 0), None);
-    for _ in 0..13 {
-        pair.play(Step::Append(3_500), None);
+    for _ in 0..14 {
+        pair.play(Step::Append(3_400), None);
     }
-    pair.play(Step::Read { reader: 0, most: 13 }, None);
+    pair.play(Step::Read { reader: 0, most: 14 }, None);
     pair.play(Step::Acknowledge { reader: 0, back: 0, sync: false }, None);
     // The other reader holds all of it back, and it is more than the disk takes.
     assert!(matches!(pair.mend(), Err(AppendError::Full { .. })));
     pair.settle();
-    pair.play(Step::Read { reader: 1, most: 13 }, None);
+    pair.play(Step::Read { reader: 1, most: 14 }, None);
     pair.play(Step::Acknowledge { reader: 1, back: 0, sync: false }, None);
     pair.mend().unwrap();
     pair.finish();
@@ -554,8 +554,8 @@ fn what_was_acknowledged_in_memory_makes_room_for_the_rest_of_a_move() {
 fn hole_that_a_power_cut_leaves_in_a_moved_segment_ends_it() {
     let mut pair = Pair::new(OnFull::Refuse, MEMORY[0]);
     pair.play(Step::Fail(Fault::Io, 1, 0), None);
-    for _ in 0..2 {
-        pair.play(Step::Append(2_000), None);
+    for _ in 0..6 {
+        pair.play(Step::Append(700), None);
     }
     let before = pair.promise;
     drop(pair.disk.take_moments());
@@ -563,7 +563,7 @@ fn hole_that_a_power_cut_leaves_in_a_moved_segment_ends_it() {
     pair.settle();
     let mut dice = Dice(1);
     for moment in pair.disk.take_moments() {
-        for _ in 0..100 {
+        for _ in 0..300 {
             pair.cut(&moment, &moment.random(&mut dice), &before);
         }
     }
