@@ -18,15 +18,21 @@ impl<S: Storage> Wal<S> {
         // after a restart.
         buffer.remove_acknowledged()?;
         while let Some(segment) = buffer.segments.front().copied() {
+            // Before the next one, which may need room: what is moved and acknowledged makes it.
+            self.take_cursors(buffer, false)?;
             self.adopt_segment(buffer, &segment)?;
             let _ = buffer.storage.remove(&segment::name(segment.base));
             buffer.segments.pop_front();
         }
         buffer.active = None;
         self.begin_at(buffer.next_base);
+        self.take_cursors(buffer, true)
+    }
+
+    fn take_cursors(&mut self, buffer: &Wal<Memory>, sync: bool) -> Result<(), AppendError> {
         for index in 0..self.readers.len().min(buffer.readers.len()) {
             let reader = ReaderId(index);
-            self.acknowledge(reader, buffer.cursor(reader), true).map_err(AppendError::Failed)?;
+            self.acknowledge(reader, buffer.cursor(reader), sync).map_err(AppendError::Failed)?;
         }
         Ok(())
     }

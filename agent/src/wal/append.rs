@@ -62,7 +62,9 @@ impl<S: Storage> Wal<S> {
 
         let base = if fresh { self.next_base } else { self.next_base - len };
         let position = base + len + head as u64;
-        let flags = if self.synced >= self.next_base { SYNCED_BEFORE } else { 0 };
+        // A segment that is moved to the disk is written there in one go: a power cut may take any part.
+        let is_synced = self.synced >= self.next_base && self.storage.is_lasting();
+        let flags = if is_synced { SYNCED_BEFORE } else { 0 };
         let (items, time_ms) = (encoded.items, encoded.time_ms);
         let length = (bytes as usize - RECORD_HEADER) as u32;
         let header = Header { length, items, time_ms, kind, flags };

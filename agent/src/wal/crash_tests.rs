@@ -101,7 +101,7 @@ fn play(script: Script) -> u64 {
     trial.disk.watch();
     let dice = Dice(script.seed ^ 0x5eed);
     let mut judge =
-        Judge { points: 0, random: RANDOM, again_every: 29, over: 0, go_on_every: 5, dice };
+        Judge { points: 0, random: RANDOM, again_every: 67, over: 0, go_on_every: 5, dice };
     let mut dice = Dice(script.seed);
     let mut met = Met::default();
     for round in 1..=script.appends {
@@ -170,7 +170,7 @@ fn play(script: Script) -> u64 {
 }
 
 /// States by dice for each operation, beside those of a kind.
-const RANDOM: usize = 4;
+const RANDOM: usize = 3;
 
 /// What each run has to reach, so that they come to more than 20,000 together.
 const LEAST: u64 = 7_000;

@@ -170,3 +170,18 @@ fn new_reader_of_a_full_log_does_not_take_it_over_the_bound() {
         trial.check();
     }
 }
+
+#[test]
+fn cursor_whose_sync_failed_is_written_again_when_the_log_is_opened_again() {
+    let mut trial = Trial::new(options(3, OnFull::DropOldest));
+    trial.append(100).unwrap().unwrap();
+    trial.sync().unwrap();
+    let from = trial.disk.operations();
+    // The write works, and its sync does not.
+    trial.disk.plan(Some(Plan { fault: Fault::Sync, from, count: 2, part: 0 }));
+    trial.acknowledge(0, 0, true);
+    trial.disk.plan(None);
+    trial.reopen(2).unwrap();
+    assert!(trial.book.marks.readers[0].floor > 0, "the book expects nothing");
+    cut(&trial);
+}

@@ -71,6 +71,10 @@ impl Storage for Memory {
     fn block(&self) -> u64 {
         1
     }
+
+    fn is_lasting(&self) -> bool {
+        false
+    }
 }
 
 impl StorageFile for MemoryFile {

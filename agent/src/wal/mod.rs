@@ -264,8 +264,9 @@ impl<S: Storage> Wal<S> {
         sync: bool,
     ) -> Result<(), WalError> {
         let state = &mut self.readers[reader.0];
-        let position = position.min(self.next_base);
-        if position <= state.cursor {
+        let position = position.min(self.next_base).max(state.cursor);
+        // One that has moved before may not be on the disk, or a failed sync has lost it since.
+        if position == state.cursor && !sync {
             return Ok(());
         }
         state.cursor = position;
@@ -375,6 +376,8 @@ impl<S: Storage> Wal<S> {
     }
 }
 
+#[cfg(test)]
+mod adopt_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]

@@ -128,7 +128,10 @@ impl<S: Storage> Wal<S> {
         self.segments.pop_front();
         let first = self.segments.front().map_or(self.next_base, |s| s.base);
         for reader in &mut self.readers {
-            reader.cursor = reader.cursor.max(first.min(self.next_base));
+            // One that has not come as far is still in the log that this one goes on from.
+            if reader.cursor >= oldest.base {
+                reader.cursor = reader.cursor.max(first.min(self.next_base));
+            }
             reader.open.take_if(|(base, _)| *base == oldest.base);
         }
         self.scanned = None;

@@ -103,6 +103,10 @@ pub trait Storage: Clone {
     /// The unit in which the file system writes: files grow in such steps, so that most appends change
     /// no size.
     fn block(&self) -> u64;
+    /// Whether what was synced outlives the process.
+    fn is_lasting(&self) -> bool {
+        true
+    }
 }
 
 /// A directory of a real file system.

@@ -8,7 +8,9 @@ use std::sync::LazyLock;
 
 use super::power_cut::Dice;
 use super::sim::{BLOCK, Files, Sim};
-use super::{AppendError, Encoded, OnFull, Options, Payload, Record, SyncJob, Wal, WalError};
+use super::{
+    AppendError, Encoded, OnFull, Options, Payload, ReaderId, Record, SyncJob, Wal, WalError,
+};
 
 /// Bytes of a segment with the options of [`options`].
 pub(super) const SEGMENT: u64 = 8 << 10;
@@ -112,12 +114,29 @@ pub(super) struct Book {
     pub(super) records: Vec<Written>,
     pub(super) marks: Marks,
     next_number: u64,
+    /// Number and length of appends that failed, since the start.
+    failed: Vec<(u64, usize)>,
 }
 
 impl Book {
     /// The index of the first record at `position` or later.
     pub(super) fn index(&self, position: u64) -> usize {
         self.records.partition_point(|written| written.record.position < position)
+    }
+
+    /// Enters the last record that a start has found, if its append had failed. What a failed write has
+    /// left goes when the log is opened again; until that is done, a power cut may leave it whole. It
+    /// must not stand where something was promised.
+    fn admit(&mut self, record: &Record, payload: &[u8], synced: u64) {
+        let number = payload[1..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        if let Some(&(number, len)) = self.failed.iter().find(|failed| Some(failed.0) == number) {
+            assert!(record.position >= synced, "a failed append has replaced what was synced");
+            let written = Written { number, len, record: *record };
+            written.check(record, payload);
+            self.records.truncate(self.index(record.position));
+            self.records.push(written);
+        }
+        self.failed.clear();
     }
 }
 
@@ -201,11 +220,19 @@ impl Trial {
         if options.on_full == OnFull::DropOldest && found > options.max_bytes {
             allowed = allowed.max(oldest);
         }
+        let mut admitted = None;
+        if !after.failed.is_empty()
+            && let Some((record, payload)) = trial.scan()
+        {
+            trial.book.admit(&record, &payload, before.synced);
+            admitted = Some(trial.book.clone());
+        }
+        let after = admitted.as_ref().unwrap_or(after);
         let lists = trial.check_reads(before, after, allowed);
         let last = lists.iter().filter_map(|list| list.last()).max().copied();
         let end = match last {
             Some(last) => last + 1,
-            None => trial.scan().map_or(0, |last| last + 1),
+            None => trial.scan().map_or(0, |(last, _)| trial.book.index(last.next)),
         };
         for (list, cursor) in lists.iter().zip(trial.cursors()) {
             match list.last() {
@@ -236,6 +263,14 @@ impl Trial {
         let mut wal = Wal::open(self.disk.clone(), self.options, &READERS[..self.configured])?;
         if let Some(broken) = &self.wal {
             wal.resume(broken)?;
+            for (index, reader) in self.book.marks.readers[..self.configured].iter_mut().enumerate()
+            {
+                let id = ReaderId(index);
+                // The cursors of a broken log are taken over for good.
+                if matches!(wal.share_cursor(id), Ok(Some(_))) {
+                    reader.floor = reader.floor.max(broken.cursor(id).min(wal.cursor(id)));
+                }
+            }
         }
         wal.begin_at(self.end);
         self.wal = Some(wal);
@@ -305,8 +340,10 @@ impl Trial {
         } else {
             assert_eq!(dropped, 0);
         }
-        if let Ok(record) = result {
-            self.book.records.push(Written { number, len, record });
+        match result {
+            Ok(record) => self.book.records.push(Written { number, len, record }),
+            Err(AppendError::Failed(_)) => self.book.failed.push((number, len)),
+            Err(_) => {}
         }
         self.update();
         Some(result)
@@ -388,8 +425,10 @@ impl Trial {
         let cursor = wal.cursor(id);
         assert!(cursor >= position && self.book.index(cursor) == index + 1, "{cursor}");
         self.book.marks.readers[reader].cursor = position;
-        // The cursors of a broken log move in memory alone.
-        if done.is_ok() && sync && !wal.is_broken() {
+        // The cursors of a broken log, and those whose file can't be opened, move in memory alone: what
+        // they have passed may come again after a restart.
+        let has_file = matches!(wal.share_cursor(id), Ok(Some(_)));
+        if done.is_ok() && sync && has_file {
             self.book.marks.readers[reader].floor = position;
         }
         assert_eq!(self.dropped_items(), dropped, "an acknowledgement has dropped");
@@ -448,11 +487,11 @@ impl Trial {
     }
 
     /// The last record that can be read at all.
-    fn scan(&mut self) -> Option<usize> {
+    fn scan(&mut self) -> Option<(Record, Vec<u8>)> {
         let (mut at, mut payload, mut last) = (0, Vec::new(), None);
         while let Some(record) = self.wal.as_mut()?.scan(at, &mut payload).unwrap() {
             at = record.next;
-            last = Some(self.book.index(record.position));
+            last = Some((record, payload.clone()));
         }
         last
     }
