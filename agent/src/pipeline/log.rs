@@ -352,7 +352,10 @@ impl Log {
         };
         let mut wal = Wal::open(disk, self.options.wal, &self.reader_names())?;
         if let Some(broken) = slot.as_mut() {
-            wal.resume(broken)?;
+            if let Err(error) = wal.resume(broken) {
+                self.keep_counts(wal.stats(), wal.take_losses());
+                return Err(error);
+            }
             self.keep_counts(broken.stats(), broken.take_losses());
         }
         *slot = Some(wal);
@@ -452,10 +455,12 @@ impl Log {
         let read = |wal: &mut Wal<Disk>| {
             let found = wal.read(reader, from, payload)?;
             let readable = if waits && !wal.is_broken() { wal.synced() } else { u64::MAX };
-            Ok(found.filter(|record| record.next <= readable))
+            Ok(found.map(|record| (record, record.next <= readable)))
         };
         match self.with(read).unwrap_or(Ok(None))? {
-            Some(record) => Ok(Some(record)),
+            Some((record, true)) => Ok(Some(record)),
+            // What is in memory comes after it.
+            Some((_, false)) => Ok(None),
             None => self.with_buffer(|wal| wal.read(reader, from, payload)).unwrap_or(Ok(None)),
         }
     }
