@@ -279,7 +279,7 @@ fn a_hostile_line_is_shown_harmless() {
         assert!(!shown.contains("\n# fake"), "{shown}");
     }
     let shown = said(&["show"], dir.path(), 0);
-    let line = "1970-01-01T00:00:00.000000000Z {job=\"j\\x9b2J\"}+{m\\x1b=\"v\"} \
+    let line = "1970-01-01T00:00:00.000000000Z {job=\"j\\x9b2J\"}+{\"m\\x1b\"=\"v\"} \
                 a\\x1b[2J\\x1b]0;title\\x07\\r\\x08\\x9b31m\\u{202e}\\n# fake\n";
     assert!(shown.contains(line), "{shown}");
     let exact = objects(&["show"], dir.path(), 0);

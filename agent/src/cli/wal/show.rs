@@ -5,15 +5,16 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::contents::{Contents, Held, kind_name};
-use super::out::{Braces, Number, Object, Out, safe};
+use super::out::{Braces, Name, Number, Object, Out, exact};
 use super::{Stop, Target, content_name, header, time, unreadable};
 use crate::encode::Series;
 use crate::wal::{Inspection, Place, Record, SegmentFile};
 
 pub(super) const USAGE: &str = "\
 Shows what is in WAL directories, oldest first: each record, and in it samples as the Prometheus text
-format has them, or log entries as `time {stream} line`. Control characters are shown as \\x1b. Lines that
-begin with # are records, damage and what can't be decoded.
+format has them, or log entries as `time {stream}+{metadata} line`. Control characters are shown as
+\\x1b, backslashes as \\\\, odd names in quotes, and a NaN that is not the plain one with its bits, such as
+NaN(0x7ff0000000000002). Lines that begin with # are records, damage and what can't be decoded.
 
 Usage: mote wal show [DIR] [--records] [--from TIME] [--to TIME] [--last DURATION] [--json]
                      [--config FILE] [--set KEY=VALUE]...
@@ -28,7 +29,7 @@ A record's time is that of its samples, and for log entries when they were read.
 --json prints one object a line, with `type`:
   wal          path, content, version, bytes, in_use
   record       wal, file, offset, position, kind, time, items, bytes
-  sample       name, labels, value (a number, or \"NaN\", \"+Inf\", \"-Inf\"), timestamp_ms
+  sample       name, labels, value (a number, or \"NaN\", \"+Inf\", \"-Inf\", \"NaN(0x…)\"), timestamp_ms
   entry        time, timestamp_ns (a string), stream, metadata, line
   damage       wal, file, offset, bytes, items (null: unknown)
   torn         wal, file, offset, bytes
@@ -291,9 +292,18 @@ impl View<'_> {
             let (kind, labels) = ("sample", Object(labels));
             return self.out.object(&SampleLine { kind, name, labels, value, timestamp_ms });
         }
-        write!(self.out, "{}", safe(name))?;
-        if labels.clone().next().is_some() {
-            write!(self.out, "{}", Braces(labels))?;
+        // A name that is odd stands in the braces in quotes, as the text format has it.
+        let has_labels = labels.clone().next().is_some();
+        if name.is_empty() || Name(name).is_plain() {
+            write!(self.out, "{name}")?;
+            if name.is_empty() || has_labels {
+                write!(self.out, "{}", Braces(labels))?;
+            }
+        } else {
+            let braces = Braces(labels).to_string();
+            let comma = if has_labels { "," } else { "" };
+            let labels = braces.strip_prefix('{').unwrap_or_default();
+            write!(self.out, "{{{}{comma}{labels}", Name(name))?;
         }
         writeln!(self.out, " {value} {timestamp_ms}")
     }
@@ -319,7 +329,7 @@ impl View<'_> {
             if !entry.metadata.is_empty() {
                 write!(self.out, "+{}", Braces(metadata))?;
             }
-            writeln!(self.out, " {}", safe(entry.line))?;
+            writeln!(self.out, " {}", exact(entry.line))?;
         }
         Ok(())
     }
