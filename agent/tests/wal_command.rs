@@ -6,6 +6,7 @@
 
 mod support;
 mod wal_made;
+mod wal_unread;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};

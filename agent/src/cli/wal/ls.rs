@@ -17,7 +17,8 @@ Usage: mote wal ls [DIR] [--json] [--config FILE] [--set KEY=VALUE]...
 --json prints one object a line, with `type` and, but for the first type, `wal`, the directory:
   wal       path, content (\"metrics\", \"logs\"), version, bytes, in_use
   segment   file, position, bytes, records, items, from, to, damaged_bytes, torn_bytes, error
-  cursor    file, bytes, position, behind_bytes, unread_records, unread_items, damaged
+  cursor    file, bytes, position, behind_bytes (of the unread records), unread_records, unread_items,
+            damaged
   aside     file, bytes, why
   rejected  file, bytes, why: named as a segment; the next start sets it aside
   foreign   file, bytes
@@ -95,6 +96,7 @@ enum Line<'a> {
 struct Unread<'a> {
     cursor: &'a Cursor,
     from: u64,
+    bytes: u64,
     records: u64,
     items: u64,
 }
@@ -133,13 +135,13 @@ impl<'a> List<'a> {
         let first = wal.segments.first().map_or(0, |segment| segment.base);
         let unread = |cursor: &'a Cursor| {
             let from = cursor.position().unwrap_or(first).max(first);
-            Unread { cursor, from, records: 0, items: 0 }
+            Unread { cursor, from, bytes: 0, records: 0, items: 0 }
         };
         let mut unread: Vec<Unread<'_>> = wal.cursors.iter().map(unread).collect();
         self.head()?;
-        let (mut total, mut end) = (Counts::default(), first);
+        let mut total = Counts::default();
         for segment in &wal.segments {
-            let (counts, error) = match count(wal, segment, &mut unread, &mut end) {
+            let (counts, error) = match count(wal, segment, &mut unread) {
                 Ok(Some(counts)) => (counts, None),
                 Ok(None) => continue,
                 Err(error) => (Counts::default(), Some(unreadable(&error))),
@@ -148,7 +150,7 @@ impl<'a> List<'a> {
             total.add(&counts);
         }
         for unread in &unread {
-            self.cursor(unread, end)?;
+            self.cursor(unread)?;
         }
         for other in &wal.others {
             self.other(other)?;
@@ -204,21 +206,20 @@ impl<'a> List<'a> {
         self.row(&segment.name, &segment.bytes, &counts.records, &counts.items, &rest)
     }
 
-    fn cursor(&mut self, unread: &Unread<'_>, end: u64) -> io::Result<()> {
-        let Unread { cursor, from, records, items } = unread;
+    fn cursor(&mut self, unread: &Unread<'_>) -> io::Result<()> {
+        let Unread { cursor, bytes: behind, records, items, .. } = unread;
         let position = cursor.position();
         let damaged = match &cursor.slots {
             Ok(slots) => slots.contains(&Slot::Damaged),
             Err(_) => true,
         };
-        let behind = end.saturating_sub(*from);
         if self.out.json {
             return self.out.object(&Line::Cursor {
                 wal: &self.path,
                 file: &cursor.name,
                 bytes: cursor.bytes,
                 position,
-                behind_bytes: behind,
+                behind_bytes: *behind,
                 unread_records: *records,
                 unread_items: *items,
                 damaged,
@@ -231,7 +232,7 @@ impl<'a> List<'a> {
             (None, true) => "damaged: begins at the oldest record".to_owned(),
         };
         let rest = format!(
-            "{at}, {behind} bytes behind the end: {}, {} not acknowledged",
+            "{at}; not acknowledged: {}, {}, {behind} bytes",
             super::count(*records, "record"),
             super::count(*items, "item")
         );
@@ -274,16 +275,13 @@ pub(super) fn describe(what: &OtherKind) -> String {
     }
 }
 
-/// Counts what is in a segment and what of it each reader has not acknowledged; `end` becomes the
-/// position behind it. None if its file has gone.
+/// Counts what is in a segment and what of it each reader has not acknowledged. None if its file has gone.
 fn count(
     wal: &Inspection,
     segment: &SegmentFile,
     unread: &mut [Unread<'_>],
-    end: &mut u64,
 ) -> io::Result<Option<Counts>> {
     let Some(mut walk) = wal.walk(segment)? else { return Ok(None) };
-    *end = walk.end();
     let (mut counts, mut payload) = (Counts::default(), Vec::new());
     while let Some(found) = walk.next(&mut payload)? {
         match found {
@@ -292,6 +290,7 @@ fn count(
                 counts.items += u64::from(record.items);
                 counts.times.add(record.time_ms);
                 for reader in unread.iter_mut().filter(|reader| record.position >= reader.from) {
+                    reader.bytes += record.next - record.position;
                     reader.records += 1;
                     reader.items += u64::from(record.items);
                 }

@@ -187,6 +187,10 @@ fn targets(dir: &Path) -> Result<Vec<Target>, Failure> {
             return Ok(found);
         }
     }
+    // A log in which nothing was written yet.
+    if names.iter().any(|name| name == "LOCK") {
+        return Ok(vec![Target { path: dir.to_owned(), content: None }]);
+    }
     Err(Failure::Host(format!(
         "there is no WAL in {0}: neither *.wal files nor a WAL in wal/metrics, wal/logs, metrics or logs \
          below it; give a WAL directory or the state_dir of an agent",
