@@ -9,12 +9,13 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use mote::encode::ROUND;
-use mote::wal::{Inspection, OtherKind, Place};
+use mote::encode::{BLOCK, ROUND, RoundEncoder};
+use mote::model::Labels;
+use mote::wal::{Inspection, OtherKind, Payload, Place};
 use serde_json::Value;
 
 use super::wal_made::{
-    Bytes, flip, metrics, name, objects, of_type, offset, open, said, snapshot, text,
+    Bytes, Round, flip, metrics, name, objects, of_type, offset, open, said, snapshot, text,
 };
 
 /// Runs a command as a user to whom files of mode 0 are closed.
@@ -151,6 +152,50 @@ fn a_segment_that_is_being_made_is_not_rejected() {
     };
     assert!(rejected());
     later(|| file.set_len(0), || file.write_all_at(&whole, 0), || !rejected());
+}
+
+#[test]
+fn records_that_can_not_be_decoded_do_not_hide_those_behind_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut good = Vec::new();
+    Round(&mut RoundEncoder::new(Labels::new()), 5).encode(true, &mut good);
+    let mut wal = open(dir.path(), 1);
+    let (mut state, mut hostile) = (1u32, 0);
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 8
+    };
+    for kind in [ROUND, BLOCK, 77] {
+        for len in 0..good.len() {
+            wal.append(kind, &mut Bytes(&good[..len], 1)).unwrap();
+            let mut bad = good.clone();
+            for _ in 0..3 {
+                let (at, byte) = (random() as usize % bad.len(), random() as u8);
+                bad[at] = byte;
+            }
+            wal.append(kind, &mut Bytes(&bad, 1)).unwrap();
+            let mut large = good.clone();
+            large.truncate(len);
+            large.extend_from_slice(&[0xff; 12]);
+            wal.append(kind, &mut Bytes(&large, 1)).unwrap();
+            hostile += 3;
+        }
+    }
+    drop(wal);
+    let last = open(dir.path(), 1)
+        .append(ROUND, &mut Round(&mut RoundEncoder::new(Labels::new()), 2_000_077))
+        .unwrap();
+    let shown = objects(&["show"], dir.path(), 0);
+    assert_eq!(of_type(&shown, "record").len(), hostile + 1);
+    let undecodable = of_type(&shown, "undecodable").len();
+    assert!(undecodable > hostile / 2, "{undecodable} of {hostile}");
+    assert_eq!(shown.last().unwrap()["timestamp_ms"], 2_000_077);
+    let verified = objects(&["verify"], dir.path(), 1);
+    let summary = of_type(&verified, "summary")[0];
+    assert_eq!(summary["records"], hostile + 1);
+    assert_eq!(summary["damage"], of_type(&verified, "finding").len());
+    assert!(of_type(&verified, "finding").len() >= undecodable);
+    assert!(of_type(&verified, "finding").iter().all(|found| found["file"] != name(&last)));
 }
 
 /// Checks that `good` holds although the file is made whole only while it looks, and that it has waited
