@@ -10,12 +10,12 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use mote::encode::{BLOCK, ROUND, RoundEncoder};
-use mote::model::Labels;
-use mote::wal::{Inspection, OtherKind, Payload, Place};
+use mote::model::{Desc, Labels, Samples};
+use mote::wal::{Encoded, Inspection, OtherKind, Payload, Place};
 use serde_json::Value;
 
 use super::wal_made::{
-    Bytes, Round, flip, metrics, name, objects, of_type, offset, open, said, snapshot, text,
+    Bytes, Lines, Round, flip, metrics, name, objects, of_type, offset, open, said, snapshot, text,
 };
 
 /// Runs a command as a user to whom files of mode 0 are closed.
@@ -152,6 +152,35 @@ fn a_segment_that_is_being_made_is_not_rejected() {
     };
     assert!(rejected());
     later(|| file.set_len(0), || file.write_all_at(&whole, 0), || !rejected());
+}
+
+/// A gauge with an odd label name and the value that marks the end of a series.
+struct Ended;
+
+impl Payload for Ended {
+    fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> Encoded {
+        const A: Desc = Desc::gauge("a", "");
+        let mut samples = Samples::with_limit(10);
+        samples.family(&A).add(&[("x=\"1\",y", r"\n")], f64::from_bits(0x7ff0_0000_0000_0002));
+        let items = RoundEncoder::new(Labels::new()).encode(&[&samples], fresh, out);
+        Encoded { items, time_ms: 5 }
+    }
+}
+
+#[test]
+fn text_is_not_taken_for_what_it_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path(), 1).append(ROUND, &mut Ended).unwrap();
+    let shown = said(&["show"], dir.path(), 0);
+    let line = r#"a{"x=\"1\",y"="\\n"} NaN(0x7ff0000000000002) 5"#;
+    assert!(shown.lines().any(|shown| shown == line), "{shown}");
+    let shown = objects(&["show"], dir.path(), 0);
+    assert_eq!(of_type(&shown, "sample")[0]["value"], "NaN(0x7ff0000000000002)");
+
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path(), 2).append(BLOCK, &mut Lines(&["\u{1b}[2J", r"\x1b[2J"])).unwrap();
+    let shown = said(&["show"], dir.path(), 0);
+    assert!(shown.contains("} \\x1b[2J\n") && shown.contains("} \\\\x1b[2J\n"), "{shown}");
 }
 
 #[test]

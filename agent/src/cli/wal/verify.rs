@@ -14,9 +14,9 @@ use crate::wal::{Cursor, Inspection, OtherKind, Place, Record, SegmentFile, Slot
 
 pub(super) const USAGE: &str = "\
 Reads everything in WAL directories: checksums, the decoding of every record, the order of rounds, the
-cursors. One line a finding, with file and byte offset. Exit code 1 if something is damaged, or an error:
-can't be read, so nobody knows. A note is no damage: what recovery is made for, such as a torn tail, which is
-cut off at the next start.
+cursors. One line a finding, with file and byte offset. Exit code 1 if something is damaged or, an error,
+can't be read. A note is no damage: what recovery is made for, such as a torn tail, which is cut off at the
+next start.
 
 Usage: mote wal verify [DIR] [--json] [--config FILE] [--set KEY=VALUE]...
 
