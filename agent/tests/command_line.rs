@@ -46,12 +46,16 @@ fn bad_usage_and_bad_configuration_exit_with_2_and_start_nothing() {
 
 #[test]
 fn every_command_has_help() {
-    for command in ["run", "check", "status", "version"] {
+    for command in ["run", "check", "status", "wal", "version"] {
         let output = mote(&[command, "--help"]);
         assert!(output.status.success());
         assert!(text(&output.stdout).contains(&format!("Usage: mote {command}")), "{command}");
     }
-    assert!(text(&mote(&["--help"]).stdout).contains("Commands:"));
+    let all = text(&mote(&["--help"]).stdout);
+    assert!(all.contains("Commands:"));
+    for command in ["run", "check", "status", "wal", "version"] {
+        assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod support;
 mod wal_made;
+mod wal_unread;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -279,7 +280,7 @@ fn a_hostile_line_is_shown_harmless() {
         assert!(!shown.contains("\n# fake"), "{shown}");
     }
     let shown = said(&["show"], dir.path(), 0);
-    let line = "1970-01-01T00:00:00.000000000Z {job=\"j\\x9b2J\"}+{m\\x1b=\"v\"} \
+    let line = "1970-01-01T00:00:00.000000000Z {job=\"j\\x9b2J\"}+{\"m\\x1b\"=\"v\"} \
                 a\\x1b[2J\\x1b]0;title\\x07\\r\\x08\\x9b31m\\u{202e}\\n# fake\n";
     assert!(shown.contains(line), "{shown}");
     let exact = objects(&["show"], dir.path(), 0);
@@ -376,7 +377,7 @@ fn strange_files_are_told_apart() {
     fs::create_dir(dir.path().join("sub")).unwrap();
 
     let before = snapshot(dir.path());
-    let listed = objects(&["ls"], dir.path(), 0);
+    let listed = objects(&["ls"], dir.path(), 1);
     let why: Vec<_> =
         of_type(&listed, "rejected").iter().map(|r| r["why"].as_str().unwrap()).collect();
     assert_eq!(
@@ -401,7 +402,12 @@ fn strange_files_are_told_apart() {
     for command in ["ls", "verify"] {
         assert!(!text(&wal(&[command], dir.path()).stdout).contains('\u{1b}'), "{command}");
     }
-    assert_eq!(of_type(&objects(&["show"], dir.path(), 0), "record").len(), 6);
+    let shown = objects(&["show"], dir.path(), 1);
+    assert_eq!((of_type(&shown, "record").len(), of_type(&shown, "unreadable").len()), (6, 7));
+    for command in ["ls", "show"] {
+        let error = text(&wal(&[command], dir.path()).stderr);
+        assert!(error.contains("7 files can't be read"), "{error}");
+    }
     assert_eq!(snapshot(dir.path()), before);
 
     // A start sees it the same way.

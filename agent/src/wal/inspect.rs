@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::options::MAX_SEGMENT;
 use super::record::{Found, View};
@@ -17,15 +18,15 @@ use super::segment::{self, HEADER};
 use super::storage::{LOCK, Storage, StorageFile};
 use super::{Disk, Record, WalError, cursor};
 
-/// How often a slot of a cursor is read that looks torn: it may be written at this moment.
-const TRIES: u32 = 3;
+/// How long what is being written may take before it is looked at once more.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// A directory as it was found.
 #[derive(Debug)]
 pub struct Inspection {
     disk: Disk,
-    /// Whether another process has the log open.
-    pub in_use: bool,
+    /// Whether another process has the log open; None if its lock can't be looked at.
+    pub in_use: Option<bool>,
     /// What the log holds, as its writer numbers it; None without a segment.
     pub content: Option<u32>,
     /// The segments that recovery takes, oldest first.
@@ -94,6 +95,8 @@ pub enum OtherKind {
     Aside(Option<String>),
     /// It has a segment's name, and the next start sets it aside for this reason.
     Rejected(String),
+    /// It has a segment's name and can't be read, for this reason.
+    Unreadable(String),
     /// The log takes no notice of it.
     Foreign,
 }
@@ -127,6 +130,14 @@ pub struct Damage {
     pub record: Option<(u32, i64)>,
 }
 
+/// Why a file is not taken as a segment.
+enum Refused {
+    /// It can't be read.
+    Unreadable(io::Error),
+    /// It is none of this log's.
+    Rejected(String),
+}
+
 /// The places of one segment, in order.
 #[derive(Debug)]
 pub struct Walk {
@@ -151,25 +162,35 @@ impl Inspection {
         let mut files = disk.list().map_err(|source| WalError::open(path, source))?;
         files.sort();
         let mut found = Inspection {
-            in_use: disk.is_taken(),
+            in_use: in_use(&disk),
             disk,
             content,
             segments: Vec::new(),
             cursors: Vec::new(),
             others: Vec::new(),
         };
+        let newest = files.iter().rev().find(|(name, _)| segment::parse_name(name).is_some());
+        let newest = newest.map(|(name, _)| name.clone());
         for (name, bytes) in files {
             if let Some(base) = segment::parse_name(&name) {
-                found.add_segment(name, base, bytes);
+                let may_be_written = newest.as_ref() == Some(&name) && found.may_be_in_use();
+                found.add_segment(name, base, bytes, may_be_written);
             } else if name.ends_with(cursor::SUFFIX) {
                 let slots = found.slots(&name).map_err(|error| error.kind());
-                found.cursors.push(Cursor { name, bytes, slots });
+                if !matches!(slots, Err(io::ErrorKind::NotFound)) {
+                    found.cursors.push(Cursor { name, bytes, slots });
+                }
             } else if name != LOCK {
                 let what = found.other(&name, bytes);
                 found.others.push(Other { name, bytes, what });
             }
         }
         Ok(found)
+    }
+
+    /// Whether another process has the log open, or may have.
+    pub fn may_be_in_use(&self) -> bool {
+        self.in_use != Some(false)
     }
 
     /// The directory.
@@ -185,7 +206,7 @@ impl Inspection {
     }
 
     /// The places of a segment of this directory, from its first record on. None if its file has gone
-    /// since.
+    /// since. Where the newest one of a log in use ends in an incomplete record it is looked at twice.
     ///
     /// # Errors
     /// The file can't be read.
@@ -198,8 +219,12 @@ impl Inspection {
         let len = file.len()?;
         let is_newest = self.segments.last().is_some_and(|newest| newest.base == segment.base);
         let (end, torn) = if is_newest {
-            let (end, garbage) =
-                end_of_records(&View { file: &file, base: segment.base, end: len })?;
+            let tail = |len| end_of_records(&View { file: &file, base: segment.base, end: len });
+            let (mut end, mut garbage) = tail(len)?;
+            if garbage > end && self.may_be_in_use() {
+                std::thread::sleep(MOMENT);
+                (end, garbage) = tail(file.len()?)?;
+            }
             (end, garbage - end)
         } else {
             (segment.cut.unwrap_or(len).min(len), 0)
@@ -226,9 +251,23 @@ impl Inspection {
         File::open(self.path().join(name)).map(Arc::new)
     }
 
-    fn add_segment(&mut self, name: String, base: u64, bytes: u64) {
-        if let Err(why) = self.check(&name, base, bytes) {
-            self.others.push(Other { name, bytes, what: OtherKind::Rejected(why) });
+    fn add_segment(&mut self, name: String, base: u64, mut bytes: u64, may_be_written: bool) {
+        let mut checked = self.check(&name, base, bytes);
+        if checked.is_err() && may_be_written {
+            // It may have been made at this moment.
+            std::thread::sleep(MOMENT);
+            bytes = self.open(&name).and_then(|file| file.len()).unwrap_or(bytes);
+            checked = self.check(&name, base, bytes);
+        }
+        let what = match checked {
+            Ok(()) => None,
+            // Gone since it was listed, as the segments of a log in use do.
+            Err(Refused::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(Refused::Unreadable(error)) => Some(OtherKind::Unreadable(error.to_string())),
+            Err(Refused::Rejected(why)) => Some(OtherKind::Rejected(why)),
+        };
+        if let Some(what) = what {
+            self.others.push(Other { name, bytes, what });
             return;
         }
         let mut cut = None;
@@ -257,12 +296,12 @@ impl Inspection {
     }
 
     /// Checks a segment's header; the first good one says what the log holds.
-    fn check(&mut self, name: &str, base: u64, bytes: u64) -> Result<(), String> {
+    fn check(&mut self, name: &str, base: u64, bytes: u64) -> Result<(), Refused> {
         let content = self.check_file(name, base, bytes)?;
         match self.content {
-            Some(expected) if expected != content => {
-                Err(format!("it belongs to another log: its content is {content}, not {expected}"))
-            }
+            Some(expected) if expected != content => Err(Refused::Rejected(format!(
+                "it belongs to another log: its content is {content}, not {expected}"
+            ))),
             _ => {
                 self.content = Some(content);
                 Ok(())
@@ -270,38 +309,48 @@ impl Inspection {
         }
     }
 
-    fn check_file(&self, name: &str, base: u64, bytes: u64) -> Result<u32, String> {
+    fn check_file(&self, name: &str, base: u64, bytes: u64) -> Result<u32, Refused> {
+        let rejected = |why: &str| Refused::Rejected(why.to_owned());
         if bytes > MAX_SEGMENT {
-            return Err("it is larger than a segment gets".to_owned());
+            return Err(rejected("it is larger than a segment gets"));
         }
         let mut header = [0; HEADER];
         match self.open(name).and_then(|file| file.read_exact_at(0, &mut header)) {
             Ok(true) => {}
-            Ok(false) => return Err("it is shorter than a segment's header".to_owned()),
-            Err(error) => return Err(format!("reading it: {error}")),
+            Ok(false) => return Err(rejected("it is shorter than a segment's header")),
+            Err(error) => return Err(Refused::Unreadable(error)),
         }
         let content = segment::content(&header);
-        segment::check(&header, base, content).map_err(str::to_owned)?;
+        segment::check(&header, base, content).map_err(rejected)?;
         Ok(content)
     }
 
     fn other(&self, name: &str, bytes: u64) -> OtherKind {
         let base = name.ends_with(ASIDE).then(|| segment::parse_name(name.get(..20)?)).flatten();
-        match base {
-            Some(base) => OtherKind::Aside(self.check_file(name, base, bytes).err()),
-            None => OtherKind::Foreign,
-        }
+        let Some(base) = base else { return OtherKind::Foreign };
+        OtherKind::Aside(match self.check_file(name, base, bytes) {
+            Ok(_) => None,
+            Err(Refused::Unreadable(error)) => Some(format!("it can't be read: {error}")),
+            Err(Refused::Rejected(why)) => Some(why),
+        })
     }
 
     fn slots(&self, name: &str) -> io::Result<[Slot; 2]> {
         let file = self.open(name)?;
-        let mut slots = read_slots(&file)?;
-        for _ in 1..TRIES {
-            if slots.contains(&Slot::Damaged) && self.in_use {
-                slots = read_slots(&file)?;
-            }
+        let slots = read_slots(&file)?;
+        if slots.contains(&Slot::Damaged) && self.may_be_in_use() {
+            std::thread::sleep(MOMENT);
+            return read_slots(&file);
         }
         Ok(slots)
+    }
+}
+
+fn in_use(disk: &Disk) -> Option<bool> {
+    match File::open(disk.path().join(LOCK)) {
+        Ok(_) => Some(disk.is_taken()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
+        Err(_) => None,
     }
 }
 

@@ -5,21 +5,25 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::out::{Out, safe};
-use super::{Stop, Target, Times, content_name, header, unreadable};
+use super::{Stop, Target, Times, all_read, content_name, header, unreadable};
 use crate::wal::{Cursor, Inspection, Other, OtherKind, Place, SegmentFile, Slot};
 
 pub(super) const USAGE: &str = "\
 Lists the files of WAL directories: segments with what is in them, cursors with what they have not
-acknowledged yet, and files that are no part of the WAL. It reads every record, and decodes none.
+acknowledged yet, and files that are no part of the WAL. It reads every record, and decodes none. Exit
+code 1 if there are files that can't be read, or that are no segments although they are named so; damage
+in a segment alone is 0.
 
 Usage: mote wal ls [DIR] [--json] [--config FILE] [--set KEY=VALUE]...
 
 --json prints one object a line, with `type` and, but for the first type, `wal`, the directory:
-  wal       path, content (\"metrics\", \"logs\"), version, bytes, in_use
+  wal       path, content (\"metrics\", \"logs\"), version, bytes, in_use (null: unknown)
   segment   file, position, bytes, records, items, from, to, damaged_bytes, torn_bytes, error
-  cursor    file, bytes, position, behind_bytes, unread_records, unread_items, damaged
+  cursor    file, bytes, position, behind_bytes (of the unread records), unread_records, unread_items,
+            damaged, error
   aside     file, bytes, why
   rejected  file, bytes, why: named as a segment; the next start sets it aside
+  unreadable  file, bytes, why: named as a segment
   foreign   file, bytes
   total     files, bytes, records, items, from, to, damaged_bytes, torn_bytes
 ";
@@ -44,7 +48,7 @@ enum Line<'a> {
         content: String,
         version: u16,
         bytes: u64,
-        in_use: bool,
+        in_use: Option<bool>,
     },
     Segment {
         wal: &'a str,
@@ -64,6 +68,7 @@ enum Line<'a> {
         unread_records: u64,
         unread_items: u64,
         damaged: bool,
+        error: Option<String>,
     },
     Aside {
         wal: &'a str,
@@ -72,6 +77,12 @@ enum Line<'a> {
         why: Option<&'a str>,
     },
     Rejected {
+        wal: &'a str,
+        file: &'a str,
+        bytes: u64,
+        why: &'a str,
+    },
+    Unreadable {
         wal: &'a str,
         file: &'a str,
         bytes: u64,
@@ -95,19 +106,23 @@ enum Line<'a> {
 struct Unread<'a> {
     cursor: &'a Cursor,
     from: u64,
+    bytes: u64,
     records: u64,
     items: u64,
 }
 
 pub(super) fn run(targets: &[Target], out: &mut Out) -> Result<(), Stop> {
+    let mut unread = 0;
     for (index, target) in targets.iter().enumerate() {
         if index > 0 && !out.json {
             writeln!(out)?;
         }
         let wal = target.inspect()?;
-        List::new(&wal, out).run()?;
+        let mut list = List::new(&wal, out);
+        list.run()?;
+        unread += list.unread;
     }
-    Ok(())
+    all_read(unread)
 }
 
 struct List<'a> {
@@ -115,6 +130,8 @@ struct List<'a> {
     path: String,
     /// Characters of the longest name.
     width: usize,
+    /// Files that can't be read.
+    unread: u64,
     out: &'a mut Out,
 }
 
@@ -125,7 +142,7 @@ impl<'a> List<'a> {
         let names = segments.chain(cursors).chain(wal.others.iter().map(|other| &other.name));
         let width = names.map(|name| safe(name).to_string().chars().count()).max().unwrap_or(0);
         let path = wal.path().to_string_lossy().into_owned();
-        List { wal, path, width: width.max("FILE".len()), out }
+        List { wal, path, width: width.max("FILE".len()), unread: 0, out }
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -133,22 +150,25 @@ impl<'a> List<'a> {
         let first = wal.segments.first().map_or(0, |segment| segment.base);
         let unread = |cursor: &'a Cursor| {
             let from = cursor.position().unwrap_or(first).max(first);
-            Unread { cursor, from, records: 0, items: 0 }
+            Unread { cursor, from, bytes: 0, records: 0, items: 0 }
         };
         let mut unread: Vec<Unread<'_>> = wal.cursors.iter().map(unread).collect();
         self.head()?;
-        let (mut total, mut end) = (Counts::default(), first);
+        let mut total = Counts::default();
         for segment in &wal.segments {
-            let (counts, error) = match count(wal, segment, &mut unread, &mut end) {
-                Ok(Some(counts)) => (counts, None),
-                Ok(None) => continue,
-                Err(error) => (Counts::default(), Some(unreadable(&error))),
+            let mut counts = Counts::default();
+            let error = match count(wal, segment, &mut unread, &mut counts) {
+                Ok(true) => None,
+                Ok(false) => continue,
+                Err(error) => Some(unreadable(&error)),
             };
+            self.unread += u64::from(error.is_some());
+            counts.settle();
             self.segment(segment, &counts, error)?;
             total.add(&counts);
         }
         for unread in &unread {
-            self.cursor(unread, end)?;
+            self.cursor(unread)?;
         }
         for other in &wal.others {
             self.other(other)?;
@@ -200,29 +220,36 @@ impl<'a> List<'a> {
                 error,
             });
         }
-        let rest = error.unwrap_or_else(|| counts.rest());
+        let rest = match error {
+            Some(error) => format!("{}  {error}", counts.rest()),
+            None => counts.rest(),
+        };
         self.row(&segment.name, &segment.bytes, &counts.records, &counts.items, &rest)
     }
 
-    fn cursor(&mut self, unread: &Unread<'_>, end: u64) -> io::Result<()> {
-        let Unread { cursor, from, records, items } = unread;
+    fn cursor(&mut self, unread: &Unread<'_>) -> io::Result<()> {
+        let Unread { cursor, bytes: behind, records, items, .. } = unread;
         let position = cursor.position();
-        let damaged = match &cursor.slots {
-            Ok(slots) => slots.contains(&Slot::Damaged),
-            Err(_) => true,
+        let (damaged, error) = match &cursor.slots {
+            Ok(slots) => (slots.contains(&Slot::Damaged), None),
+            Err(error) => (false, Some(unreadable(&io::Error::from(*error)))),
         };
-        let behind = end.saturating_sub(*from);
+        self.unread += u64::from(error.is_some());
         if self.out.json {
             return self.out.object(&Line::Cursor {
                 wal: &self.path,
                 file: &cursor.name,
                 bytes: cursor.bytes,
                 position,
-                behind_bytes: behind,
+                behind_bytes: *behind,
                 unread_records: *records,
                 unread_items: *items,
                 damaged,
+                error,
             });
+        }
+        if let Some(error) = error {
+            return self.row(&safe(&cursor.name).to_string(), &cursor.bytes, &"", &"", &error);
         }
         let at = match (position, damaged) {
             (Some(position), false) => format!("at {position:016x}"),
@@ -231,7 +258,7 @@ impl<'a> List<'a> {
             (None, true) => "damaged: begins at the oldest record".to_owned(),
         };
         let rest = format!(
-            "{at}, {behind} bytes behind the end: {}, {} not acknowledged",
+            "{at}; not acknowledged: {}, {}, {behind} bytes",
             super::count(*records, "record"),
             super::count(*items, "item")
         );
@@ -240,10 +267,13 @@ impl<'a> List<'a> {
 
     fn other(&mut self, other: &Other) -> io::Result<()> {
         let (wal, file, bytes) = (self.path.as_str(), other.name.as_str(), other.bytes);
+        let is_unread = matches!(other.what, OtherKind::Rejected(_) | OtherKind::Unreadable(_));
+        self.unread += u64::from(is_unread);
         if self.out.json {
             let line = match &other.what {
                 OtherKind::Aside(why) => Line::Aside { wal, file, bytes, why: why.as_deref() },
                 OtherKind::Rejected(why) => Line::Rejected { wal, file, bytes, why },
+                OtherKind::Unreadable(why) => Line::Unreadable { wal, file, bytes, why },
                 OtherKind::Foreign => Line::Foreign { wal, file, bytes },
             };
             return self.out.object(&line);
@@ -270,21 +300,21 @@ pub(super) fn describe(what: &OtherKind) -> String {
         OtherKind::Aside(Some(why)) => format!("set aside: {why}"),
         OtherKind::Aside(None) => "set aside".to_owned(),
         OtherKind::Rejected(why) => format!("no segment of this WAL: {why}"),
+        OtherKind::Unreadable(why) => unreadable(why),
         OtherKind::Foreign => "not of the WAL".to_owned(),
     }
 }
 
-/// Counts what is in a segment and what of it each reader has not acknowledged; `end` becomes the
-/// position behind it. None if its file has gone.
+/// Counts what is in a segment and what of it each reader has not acknowledged, up to where it can be read.
+/// False if its file has gone.
 fn count(
     wal: &Inspection,
     segment: &SegmentFile,
     unread: &mut [Unread<'_>],
-    end: &mut u64,
-) -> io::Result<Option<Counts>> {
-    let Some(mut walk) = wal.walk(segment)? else { return Ok(None) };
-    *end = walk.end();
-    let (mut counts, mut payload) = (Counts::default(), Vec::new());
+    counts: &mut Counts,
+) -> io::Result<bool> {
+    let Some(mut walk) = wal.walk(segment)? else { return Ok(false) };
+    let mut payload = Vec::new();
     while let Some(found) = walk.next(&mut payload)? {
         match found {
             Place::Record(record) => {
@@ -292,6 +322,7 @@ fn count(
                 counts.items += u64::from(record.items);
                 counts.times.add(record.time_ms);
                 for reader in unread.iter_mut().filter(|reader| record.position >= reader.from) {
+                    reader.bytes += record.next - record.position;
                     reader.records += 1;
                     reader.items += u64::from(record.items);
                 }
@@ -300,8 +331,7 @@ fn count(
             Place::Torn { bytes, .. } => counts.torn_bytes += bytes,
         }
     }
-    counts.settle();
-    Ok(Some(counts))
+    Ok(true)
 }
 
 impl Counts {

@@ -187,6 +187,10 @@ fn targets(dir: &Path) -> Result<Vec<Target>, Failure> {
             return Ok(found);
         }
     }
+    // A log in which nothing was written yet.
+    if names.iter().any(|name| name == "LOCK") {
+        return Ok(vec![Target { path: dir.to_owned(), content: None }]);
+    }
     Err(Failure::Host(format!(
         "there is no WAL in {0}: neither *.wal files nor a WAL in wal/metrics, wal/logs, metrics or logs \
          below it; give a WAL directory or the state_dir of an agent",
@@ -220,7 +224,11 @@ fn header(wal: &Inspection) -> String {
         content_name(wal.content),
         Inspection::VERSION,
         wal.bytes(),
-        if wal.in_use { ", in use by a running agent" } else { "" }
+        match wal.in_use {
+            Some(true) => ", in use by a running agent",
+            Some(false) => "",
+            None => ", perhaps in use: its LOCK can't be read",
+        }
     )
 }
 
@@ -232,6 +240,15 @@ fn count(number: u64, thing: &str) -> String {
 /// The message of a file that can't be read.
 fn unreadable(error: &dyn std::fmt::Display) -> String {
     format!("can't be read: {error}")
+}
+
+/// Ends a command that could not show everything. `unread`: how many files it could not read or that are
+/// no segments although they are named so.
+fn all_read(unread: u64) -> Result<(), Stop> {
+    match unread {
+        0 => Ok(()),
+        _ => Err(Stop::Host(format!("{} can't be read", count(unread, "file")))),
+    }
 }
 
 /// Times of records, from the oldest to the newest.

@@ -118,21 +118,59 @@ fn each_part<'a, E>(
 
 /// Text in which what would steer a terminal is spelled out: `\t`, `\x1b`, `\u{202e}`.
 pub(super) fn safe(text: &str) -> Safe<'_> {
-    Safe(text)
+    Safe { text, escaped: &[] }
 }
 
-pub(super) struct Safe<'a>(&'a str);
+/// As [`safe`], with backslashes doubled: a line that has `\x1b` in it is not taken for one with ESC.
+pub(super) fn exact(text: &str) -> Safe<'_> {
+    Safe { text, escaped: &['\\'] }
+}
+
+/// As [`exact`], for between double quotes.
+fn quoted(text: &str) -> Safe<'_> {
+    Safe { text, escaped: &['\\', '"'] }
+}
+
+pub(super) struct Safe<'a> {
+    text: &'a str,
+    /// What gets a backslash.
+    escaped: &'static [char],
+}
 
 impl fmt::Display for Safe<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        each_part(self.0, |part| match part {
-            Part::Plain(text) => f.write_str(text),
+        each_part(self.text, |part| match part {
+            Part::Plain(text) => {
+                let mut from = 0;
+                for (at, _) in text.match_indices(self.escaped) {
+                    write!(f, "{}\\", text.get(from..at).unwrap_or_default())?;
+                    from = at;
+                }
+                f.write_str(text.get(from..).unwrap_or_default())
+            }
             Part::Control('\n') => f.write_str("\\n"),
             Part::Control('\r') => f.write_str("\\r"),
             Part::Control('\t') => f.write_str("\\t"),
             Part::Control(c) if u32::from(c) < 0x100 => write!(f, "\\x{:02x}", u32::from(c)),
             Part::Control(c) => write!(f, "\\u{{{:x}}}", u32::from(c)),
         })
+    }
+}
+
+/// A name of a metric, a label or of metadata: in quotes unless it is one without them.
+pub(super) struct Name<'a>(pub(super) &'a str);
+
+impl Name<'_> {
+    pub(super) fn is_plain(&self) -> bool {
+        !self.0.starts_with(|c: char| c.is_ascii_digit())
+            && !self.0.is_empty()
+            && self.0.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':'))
+    }
+}
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_plain() { f.write_str(self.0) } else { write!(f, "\"{}\"", quoted(self.0)) }
     }
 }
 
@@ -144,14 +182,7 @@ impl<'a, I: Iterator<Item = (&'a str, &'a str)> + Clone> fmt::Display for Braces
         f.write_str("{")?;
         for (index, (name, value)) in self.0.clone().enumerate() {
             let comma = if index > 0 { "," } else { "" };
-            write!(f, "{comma}{}=\"", safe(name))?;
-            for (index, part) in value.split('"').enumerate() {
-                f.write_str(if index > 0 { "\\\"" } else { "" })?;
-                for (index, part) in part.split('\\').enumerate() {
-                    write!(f, "{}{}", if index > 0 { "\\\\" } else { "" }, safe(part))?;
-                }
-            }
-            f.write_str("\"")?;
+            write!(f, "{comma}{}=\"{}\"", Name(name), quoted(value))?;
         }
         f.write_str("}")
     }
@@ -166,37 +197,34 @@ impl<'a, I: Iterator<Item = (&'a str, &'a str)> + Clone> Serialize for Object<I>
     }
 }
 
-/// A sample's value: in JSON a number, or one of the strings "NaN", "+Inf" and "-Inf".
+/// A sample's value: in JSON a number, or a string where that has none: "NaN", "+Inf", "-Inf", and with its
+/// bits a NaN that is not the plain one, as the marker of a series that has ended,
+/// "NaN(0x7ff0000000000002)".
 #[derive(Clone, Copy)]
 pub(super) struct Number(pub(super) f64);
-
-impl Number {
-    fn word(self) -> Option<&'static str> {
-        match self.0 {
-            value if value.is_nan() => Some("NaN"),
-            f64::INFINITY => Some("+Inf"),
-            f64::NEG_INFINITY => Some("-Inf"),
-            _ => None,
-        }
-    }
-}
 
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = self.0;
-        match self.word() {
-            Some(word) => f.write_str(word),
-            None if value != 0.0 && !(1e-7..1e21).contains(&value.abs()) => write!(f, "{value:e}"),
-            None => write!(f, "{value}"),
+        if value.is_nan() && value.to_bits() != f64::NAN.to_bits() {
+            return write!(f, "NaN({:#018x})", value.to_bits());
+        }
+        match value {
+            value if value.is_nan() => f.write_str("NaN"),
+            f64::INFINITY => f.write_str("+Inf"),
+            f64::NEG_INFINITY => f.write_str("-Inf"),
+            _ if value != 0.0 && !(1e-7..1e21).contains(&value.abs()) => write!(f, "{value:e}"),
+            _ => write!(f, "{value}"),
         }
     }
 }
 
 impl Serialize for Number {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.word() {
-            Some(word) => serializer.serialize_str(word),
-            None => serializer.serialize_f64(self.0),
+        if self.0.is_finite() {
+            serializer.serialize_f64(self.0)
+        } else {
+            serializer.collect_str(self)
         }
     }
 }
@@ -218,10 +246,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_a_backslash_is_told_from_what_was_escaped() {
+        assert_eq!(exact("\u{1b}[2J\n").to_string(), r"\x1b[2J\n");
+        assert_eq!(exact(r"\x1b[2J\n").to_string(), r"\\x1b[2J\\n");
+        assert_eq!(exact("\\").to_string(), r"\\");
+    }
+
+    #[test]
     fn labels_are_quoted_as_a_selector() {
         let labels = [("a", "x\"y\\z\n"), ("b", "")];
         assert_eq!(Braces(labels.iter().copied()).to_string(), "{a=\"x\\\"y\\\\z\\n\",b=\"\"}");
         assert_eq!(Braces([].into_iter()).to_string(), "{}");
+        for odd in ["", "1a", "a.b", "a=\"b\",c", "\u{fc}", "a\u{1b}"] {
+            let odd = Name(odd).to_string();
+            assert!(odd.starts_with('"') && odd.ends_with('"'), "{odd}");
+        }
+        let forged = [("a=\"b\\\",c", "d")];
+        assert_eq!(Braces(forged.into_iter()).to_string(), r#"{"a=\"b\\\",c"="d"}"#);
+        assert_eq!(Name("node:a_1").to_string(), "node:a_1");
     }
 
     #[test]
@@ -234,6 +276,10 @@ mod tests {
             assert_eq!(serde_json::from_str::<f64>(&json).unwrap().to_bits(), value.to_bits());
         }
         assert_eq!(Number(f64::NAN).to_string(), "NaN");
+        let stale = Number(f64::from_bits(0x7ff0_0000_0000_0002));
+        assert_eq!(stale.to_string(), "NaN(0x7ff0000000000002)");
+        assert_eq!(serde_json::to_string(&stale).unwrap(), "\"NaN(0x7ff0000000000002)\"");
+        assert_eq!(Number(-f64::NAN).to_string(), "NaN(0xfff8000000000000)");
         assert_eq!(serde_json::to_string(&Number(f64::NEG_INFINITY)).unwrap(), "\"-Inf\"");
     }
 }

@@ -5,15 +5,17 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::contents::{Contents, Held, kind_name};
-use super::out::{Braces, Number, Object, Out, safe};
-use super::{Stop, Target, content_name, header, time, unreadable};
+use super::ls::describe;
+use super::out::{Braces, Name, Number, Object, Out, exact};
+use super::{Stop, Target, all_read, content_name, header, time, unreadable};
 use crate::encode::Series;
-use crate::wal::{Inspection, Place, Record, SegmentFile};
+use crate::wal::{Inspection, OtherKind, Place, Record, SegmentFile};
 
 pub(super) const USAGE: &str = "\
 Shows what is in WAL directories, oldest first: each record, and in it samples as the Prometheus text
-format has them, or log entries as `time {stream} line`. Control characters are shown as \\x1b. Lines that
-begin with # are records, damage and what can't be decoded.
+format has them, or log entries as `time {stream}+{metadata} line`. Control characters are shown as
+\\x1b, backslashes as \\\\, odd names in quotes, and a NaN that is not the plain one with its bits, such as
+NaN(0x7ff0000000000002). Lines that begin with # are records, damage and what can't be decoded.
 
 Usage: mote wal show [DIR] [--records] [--from TIME] [--to TIME] [--last DURATION] [--json]
                      [--config FILE] [--set KEY=VALUE]...
@@ -23,12 +25,14 @@ Usage: mote wal show [DIR] [--records] [--from TIME] [--to TIME] [--last DURATIO
       --to TIME       records of this time or earlier
       --last DURATION records of the last 10m, 2h, 1day before the newest one
 
-A record's time is that of its samples, and for log entries when they were read.
+A record's time is that of its samples, and for log entries when they were read. Exit code 1 if there are
+files that can't be read, or that are no segments although they are named so; damage in a segment alone is
+0.
 
 --json prints one object a line, with `type`:
-  wal          path, content, version, bytes, in_use
+  wal          path, content, version, bytes, in_use (null: unknown)
   record       wal, file, offset, position, kind, time, items, bytes
-  sample       name, labels, value (a number, or \"NaN\", \"+Inf\", \"-Inf\"), timestamp_ms
+  sample       name, labels, value (a number, or \"NaN\", \"+Inf\", \"-Inf\", \"NaN(0x…)\"), timestamp_ms
   entry        time, timestamp_ns (a string), stream, metadata, line
   damage       wal, file, offset, bytes, items (null: unknown)
   torn         wal, file, offset, bytes
@@ -97,7 +101,7 @@ enum Line<'a> {
         content: String,
         version: u16,
         bytes: u64,
-        in_use: bool,
+        in_use: Option<bool>,
     },
     Record {
         wal: &'a str,
@@ -161,12 +165,15 @@ struct EntryLine<'a, L: Serialize, M: Serialize> {
 impl Show {
     pub(super) fn run(self, targets: &[Target], span: &Span, out: &mut Out) -> Result<(), Stop> {
         let span = span.settle(targets)?;
+        let mut unread = 0;
         for target in targets {
             let wal = target.inspect()?;
             let path = wal.path().to_string_lossy().into_owned();
-            View { wal: &wal, path, span, records: self.records, out }.run()?;
+            let mut view = View { wal: &wal, path, span, records: self.records, unread: 0, out };
+            view.run()?;
+            unread += view.unread;
         }
-        Ok(())
+        all_read(unread)
     }
 }
 
@@ -175,6 +182,8 @@ struct View<'a> {
     path: String,
     span: Span,
     records: bool,
+    /// Files that can't be read.
+    unread: u64,
     out: &'a mut Out,
 }
 
@@ -196,6 +205,11 @@ impl View<'_> {
         for segment in &wal.segments {
             self.segment(segment, &mut contents)?;
         }
+        for other in &wal.others {
+            if matches!(other.what, OtherKind::Rejected(_) | OtherKind::Unreadable(_)) {
+                self.unreadable(&other.name, describe(&other.what))?;
+            }
+        }
         Ok(())
     }
 
@@ -204,7 +218,7 @@ impl View<'_> {
         let mut walk = match self.wal.walk(segment) {
             Ok(Some(walk)) => walk,
             Ok(None) => return Ok(()),
-            Err(error) => return self.unreadable(file, &error),
+            Err(error) => return self.unreadable(file, unreadable(&error)),
         };
         let mut payload = Vec::new();
         loop {
@@ -221,7 +235,7 @@ impl View<'_> {
                 }
                 Ok(Some(Place::Torn { offset, bytes })) => self.torn(file, offset, bytes)?,
                 Ok(None) => return Ok(()),
-                Err(error) => return self.unreadable(file, &error),
+                Err(error) => return self.unreadable(file, unreadable(&error)),
             }
         }
     }
@@ -291,9 +305,18 @@ impl View<'_> {
             let (kind, labels) = ("sample", Object(labels));
             return self.out.object(&SampleLine { kind, name, labels, value, timestamp_ms });
         }
-        write!(self.out, "{}", safe(name))?;
-        if labels.clone().next().is_some() {
-            write!(self.out, "{}", Braces(labels))?;
+        // A name that is odd stands in the braces in quotes, as the text format has it.
+        let has_labels = labels.clone().next().is_some();
+        if name.is_empty() || Name(name).is_plain() {
+            write!(self.out, "{name}")?;
+            if name.is_empty() || has_labels {
+                write!(self.out, "{}", Braces(labels))?;
+            }
+        } else {
+            let braces = Braces(labels).to_string();
+            let comma = if has_labels { "," } else { "" };
+            let labels = braces.strip_prefix('{').unwrap_or_default();
+            write!(self.out, "{{{}{comma}{labels}", Name(name))?;
         }
         writeln!(self.out, " {value} {timestamp_ms}")
     }
@@ -319,7 +342,7 @@ impl View<'_> {
             if !entry.metadata.is_empty() {
                 write!(self.out, "+{}", Braces(metadata))?;
             }
-            writeln!(self.out, " {}", safe(entry.line))?;
+            writeln!(self.out, " {}", exact(entry.line))?;
         }
         Ok(())
     }
@@ -346,18 +369,18 @@ impl View<'_> {
         writeln!(self.out, "# {file} byte {offset}: {}", torn(self.wal, bytes))
     }
 
-    fn unreadable(&mut self, file: &str, error: &io::Error) -> io::Result<()> {
-        let why = unreadable(error);
+    fn unreadable(&mut self, file: &str, why: String) -> io::Result<()> {
+        self.unread += 1;
         if self.out.json {
             return self.out.object(&Line::Unreadable { wal: &self.path, file, why });
         }
-        writeln!(self.out, "# {file} {why}")
+        writeln!(self.out, "# {file}: {why}")
     }
 }
 
 /// What is said of a torn tail.
 pub(super) fn torn(wal: &Inspection, bytes: u64) -> String {
-    if wal.in_use {
+    if wal.may_be_in_use() {
         return format!("{bytes} bytes that are being written, or a torn tail");
     }
     format!("torn tail, {bytes} bytes, is cut off at the next start")

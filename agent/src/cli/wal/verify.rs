@@ -8,21 +8,23 @@ use super::contents::{Contents, Held, Undecodable, kind_name};
 use super::ls::describe;
 use super::out::{Out, safe};
 use super::show::torn;
-use super::{Stop, Target, Times, content_name, count, header, unreadable};
+use super::{Stop, Target, Times, all_read, content_name, count, header, unreadable};
 use crate::encode::{BLOCK, ROUND};
-use crate::wal::{Cursor, Inspection, Place, Record, SegmentFile, Slot};
+use crate::wal::{Cursor, Inspection, OtherKind, Place, Record, SegmentFile, Slot};
 
 pub(super) const USAGE: &str = "\
 Reads everything in WAL directories: checksums, the decoding of every record, the order of rounds, the
-cursors. One line a finding, with file and byte offset. Exit code 1 if something is damaged. A note is no
-damage: what recovery is made for, such as a torn tail, which is cut off at the next start.
+cursors. One line a finding, with file and byte offset. Exit code 1 if something is damaged or, an error,
+can't be read. A note is no damage: what recovery is made for, such as a torn tail, which is cut off at the
+next start.
 
 Usage: mote wal verify [DIR] [--json] [--config FILE] [--set KEY=VALUE]...
 
 --json prints one object a line, with `type`:
-  finding   wal, file, offset, bytes (null: of no one place), severity (\"damage\", \"note\"), what
-  summary   wal, content, version, in_use, good, segments, cursors, bytes, records, items, from, to,
-            damage, notes
+  finding   wal, file, offset, bytes (null: of no one place), what,
+            severity (\"damage\", \"error\", \"note\")
+  summary   wal, content, version, in_use (null: unknown), good, segments, cursors, bytes,
+            records, items, from, to, damage, errors, notes
 ";
 
 /// The clock is believed if it says that the newest round is this far ahead, in milliseconds.
@@ -32,10 +34,11 @@ const AHEAD_MS: i64 = 24 * 3_600 * 1_000;
 #[serde(rename_all = "lowercase")]
 enum Severity {
     Damage,
+    Error,
     Note,
 }
 
-use Severity::{Damage, Note};
+use Severity::{Damage, Error, Note};
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -52,7 +55,7 @@ enum Line<'a> {
         wal: &'a str,
         content: String,
         version: u16,
-        in_use: bool,
+        in_use: Option<bool>,
         good: bool,
         segments: u64,
         cursors: u64,
@@ -62,22 +65,27 @@ enum Line<'a> {
         from: Option<String>,
         to: Option<String>,
         damage: u64,
+        errors: u64,
         notes: u64,
     },
 }
 
 pub(super) fn run(targets: &[Target], out: &mut Out) -> Result<(), Stop> {
-    let mut damage = 0;
+    let (mut damage, mut errors) = (0, 0);
     for (index, target) in targets.iter().enumerate() {
         if index > 0 && !out.json {
             writeln!(out)?;
         }
         let wal = target.inspect()?;
-        damage += Check::new(&wal, out).run()?;
+        let (damaged, unread) = Check::new(&wal, out).run()?;
+        damage += damaged;
+        errors += unread;
     }
-    match damage {
-        0 => Ok(()),
-        _ => Err(Stop::Host(format!("the WAL is damaged: {}", count(damage, "finding")))),
+    let damaged = format!("the WAL is damaged: {}", count(damage, "finding"));
+    match (damage, errors) {
+        (0, _) => all_read(errors),
+        (_, 0) => Err(Stop::Host(damaged)),
+        _ => Err(Stop::Host(format!("{damaged}; {} can't be read", count(errors, "file")))),
     }
 }
 
@@ -92,6 +100,7 @@ struct Check<'a> {
     records: u64,
     items: u64,
     damage: u64,
+    errors: u64,
     notes: u64,
     out: &'a mut Out,
 }
@@ -108,13 +117,14 @@ impl<'a> Check<'a> {
             records: 0,
             items: 0,
             damage: 0,
+            errors: 0,
             notes: 0,
             out,
         }
     }
 
-    /// Returns how many findings are damage.
-    fn run(mut self) -> io::Result<u64> {
+    /// Returns how many findings are damage, and how many files can't be read.
+    fn run(mut self) -> io::Result<(u64, u64)> {
         let wal = self.wal;
         if !self.out.json {
             writeln!(self.out, "{}", header(wal))?;
@@ -127,12 +137,15 @@ impl<'a> Check<'a> {
             self.cursor(cursor, end)?;
         }
         for other in &wal.others {
-            let rejected = matches!(other.what, crate::wal::OtherKind::Rejected(_));
-            let severity = if rejected { Damage } else { Note };
+            let severity = match other.what {
+                OtherKind::Rejected(_) => Damage,
+                OtherKind::Unreadable(_) => Error,
+                OtherKind::Aside(_) | OtherKind::Foreign => Note,
+            };
             self.find(severity, &other.name, None, None, &describe(&other.what))?;
         }
         self.summary()?;
-        Ok(self.damage)
+        Ok((self.damage, self.errors))
     }
 
     fn find(
@@ -143,13 +156,17 @@ impl<'a> Check<'a> {
         bytes: Option<u64>,
         what: &str,
     ) -> io::Result<()> {
-        *(if severity == Damage { &mut self.damage } else { &mut self.notes }) += 1;
+        let (number, word) = match severity {
+            Damage => (&mut self.damage, "DAMAGE"),
+            Error => (&mut self.errors, "ERROR"),
+            Note => (&mut self.notes, "note"),
+        };
+        *number += 1;
         if self.out.json {
             let wal = &self.path;
             return self.out.object(&Line::Finding { wal, file, offset, bytes, severity, what });
         }
-        let severity = if severity == Damage { "DAMAGE" } else { "note" };
-        write!(self.out, "  {severity:<6}  {}", safe(file))?;
+        write!(self.out, "  {word:<6}  {}", safe(file))?;
         if let Some(offset) = offset {
             write!(self.out, " byte {offset}")?;
         }
@@ -163,12 +180,12 @@ impl<'a> Check<'a> {
             Ok(Some(walk)) => walk,
             Ok(None) => return Ok(None),
             Err(error) => {
-                self.find(Damage, name, None, None, &unreadable(&error))?;
+                self.find(Error, name, None, None, &unreadable(&error))?;
                 return Ok(None);
             }
         };
         self.segments += 1;
-        let (mut payload, mut records) = (Vec::new(), 0);
+        let (mut payload, mut records, errors) = (Vec::new(), 0, self.errors);
         loop {
             match walk.next(&mut payload) {
                 Ok(Some(Place::Record(record))) => {
@@ -193,13 +210,13 @@ impl<'a> Check<'a> {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    self.find(Damage, name, None, None, &unreadable(&error))?;
+                    self.find(Error, name, None, None, &unreadable(&error))?;
                     break;
                 }
             }
         }
         self.records += records;
-        if records == 0 && !self.wal.in_use {
+        if records == 0 && errors == self.errors && !self.wal.may_be_in_use() {
             self.find(Note, name, None, None, "it has no record")?;
         }
         Ok(Some(walk.end()))
@@ -266,7 +283,7 @@ impl<'a> Check<'a> {
         let slots = match &cursor.slots {
             Ok(slots) => slots,
             Err(error) => {
-                return self.find(Damage, name, None, None, &unreadable(&io::Error::from(*error)));
+                return self.find(Error, name, None, None, &unreadable(&io::Error::from(*error)));
             }
         };
         let then = if cursor.position().is_some() {
@@ -315,7 +332,7 @@ impl<'a> Check<'a> {
                 content: content_name(wal.content),
                 version: Inspection::VERSION,
                 in_use: wal.in_use,
-                good: self.damage == 0,
+                good: self.damage + self.errors == 0,
                 segments: self.segments,
                 cursors,
                 bytes: wal.bytes(),
@@ -324,12 +341,19 @@ impl<'a> Check<'a> {
                 from,
                 to,
                 damage: self.damage,
+                errors: self.errors,
                 notes: self.notes,
             });
         }
-        let state = match self.damage {
-            0 => "good".to_owned(),
-            damage => format!("DAMAGED ({})", count(damage, "finding")),
+        let state = match (self.damage, self.errors) {
+            (0, 0) => "good".to_owned(),
+            (0, errors) => format!("UNKNOWN ({} can't be read)", count(errors, "file")),
+            (damage, 0) => format!("DAMAGED ({})", count(damage, "finding")),
+            (damage, errors) => format!(
+                "DAMAGED ({}; {} can't be read)",
+                count(damage, "finding"),
+                count(errors, "file")
+            ),
         };
         write!(
             self.out,
