@@ -135,10 +135,17 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
     let mut before: Option<Rc<Config>> = None;
     // What the disk has not taken must not be read again after a reload.
     let mut positions = Positions::new();
+    let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
     loop {
         ::log::set_max_level(config.agent.log_level);
         let tasks = LocalSet::new();
-        let run = pipeline(Rc::clone(&config), source.clone(), signals.as_mut(), &mut positions);
+        let run = pipeline(
+            Rc::clone(&config),
+            source.clone(),
+            signals.as_mut(),
+            &mut positions,
+            &dropped,
+        );
         match runtime.block_on(tasks.run_until(run)) {
             Ok(End::Stop) => break,
             Ok(End::Reload(next)) => before = Some(std::mem::replace(&mut config, Rc::new(*next))),
@@ -204,12 +211,13 @@ async fn pipeline(
     source: Source,
     signals: Option<&mut Signals>,
     kept: &mut Positions,
+    dropped: &Rc<Dropped>,
 ) -> Result<End, RunError> {
     let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
     // The WALs first: they are what may refuse to start, and their lock keeps a second agent away.
     let metrics = Rc::new(open_metrics(&config)?);
     let logs = open_logs(&config)?.map(Rc::new);
-    let mut state = state(&config, path)?;
+    let mut state = State { dropped: Rc::clone(dropped), ..state(&config, path)? };
     let (phase, watch_phase) = watch::channel(Phase::Running);
     let mut tasks = JoinSet::new();
 
@@ -296,7 +304,12 @@ async fn pipeline(
     tasks.shutdown().await;
     server.abort();
     let _ = server.await;
-    state.report_losses(true).await;
+    for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
+        log.give_up_held();
+    }
+    let reported = tokio::time::timeout(Duration::from_secs(2), state.report_losses(true));
+    // The same is said in the agent's log.
+    let _ = reported.await;
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
         log.close().await;
     }
@@ -329,6 +342,8 @@ async fn sync_when_due(log: Rc<Log>, mut phase: watch::Receiver<Phase>) {
         };
         tokio::select! {
             () = tokio::time::sleep(left) => {}
+            // Something may be due earlier now.
+            () = appended => {}
             _ = phase.changed() => {}
         }
         log.mend();

@@ -10,15 +10,14 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::host::Clock;
 use crate::wal::{
-    AppendError, Disk, Loss, Memory, OnFull, Options, Payload, ReaderId, Record, Stats,
+    AppendError, Disk, Loss, LossReason, Memory, Options, Payload, ReaderId, Record, Stats,
     StorageFile, Wal, WalError,
 };
 
@@ -31,6 +30,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The parts of the buffer that are dropped one by one when it is full.
 const BUFFER_SEGMENTS: u64 = 8;
+
+/// A sync that is counted while it runs.
+struct Syncing(Arc<AtomicU32>);
+
+impl Syncing {
+    fn begin(count: &Arc<AtomicU32>) -> Syncing {
+        count.fetch_add(1, Ordering::AcqRel);
+        Syncing(Arc::clone(count))
+    }
+}
+
+impl Drop for Syncing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// How a [`Log`] is kept.
 #[derive(Clone, Debug)]
@@ -52,13 +67,13 @@ pub(super) struct LogOptions {
 #[derive(Debug)]
 pub(super) struct Log {
     options: LogOptions,
-    /// A broken one stays, to be read; None if there is nothing to read either.
+    /// A broken one stays, to be read. There is one from the opening on.
     disk: RefCell<Option<Wal<Disk>>>,
     /// What was collected since the disk takes nothing.
     buffer: RefCell<Option<Wal<Memory>>>,
     synced_at: Cell<Instant>,
-    /// Whether a sync runs, on its thread. A disk that hangs in it would hang this thread too.
-    syncing: Arc<AtomicBool>,
+    /// Syncs that run, on their threads. A disk that hangs in one would hang this thread too.
+    syncing: Arc<AtomicU32>,
     /// When the disk may be tried again, and the pause after that.
     mend_at: Cell<Instant>,
     mend_pause: Cell<Duration>,
@@ -75,8 +90,9 @@ impl Log {
     /// Opens the WAL, or begins in memory if the disk can't be written.
     ///
     /// # Errors
-    /// What the user has to mend: another agent uses the directory, or this one may not.
-    pub(super) fn open(options: LogOptions, clock: &dyn Clock) -> Result<Log, WalError> {
+    /// Another agent uses the directory, this one may not, or what is in it can't even be read: to go on
+    /// in memory would pass over it.
+    pub(super) fn open(options: LogOptions) -> Result<Log, WalError> {
         let now = Instant::now();
         let log = Log {
             disk: RefCell::default(),
@@ -93,32 +109,25 @@ impl Log {
             options,
         };
         let (opened, error) = log.open_disk()?;
-        let end = opened.as_ref().map(Wal::end);
-        log.disk.replace(opened);
+        let end = opened.end();
+        log.disk.replace(Some(opened));
         if let Some(error) = error {
             log.failed(&error);
-            // Behind whatever the disk has, which nobody can tell now: no log grows by 64 KiB a
-            // millisecond.
-            let begin = end.unwrap_or((clock.now_ms().max(0) as u64) << 16);
-            log.begin_buffer(begin);
+            log.begin_buffer(end);
         }
         Ok(log)
     }
 
     /// The WAL on disk, for reading only where an error says why.
-    fn open_disk(&self) -> Result<(Option<Wal<Disk>>, Option<WalError>), WalError> {
+    fn open_disk(&self) -> Result<(Wal<Disk>, Option<WalError>), WalError> {
         let readers = self.reader_names();
-        let goes_on = |error: WalError| if passes(&error.source) { Ok(error) } else { Err(error) };
-        let disk = match Disk::new(&self.options.path) {
-            Ok(disk) => disk,
-            Err(error) => return Ok((None, Some(goes_on(error)?))),
-        };
+        let disk = Disk::new(&self.options.path)?;
         match Wal::open(disk.clone(), self.options.wal, &readers) {
-            Ok(wal) => Ok((Some(wal), None)),
-            Err(error) => {
-                let error = goes_on(error)?;
-                Ok((Wal::open_to_read(disk, self.options.wal, &readers).ok(), Some(error)))
+            Ok(wal) => Ok((wal, None)),
+            Err(error) if passes(&error.source) => {
+                Ok((Wal::open_to_read(disk, self.options.wal, &readers)?, Some(error)))
             }
+            Err(error) => Err(error),
         }
     }
 
@@ -161,7 +170,8 @@ impl Log {
                 Err(AppendError::Failed(error)) => {
                     self.failed(&error);
                     // A directory that somebody has deleted can be made again at once.
-                    if error.source.kind() == io::ErrorKind::NotFound && !is_gone {
+                    let is_not_found = error.source.kind() == io::ErrorKind::NotFound;
+                    if is_not_found && !is_gone && !self.is_syncing() {
                         is_gone = true;
                         self.mend_now();
                         if !self.with(|wal| wal.is_broken()).unwrap_or(true) {
@@ -170,7 +180,11 @@ impl Log {
                     }
                 }
                 Err(error @ AppendError::NoSpace { .. }) => self.failed(&error),
-                Err(AppendError::Broken) => {}
+                Err(error @ AppendError::Broken) => {
+                    if self.failure.borrow().is_none() {
+                        self.failed(&error);
+                    }
+                }
                 other => return other,
             }
             let end = self.with(|wal| wal.end()).unwrap_or(0);
@@ -190,8 +204,8 @@ impl Log {
             Ok(record)
         };
         match self.with_buffer(append).unwrap_or(Err(AppendError::Broken)) {
-            // The source waits for the disk, which has more room.
-            Err(AppendError::TooLarge { .. }) if self.options.wal.on_full == OnFull::Refuse => {
+            // The disk has more room.
+            Err(AppendError::TooLarge { .. }) => {
                 Err(AppendError::Full { max_bytes: self.options.memory_bytes })
             }
             other => other,
@@ -233,11 +247,10 @@ impl Log {
             Some(Ok(None)) | None => return Ok(()),
             Some(Err(error)) => return Err(error),
         };
-        self.syncing.store(true, Ordering::Release);
-        let syncing = Arc::clone(&self.syncing);
+        let syncing = Syncing::begin(&self.syncing);
         let ran = tokio::task::spawn_blocking(move || {
             let result = job.run();
-            syncing.store(false, Ordering::Release);
+            drop(syncing);
             (job, result)
         });
         let (job, result) = match tokio::time::timeout(PATIENCE, ran).await {
@@ -294,6 +307,9 @@ impl Log {
             log::debug!("the {} WAL still fails: {text}", self.name());
         }
         *failure = Some(text);
+        drop(failure);
+        // Whoever waits to mend it must know.
+        self.appended.notify_waiters();
         self.mend_at.set(Instant::now() + self.mend_pause.get());
         self.mend_pause.set((self.mend_pause.get() * 2).min(MEND_MAX));
     }
@@ -314,7 +330,7 @@ impl Log {
         if !self.mend_due().is_some_and(|left| left.is_zero()) {
             return;
         }
-        if self.syncing.load(Ordering::Acquire) {
+        if self.is_syncing() {
             self.mend_at.set(Instant::now() + self.mend_pause.get());
         } else {
             self.mend_now();
@@ -333,7 +349,7 @@ impl Log {
             return;
         }
         if let Some(mut buffer) = self.buffer.take() {
-            self.keep_counts(of_memory(buffer.stats()), buffer.take_losses());
+            self.keep_counts(of_memory(buffer.stats()), of_memory_losses(buffer.take_losses()));
         }
         self.recovered();
         // Readers found nothing, and an acknowledgement freed nothing, while it was closed.
@@ -369,12 +385,13 @@ impl Log {
 
     /// Syncs, and tries a failed disk a last time: what is in memory alone goes with the process.
     pub(super) async fn close(&self) {
-        if self.buffer.borrow().is_some() && !self.syncing.load(Ordering::Acquire) {
+        if self.mend_due().is_some() && !self.is_syncing() {
             self.mend_now();
         }
         let limit = Duration::from_secs(2);
         if tokio::time::timeout(limit, self.sync()).await.is_err() {
             log::warn!("{}: the disk does not finish a sync", self.path().display());
+            self.with(Wal::break_off);
         }
         // A failure is logged with the sync, and leaves zeros that the next start cuts off.
         let _ = self.with(Wal::close);
@@ -389,7 +406,13 @@ impl Log {
 
     /// Whether something would be lost with the process.
     pub(super) fn keeps_in_memory(&self) -> bool {
-        self.with_buffer(|wal| wal.has_unread()).unwrap_or(false)
+        let unsynced = self.with(|wal| wal.keeps_unsynced()).unwrap_or(false);
+        unsynced || self.with_buffer(|wal| wal.has_unread()).unwrap_or(false)
+    }
+
+    /// Whether a sync runs; a disk that fails may hang in it.
+    pub(super) fn is_syncing(&self) -> bool {
+        self.syncing.load(Ordering::Acquire) > 0
     }
 
     /// The last failure, while it lasts.
@@ -408,7 +431,9 @@ impl Log {
     pub(super) fn take_losses(&self) -> Vec<Loss> {
         let mut losses = self.losses.take();
         losses.extend(self.with(|wal| wal.take_losses()).unwrap_or_default());
-        losses.extend(self.with_buffer(|wal| wal.take_losses()).unwrap_or_default());
+        losses.extend(of_memory_losses(
+            self.with_buffer(|wal| wal.take_losses()).unwrap_or_default(),
+        ));
         losses
     }
 
@@ -471,6 +496,12 @@ impl Log {
         self.with_buffer(|wal| wal.hold(reader, position));
     }
 
+    /// Counts what readers held that the WAL no longer has: nobody delivers it any more.
+    pub(super) fn give_up_held(&self) {
+        self.with(Wal::give_up_held);
+        self.with_buffer(Wal::give_up_held);
+    }
+
     /// Moves a reader's cursor, which is what an acknowledgement does, and syncs it on a thread of its
     /// own.
     pub(super) async fn acknowledge(&self, reader: ReaderId, position: u64) {
@@ -484,8 +515,18 @@ impl Log {
         }
         match self.with(|wal| wal.share_cursor(reader)) {
             Some(Ok(Some(file))) => {
-                let synced = tokio::task::spawn_blocking(move || file.sync());
-                if let Ok(Ok(Err(source))) = tokio::time::timeout(PATIENCE, synced).await {
+                let syncing = Syncing::begin(&self.syncing);
+                let synced = tokio::task::spawn_blocking(move || {
+                    let result = file.sync();
+                    drop(syncing);
+                    result
+                });
+                let failed = match tokio::time::timeout(PATIENCE, synced).await {
+                    Ok(Ok(result)) => result.err(),
+                    Ok(Err(_)) => None,
+                    Err(_) => Some(io::ErrorKind::TimedOut.into()),
+                };
+                if let Some(source) = failed {
                     let path = self.options.path.clone();
                     self.with(Wal::break_off);
                     self.failed(&WalError { attempt: "syncing a cursor of the WAL", path, source });
@@ -512,20 +553,29 @@ impl Log {
     /// A WAL with one reader, "a".
     pub(super) fn for_test(path: &Path, wal: Options, sync_every: Option<Duration>) -> Log {
         let options = LogOptions {
-            name: if wal.on_full == OnFull::Refuse { "logs" } else { "metrics" },
+            name: if wal.on_full == crate::wal::OnFull::Refuse { "logs" } else { "metrics" },
             path: path.to_owned(),
             wal,
             readers: vec!["a".into()],
             sync_every,
             memory_bytes: 256 << 10,
         };
-        Log::open(options, &crate::host::SystemClock).unwrap()
+        Log::open(options).unwrap()
     }
 }
 
 /// The counts of a log in memory, which writes nothing to a disk.
 fn of_memory(stats: Stats) -> Stats {
     Stats { written_bytes: 0, syncs: 0, ..stats }
+}
+
+/// What the memory had no room for would have had room on the disk.
+fn of_memory_losses(losses: Vec<Loss>) -> Vec<Loss> {
+    let of_disk = |loss: Loss| match loss.reason {
+        LossReason::Full => Loss { reason: LossReason::NoDisk, ..loss },
+        _ => loss,
+    };
+    losses.into_iter().map(of_disk).collect()
 }
 
 /// Whether an agent can start in spite of an error of its disk: nothing that the user has set wrong, and

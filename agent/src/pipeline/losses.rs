@@ -95,6 +95,7 @@ impl Dropped {
                 LossReason::Full => "wal_evicted",
                 LossReason::MinFree => "disk_full",
                 LossReason::Expired => "wal_expired",
+                LossReason::NoDisk => "wal_failed",
                 LossReason::Damaged => super::DAMAGED,
             };
             self.add_of(log.name(), reason, loss.items, loss.from_ms, loss.to_ms);

@@ -13,7 +13,6 @@ use super::state::State;
 use super::{Phase, RunError};
 use crate::config::{Config, Endpoint};
 use crate::endpoint::{Backoff, Client};
-use crate::host::SystemClock;
 use crate::wal::{OnFull, Options, WalError};
 
 /// What the content number of a WAL means.
@@ -64,7 +63,7 @@ fn open_log(
         sync_every: config.wal.sync,
         memory_bytes: config.wal.memory,
     };
-    Log::open(options, &SystemClock)
+    Log::open(options)
 }
 
 /// The time of the newest round in the WAL, in milliseconds since the Unix epoch.

@@ -98,6 +98,7 @@ impl Rounds {
                 // What was encoded and not written must not be referred to.
                 self.encoder.forget();
                 let reason = match error {
+                    AppendError::Full { .. } if self.log.failure().is_some() => "wal_failed",
                     AppendError::Full { .. } | AppendError::NoSpace { .. } => "wal_full",
                     AppendError::TooLarge { .. } => TOO_LARGE,
                     AppendError::Failed(_) | AppendError::Broken => "wal_failed",

@@ -204,9 +204,12 @@ impl State {
 
     /// Why the agent must not end now, if that can be chosen: something is in memory alone.
     pub(super) fn keeps_in_memory(&self) -> Option<String> {
+        if let Some(log) = self.logs().find(|log| log.failure().is_some() && log.is_syncing()) {
+            return Some(format!("{} does not finish a sync", log.path().display()));
+        }
         let log = self.logs().find(|log| log.keeps_in_memory())?;
         Some(format!(
-            "{} of {} are in memory alone while {} takes nothing; restart the agent to give them up",
+            "{} bytes of {} are in memory alone while {} takes nothing; they would go with a reload, and do go with a restart",
             log.memory_bytes(),
             log.name(),
             log.path().display()
@@ -223,17 +226,19 @@ impl State {
         if over.is_empty() {
             return;
         }
-        if let Some(logs) = &self.logs {
-            if self.append_reports(logs, &over).is_err() {
-                // It is tried again with the next round.
-                return;
+        let appended = self.logs.as_ref().map(|logs| self.append_reports(logs, &over));
+        // Without room for the entry it is tried again with the next round.
+        if !matches!(appended, Some(Err(_))) || all {
+            for report in &over {
+                log::warn!("{}", report.message());
             }
+        }
+        if let (Some(logs), Some(Ok(()))) = (&self.logs, &appended) {
             logs.settle().await;
         }
-        for report in &over {
-            log::warn!("{}", report.message());
+        if !matches!(appended, Some(Err(_))) {
+            self.dropped.reported(&over);
         }
-        self.dropped.reported(&over);
     }
 
     fn append_reports(&self, logs: &Log, reports: &[LossReport]) -> Result<(), AppendError> {

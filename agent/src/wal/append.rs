@@ -83,7 +83,7 @@ impl<S: Storage> Wal<S> {
         }
         self.next_base = base + end;
         self.stats.records += 1;
-        self.stats.written_bytes += padded.max(size + buffer.len() as u64) - size;
+        self.stats.written_bytes += padded - len;
         let next = self.next_base;
         Ok(Record { kind, items, time_ms, position, next, segment: base, fresh })
     }

@@ -103,6 +103,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cursor::CursorFile;
+use room::Withheld;
 use segment::Segment;
 use sync::{Syncs, Unsynced};
 
@@ -175,6 +176,7 @@ pub struct Wal<S: Storage> {
     aside: VecDeque<(String, u64)>,
     stats: Stats,
     losses: Vec<Loss>,
+    withheld: Vec<Withheld>,
     buffer: Vec<u8>,
 }
 
@@ -236,6 +238,7 @@ impl<S: Storage> Wal<S> {
             aside: VecDeque::new(),
             stats: Stats::default(),
             losses: Vec::new(),
+            withheld: Vec::new(),
             buffer: Vec::new(),
         }
     }
@@ -263,6 +266,7 @@ impl<S: Storage> Wal<S> {
         position: u64,
         sync: bool,
     ) -> Result<(), WalError> {
+        self.deliver_held(reader.0, position);
         let state = &mut self.readers[reader.0];
         let position = position.min(self.next_base).max(state.cursor);
         // One that has moved before may not be on the disk, or a failed sync has lost it since.
@@ -287,7 +291,8 @@ impl<S: Storage> Wal<S> {
     }
 
     /// Says that the reader has everything up to `position` in memory, where it keeps it until it is
-    /// acknowledged: if it must go from the log meanwhile, it is not lost.
+    /// acknowledged: if it must go from the log meanwhile, it is not lost, unless the reader
+    /// [gives it up](Wal::give_up_held).
     pub fn hold(&mut self, reader: ReaderId, position: u64) {
         self.readers[reader.0].held = position;
     }
@@ -344,6 +349,11 @@ impl<S: Storage> Wal<S> {
     fn cursor_bytes(&self) -> u64 {
         let files = self.readers.iter().filter(|reader| reader.file.is_some()).count() as u64;
         (files + self.retired) * cursor::FILE
+    }
+
+    /// Whether the log broke with bytes that the disk may not have.
+    pub fn keeps_unsynced(&self) -> bool {
+        self.unsynced.is_some()
     }
 
     /// Whether a record is there that some reader has not acknowledged; without readers, any.

@@ -116,6 +116,8 @@ pub enum LossReason {
     MinFree,
     /// They were older than `max_age_ms`.
     Expired,
+    /// The disk took nothing, and the memory for that was full.
+    NoDisk,
     /// Their records were damaged, or gone with their file.
     Damaged,
 }
@@ -186,7 +188,7 @@ impl Stats {
 
     pub(super) fn lose(&mut self, reason: LossReason, items: u64) {
         *match reason {
-            LossReason::Full => &mut self.evicted_items,
+            LossReason::Full | LossReason::NoDisk => &mut self.evicted_items,
             LossReason::MinFree => &mut self.min_free_items,
             LossReason::Expired => &mut self.expired_items,
             LossReason::Damaged => &mut self.damaged_items,

@@ -149,7 +149,11 @@ impl<S: Storage> Wal<S> {
             next - at
         );
         self.stats.damaged_bytes += next - at;
-        if let Some((items, time_ms)) = items {
+        // What every reader has is not lost with its record.
+        let taken = self.readers.iter().map(|reader| reader.cursor.max(reader.held)).min();
+        if let Some((items, time_ms)) = items
+            && base + at >= taken.unwrap_or(0)
+        {
             let items = u64::from(items);
             let reason = LossReason::Damaged;
             self.lose(Loss { reason, items, from_ms: time_ms, to_ms: time_ms });

@@ -114,7 +114,31 @@ pub(super) struct View<'a, F> {
     pub(super) end: u64,
 }
 
+/// What a card may fail to read while it reads what is beside it, in bytes.
+const BLOCK: usize = 4 << 10;
+
 impl<F: ReadAt> View<'_, F> {
+    /// Fills `buffer` from `at`, with zeros in place of blocks that the device can't read: damage, as far as
+    /// a record is concerned. False if the file ends before.
+    fn fill(&self, at: u64, buffer: &mut [u8]) -> io::Result<bool> {
+        let is_device = |e: &io::Error| e.raw_os_error() == Some(libc::EIO);
+        match self.file.read_at(at, buffer) {
+            Err(error) if is_device(&error) => {}
+            other => return other,
+        }
+        let mut place = at;
+        for block in buffer.chunks_mut(BLOCK) {
+            match self.file.read_at(place, block) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) if is_device(&error) => block.fill(0),
+                Err(error) => return Err(error),
+            }
+            place += block.len() as u64;
+        }
+        Ok(true)
+    }
+
     fn raw(&self, at: u64) -> io::Result<Option<([u8; HEADER], Header, u32)>> {
         let mut bytes = [0; HEADER];
         if self.end.saturating_sub(at) < HEADER as u64 || !self.file.read_at(at, &mut bytes)? {
@@ -144,7 +168,7 @@ impl<F: ReadAt> View<'_, F> {
         payload.clear();
         let Some((bytes, header, crc)) = self.raw(at)? else { return Ok(Found::None) };
         payload.resize(header.length as usize, 0);
-        if self.file.read_at(at + HEADER as u64, payload)?
+        if self.fill(at + HEADER as u64, payload)?
             && checksum(self.base + at, &bytes[0..20], payload) == crc
         {
             return Ok(Found::Good(header));
@@ -166,7 +190,7 @@ impl<F: ReadAt> View<'_, F> {
         while self.end.saturating_sub(at) >= HEADER as u64 {
             let len = (self.end - at).min(SEARCH as u64) as usize;
             let Some(window) = window.get_mut(..len) else { break };
-            if !self.file.read_at(at, window)? {
+            if !self.fill(at, window)? {
                 return Ok(None);
             }
             for (offset, head) in window.array_windows::<HEADER>().enumerate() {
@@ -198,7 +222,7 @@ impl<F: ReadAt> View<'_, F> {
         while at < self.end {
             let len = (self.end - at).min(SEARCH as u64) as usize;
             let Some(window) = window.get_mut(..len) else { break };
-            if !self.file.read_at(at, window)? {
+            if !self.fill(at, window)? {
                 break;
             }
             if let Some(offset) = window.iter().rposition(|byte| *byte != 0) {

@@ -2,7 +2,10 @@
 //! payload.
 
 use super::segment::{self, HEADER as SEGMENT_HEADER};
-use super::{AppendError, Loss, LossReason, OnFull, Options, Storage, Wal, WalError, cursor};
+use super::storage::is_gone;
+use super::{
+    AppendError, Loss, LossReason, OnFull, Options, Reader, Storage, Wal, WalError, cursor,
+};
 
 /// A segment is closed when it spans this part of the bound on age, so that no data gets older than the
 /// bound by more than that while something is appended.
@@ -65,8 +68,8 @@ impl<S: Storage> Wal<S> {
     pub(super) fn expire(&mut self, now_ms: i64) -> Result<(), AppendError> {
         let Some(max_age_ms) = self.options.max_age_ms else { return Ok(()) };
         let begins = now_ms.saturating_sub(max_age_ms);
-        while let Some(second) = self.segments.get(1)
-            && second.first_ms.is_some_and(|first| first < begins)
+        // A segment whose first record is damaged does not say when it begins; the one behind it does.
+        while self.segments.iter().skip(1).find_map(|s| s.first_ms).is_some_and(|ms| ms < begins)
             && self.may_remove_oldest()
         {
             self.drop_oldest(LossReason::Expired)?;
@@ -105,21 +108,46 @@ impl<S: Storage> Wal<S> {
     }
 
     fn remove_file(&mut self, name: &str, bytes: u64) -> Result<(), AppendError> {
-        self.storage
-            .remove(name)
-            .map_err(|e| AppendError::Failed(WalError::remove(self.storage.path(), name, e)))?;
+        match self.storage.remove(name) {
+            Ok(()) => {}
+            // Somebody else has removed it.
+            Err(error) if is_gone(&error) => {}
+            Err(error) => {
+                self.break_off();
+                let error = WalError::remove(self.storage.path(), name, error);
+                return Err(AppendError::Failed(error));
+            }
+        }
         self.changes += 1;
         self.freed += bytes;
         Ok(())
     }
 
     fn drop_oldest(&mut self, reason: LossReason) -> Result<(), AppendError> {
-        let loss = self.unread_in_oldest(reason);
+        let (lost, withheld) = self.unread_in_oldest(reason);
         self.remove_oldest()?;
-        if let Some(loss) = loss {
+        if let Some(loss) = lost {
             self.lose(loss);
         }
+        self.withheld.extend(withheld);
         Ok(())
+    }
+
+    /// What readers have in memory and the log no longer has is lost now: they end without a delivery.
+    pub fn give_up_held(&mut self) {
+        for withheld in std::mem::take(&mut self.withheld) {
+            self.lose(withheld.loss);
+        }
+    }
+
+    /// A reader has delivered everything before `position`.
+    pub(super) fn deliver_held(&mut self, reader: usize, position: u64) {
+        self.withheld.retain_mut(|withheld| {
+            if withheld.end <= position {
+                withheld.readers.retain(|have| *have != reader);
+            }
+            !withheld.readers.is_empty()
+        });
     }
 
     fn remove_oldest(&mut self) -> Result<(), AppendError> {
@@ -138,14 +166,15 @@ impl<S: Storage> Wal<S> {
         Ok(())
     }
 
-    /// What some reader has neither acknowledged nor in memory; without readers, everything.
-    fn unread_in_oldest(&self, reason: LossReason) -> Option<Loss> {
-        let oldest = self.segments.front()?;
-        let from = self.readers.iter().map(|reader| reader.cursor.max(reader.held)).min();
-        let from = from.unwrap_or(0);
-        let file = self.storage.open(&segment::name(oldest.base)).ok()?;
+    /// What some reader has neither acknowledged nor in memory (without readers, everything), and what
+    /// readers have in memory alone when the segment is gone.
+    fn unread_in_oldest(&self, reason: LossReason) -> (Option<Loss>, Option<Withheld>) {
+        let (mut lost, mut held, mut end) = (None, None, 0);
+        let Some(oldest) = self.segments.front() else { return (None, None) };
+        let Ok(file) = self.storage.open(&segment::name(oldest.base)) else { return (None, None) };
+        let taken = self.readers.iter().map(|reader| reader.cursor.max(reader.held)).min();
+        let (taken, acknowledged) = (taken.unwrap_or(0), self.min_cursor().unwrap_or(0));
         let view = oldest.view(&file);
-        let mut loss: Option<Loss> = None;
         let mut at = SEGMENT_HEADER as u64;
         while let Ok(found) = view.header(at) {
             let Some(header) = found else {
@@ -155,20 +184,42 @@ impl<S: Storage> Wal<S> {
                 }
                 continue;
             };
-            if oldest.base + at >= from {
-                let (items, time) = (u64::from(header.items), header.time_ms);
-                let this = Loss { reason, items, from_ms: time, to_ms: time };
-                match &mut loss {
-                    Some(loss) => loss.join(&this),
-                    None => loss = Some(this),
-                }
-            }
+            let position = oldest.base + at;
             at += header.record_bytes();
+            let (items, time) = (u64::from(header.items), header.time_ms);
+            let this = Loss { reason, items, from_ms: time, to_ms: time };
+            if position >= taken {
+                join(&mut lost, this);
+            } else if position >= acknowledged {
+                join(&mut held, this);
+                end = oldest.base + at;
+            }
         }
-        loss.filter(|loss| loss.items > 0)
+        let holds = |reader: &Reader<S::File>| reader.cursor < end && reader.held > oldest.base;
+        let readers = (0..self.readers.len()).filter(|i| self.readers.get(*i).is_some_and(holds));
+        let held = held.filter(|loss| loss.items > 0);
+        let held = held.map(|loss| Withheld { end, readers: readers.collect(), loss });
+        (lost.filter(|loss| loss.items > 0), held)
     }
 
     pub(super) fn min_cursor(&self) -> Option<u64> {
         self.readers.iter().map(|reader| reader.cursor).min()
+    }
+}
+
+/// What went from the log while readers had it in memory.
+#[derive(Debug)]
+pub(super) struct Withheld {
+    /// The position behind it.
+    end: u64,
+    /// The readers that have not delivered it yet.
+    readers: Vec<usize>,
+    loss: Loss,
+}
+
+fn join(sum: &mut Option<Loss>, loss: Loss) {
+    match sum {
+        Some(sum) => sum.join(&loss),
+        None => *sum = Some(loss),
     }
 }

@@ -126,9 +126,11 @@ impl<S: Storage> Wal<S> {
     /// # Errors
     /// The failure, with the directory.
     pub fn end_sync(&mut self, job: &SyncJob<S>, result: io::Result<()>) -> Result<(), WalError> {
+        if !Arc::ptr_eq(&job.syncs, &self.syncs) {
+            // A log that was opened again meanwhile has written the same bytes again, and counts anew.
+            return Ok(());
+        }
         match result {
-            // A log that was opened again meanwhile counts anew.
-            Ok(()) if !Arc::ptr_eq(&job.syncs, &self.syncs) => Ok(()),
             Ok(()) => {
                 let others = u64::from(job.directory.is_some()) + u64::from(job.closed.is_some());
                 self.stats.syncs += 1 + others;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 
 use super::*;
-use crate::wal::Encoded;
+use crate::wal::{Encoded, OnFull};
 
 struct Bytes(u8);
 

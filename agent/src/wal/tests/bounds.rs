@@ -178,6 +178,18 @@ fn what_a_reader_has_in_memory_is_not_lost_with_its_segment() {
     append(&mut wal, 2_000..2_001, 1_000);
     let left = read_all(&mut wal).len() as u64;
     assert_eq!(wal.stats().evicted_items, 2_001 - 100 - left);
+    // It is delivered after all, or given up and counted.
+    let first = wal.cursor(reader);
+    wal.give_up_held();
+    assert_eq!(wal.stats().evicted_items, 2_001 - left);
+    wal.take_losses();
+    wal.hold(reader, wal.end());
+    append(&mut wal, 2_001..4_000, 1_000);
+    let counted = wal.stats().evicted_items;
+    wal.acknowledge(reader, first, true).unwrap();
+    wal.acknowledge(reader, wal.end(), true).unwrap();
+    wal.give_up_held();
+    assert_eq!(wal.stats().evicted_items, counted);
 }
 
 #[test]
