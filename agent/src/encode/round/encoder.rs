@@ -60,7 +60,9 @@ impl RoundEncoder {
         let gone = self.keys.len() > 2 * count + 256;
         let grown = key && self.keys.len() - self.base > count / 2 + 64;
         let more: usize = samples.iter().map(|samples| samples.len()).sum();
-        let large = self.keys.len() + more > MAX_SERIES || self.keys.bytes() > MAX_TEXT / 2;
+        let large = (self.keys.len() + more > MAX_SERIES
+            && self.keys.len() + self.unknown(samples) > MAX_SERIES)
+            || self.keys.bytes() > MAX_TEXT / 2;
         if fresh || gone || grown || large || self.until_full == 0 {
             self.forget();
         }
@@ -136,6 +138,12 @@ impl RoundEncoder {
     /// Bytes of memory, with what its vectors have to spare.
     pub fn memory(&self) -> usize {
         size_of::<RoundEncoder>() + self.keys.memory() + self.model.memory() + self.values.memory()
+    }
+
+    /// How many of the samples are of series that the table does not have.
+    fn unknown(&self, samples: &[&Samples]) -> usize {
+        let all = samples.iter().flat_map(|samples| samples.iter());
+        all.filter(|sample| self.keys.find(sample.key).is_none()).count()
     }
 
     /// Sets the round's values by the numbers of their series, which are added if they are new.

@@ -49,7 +49,7 @@
 //!   values   0xFF each, none empty: those of the first series, of the second, and so on
 //! ```
 //! A frame has the schema text of the table's full record as its dictionary (none in a full record), and
-//! stands for at most 16 MiB and 32 times its own bytes and 4 KiB. A table has at most 2^20 series and
+//! stands for at most 16 MiB and 32 times its own bytes and 4 KiB. A table has at most 2^16 series and
 //! 64 MiB of text.
 //!
 //! # Values

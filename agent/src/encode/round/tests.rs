@@ -265,6 +265,20 @@ fn churn_in_every_round_makes_the_table_no_larger_than_a_few_rounds() {
 }
 
 #[test]
+fn table_that_is_more_than_half_full_goes_on_and_what_is_beyond_it_is_left_out() {
+    let mut encoder = RoundEncoder::new(Labels::new());
+    for (count, kept, full) in
+        [(40_000, 40_000, true), (40_000, 40_000, false), (65_540, 65_536, true)]
+    {
+        let mut samples = Samples::with_limit(70_000);
+        (0..count).for_each(|x| _ = samples.family(&A).add(&[("x", &x.to_string())], 1.0));
+        let mut out = Vec::new();
+        assert_eq!(encoder.encode(&[&samples], false, &mut out), kept);
+        assert_eq!(RoundDecoder::restarts(&out), full);
+    }
+}
+
+#[test]
 fn memory_of_a_large_round_is_freed_when_small_ones_follow() {
     let mut encoder = RoundEncoder::new(Labels::new());
     for (count, most) in [(9_999, usize::MAX), (9, usize::MAX), (9, 64 << 10)] {
