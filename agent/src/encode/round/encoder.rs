@@ -57,11 +57,13 @@ impl RoundEncoder {
         let key = self.until_key == 0;
         let count = self.count as usize;
         // Series that are gone cost memory, and those that are new are restated in each key record.
-        let stale =
-            self.keys.len() > 2 * count + 256 || self.keys.len() - self.base > count / 2 + 64;
+        let gone = self.keys.len() > 2 * count + 256;
+        let grown = key && self.keys.len() - self.base > count / 2 + 64;
         let more: usize = samples.iter().map(|samples| samples.len()).sum();
-        let large = self.keys.len() + more > MAX_SERIES || self.keys.bytes() > MAX_TEXT / 2;
-        if fresh || (key && stale) || large || self.until_full == 0 {
+        let large = (self.keys.len() + more > MAX_SERIES
+            && self.keys.len() + self.unknown(samples) > MAX_SERIES)
+            || self.keys.bytes() > MAX_TEXT / 2;
+        if fresh || gone || grown || large || self.until_full == 0 {
             self.forget();
         }
         let kind = match (self.started, key) {
@@ -112,8 +114,11 @@ impl RoundEncoder {
     /// Forgets the table, after a record that was encoded and could not be written: the next one starts
     /// anew.
     pub fn forget(&mut self) {
-        self.keys.clear();
+        let expected = self.count as usize;
+        self.keys.clear(expected);
         self.model.reset();
+        self.model.shrink(expected);
+        self.values.shrink(expected);
         (self.started, self.base) = (false, 0);
         (self.until_key, self.until_full) = (0, 0);
     }
@@ -133,6 +138,12 @@ impl RoundEncoder {
     /// Bytes of memory, with what its vectors have to spare.
     pub fn memory(&self) -> usize {
         size_of::<RoundEncoder>() + self.keys.memory() + self.model.memory() + self.values.memory()
+    }
+
+    /// How many of the samples are of series that the table does not have.
+    fn unknown(&self, samples: &[&Samples]) -> usize {
+        let all = samples.iter().flat_map(|samples| samples.iter());
+        all.filter(|sample| self.keys.find(sample.key).is_none()).count()
     }
 
     /// Sets the round's values by the numbers of their series, which are added if they are new.

@@ -38,8 +38,11 @@ impl Keys {
         self.arena.capacity() + self.rows.capacity() * size_of::<Row>() + self.slots.capacity() * 4
     }
 
-    /// Forgets the keys and keeps the memory.
-    pub(super) fn clear(&mut self) {
+    /// Forgets the keys, and keeps their memory unless it is far more than so many series need.
+    pub(super) fn clear(&mut self, expected: usize) {
+        if self.rows.capacity() > 4 * expected + 1024 {
+            (self.arena, self.rows, self.slots) = Default::default();
+        }
         self.arena.clear();
         self.rows.clear();
         self.slots.fill(0);
@@ -124,7 +127,13 @@ mod tests {
                 assert_eq!(keys.get(n as usize).unwrap().key, n.to_le_bytes());
             }
             assert_eq!((keys.find(b"?"), keys.from(998).count()), (None, 2));
-            keys.clear();
+            keys.clear(1000);
         }
+        assert!(keys.memory() > 0);
+        keys.clear(1000);
+        assert!(keys.memory() > 0);
+        (0..9999u32).for_each(|n| _ = keys.add(&n.to_le_bytes(), Kind::Gauge));
+        keys.clear(10);
+        assert_eq!((keys.memory(), keys.len(), keys.find(b"?")), (0, 0, None));
     }
 }

@@ -5,11 +5,12 @@
 //! the table have a value, and their values. There are three kinds of records:
 //! - **Full**: the table starts anew, and the record needs no other one. The first of each segment, the
 //!   first after [`RoundEncoder::forget`], every fourth in the place of a key record, so that damage to a
-//!   full one does not cost its whole segment, and any when more than half of the table is gone or much of
-//!   it is new.
+//!   full one does not cost its whole segment, and any when more than half of the table is gone (asked at each
+//!   record) or much of it is new (asked at key records). Damage to one costs it and all up to the next full
+//!   one, whose key records are gaps too: 256 rounds at most, 4 h 16 min at 60 s.
 //! - **Key**: needs the full record that the table began with, and nothing in between: it states again what
 //!   was added since, and its values are coded without those before. Every 64th record, so that
-//!   damage costs an hour of rounds at 60 s at most; it is some three times as long as a difference, so
+//!   damage to any but a full record costs at most 64 rounds, itself among them: 64 min at 60 s; it is some three times as long as a difference, so
 //!   that all of them cost some 3 % together.
 //! - **Difference**: needs the record before it.
 //!
@@ -48,7 +49,7 @@
 //!   values   0xFF each, none empty: those of the first series, of the second, and so on
 //! ```
 //! A frame has the schema text of the table's full record as its dictionary (none in a full record), and
-//! stands for at most 16 MiB and 32 times its own bytes and 4 KiB. A table has at most 2^20 series and
+//! stands for at most 16 MiB and 32 times its own bytes and 4 KiB. A table has at most 2^16 series and
 //! 64 MiB of text.
 //!
 //! # Values

@@ -129,6 +129,13 @@ impl Values {
         self.grow(series);
     }
 
+    /// Frees the memory, and forgets what is in it, if it is far more than so many series need.
+    pub(super) fn shrink(&mut self, expected: usize) {
+        if self.bits.capacity() > 4 * expected + 1024 {
+            *self = Values::default();
+        }
+    }
+
     /// At least so many series.
     pub(super) fn grow(&mut self, series: usize) {
         if self.bits.len() < series {
@@ -196,6 +203,13 @@ impl Model {
         self.states.clear();
         self.chances = Chances::EVEN;
         self.movers = [0; MOVERS];
+    }
+
+    /// After a reset, frees the memory if it is far more than so many series need.
+    pub(super) fn shrink(&mut self, expected: usize) {
+        if self.states.capacity() > 4 * expected + 1024 {
+            self.states = Vec::new();
+        }
     }
 
     pub(super) fn memory(&self) -> usize {

@@ -6,7 +6,7 @@ use super::schema::{END, Walk};
 use crate::model::Kind;
 
 /// The most series that a table may have; a record that makes them more is damaged.
-pub(super) const MAX_SERIES: usize = 1 << 20;
+pub(super) const MAX_SERIES: usize = 1 << 16;
 /// The most text; as above.
 pub(super) const MAX_TEXT: usize = 64 << 20;
 

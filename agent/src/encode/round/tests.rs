@@ -249,6 +249,47 @@ fn table_of_series_that_are_gone_starts_anew() {
 }
 
 #[test]
+fn churn_in_every_round_makes_the_table_no_larger_than_a_few_rounds() {
+    let mut encoder = RoundEncoder::new(Labels::new());
+    let mut decoder = RoundDecoder::new();
+    for index in 0..2 * KEY_EVERY {
+        let mut samples = Samples::with_limit(300);
+        for series in 0..300 {
+            samples.family(&A).add(&[("x", &(index * 300 + series).to_string())], 1.0);
+        }
+        let mut out = Vec::new();
+        encoder.encode(&[&samples], index == 0, &mut out);
+        decoder.decode(&out, 0, &mut Round::default()).unwrap();
+        assert!(decoder.table().len() <= 2 * 300 + 256 + 300, "{}", decoder.table().len());
+    }
+}
+
+#[test]
+fn table_that_is_more_than_half_full_goes_on_and_what_is_beyond_it_is_left_out() {
+    let mut encoder = RoundEncoder::new(Labels::new());
+    for (count, kept, full) in
+        [(40_000, 40_000, true), (40_000, 40_000, false), (65_540, 65_536, true)]
+    {
+        let mut samples = Samples::with_limit(70_000);
+        (0..count).for_each(|x| _ = samples.family(&A).add(&[("x", &x.to_string())], 1.0));
+        let mut out = Vec::new();
+        assert_eq!(encoder.encode(&[&samples], false, &mut out), kept);
+        assert_eq!(RoundDecoder::restarts(&out), full);
+    }
+}
+
+#[test]
+fn memory_of_a_large_round_is_freed_when_small_ones_follow() {
+    let mut encoder = RoundEncoder::new(Labels::new());
+    for (count, most) in [(9_999, usize::MAX), (9, usize::MAX), (9, 64 << 10)] {
+        let mut samples = Samples::with_limit(10_000);
+        (0..count).for_each(|x| _ = samples.family(&A).add(&[("x", &x.to_string())], 1.0));
+        encoder.encode(&[&samples], false, &mut Vec::new());
+        assert!(encoder.memory() <= most, "{}", encoder.memory());
+    }
+}
+
+#[test]
 fn bytes_are_pinned() {
     let mut encoder = RoundEncoder::new(Labels::from_pairs([("job", "j")]).unwrap());
     let record = |encoder: &mut RoundEncoder, values: &[(&str, f64)]| {
