@@ -109,7 +109,7 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
     let max_series = t.integer(
         "max_series",
         5_000,
-        1..=1_000_000,
+        1..=60_000,
         "the most samples of one round; what comes beyond is counted and not kept",
     )?;
     let collectors = collectors(&t)?;

@@ -179,13 +179,21 @@ fn read_body(reader: &mut Reader<'_>, count: usize, block: &mut Block) -> Result
     Ok(())
 }
 
+/// The most streams of one block: more than a block of [64 KiB of lines](crate::model::Block) has entries.
+const MAX_STREAMS: u64 = 4_096;
+
 fn read_streams(
     reader: &mut Reader<'_>,
     budget: &mut Budget,
     block: &mut Block,
 ) -> Result<Vec<StreamId>> {
     let mut streams = Vec::new();
-    for _ in 0..varint::read(reader, "a number of streams")? {
+    let count = varint::read(reader, "a number of streams")?;
+    // Looking up each among the others takes the square of their number.
+    if count > MAX_STREAMS {
+        return Err(reader.error("a number of streams that a block has"));
+    }
+    for _ in 0..count {
         spend(budget, 0, reader)?;
         let mut pairs = Vec::new();
         let mut before = None;

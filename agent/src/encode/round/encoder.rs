@@ -1,5 +1,7 @@
 //! Writes rounds. It must not know where the records go.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+
 use super::coder::Writer;
 use super::keys::Keys;
 use super::model::{Model, Values};
@@ -8,6 +10,12 @@ use super::{
     DIFFERENCE, FULL, FULL_EVERY, KEY, KEY_EVERY, PACKED, SCHEMA, SPARSE, VERSION, packed, schema,
 };
 use crate::model::{Labels, Sample, Samples};
+
+/// Another one in each process, so that no record of one is taken for the next one of another.
+fn first_counter() -> u16 {
+    // Tests pin the bytes.
+    if cfg!(test) { 0 } else { RandomState::new().build_hasher().finish() as u16 }
+}
 
 /// Writes rounds. It remembers the table of the current segment.
 #[derive(Debug)]
@@ -38,7 +46,7 @@ impl RoundEncoder {
             keys: Keys::default(),
             model: Model::new(),
             values: Values::default(),
-            counter: 0,
+            counter: first_counter(),
             started: false,
             until_key: 0,
             until_full: 0,
