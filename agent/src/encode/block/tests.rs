@@ -284,10 +284,12 @@ fn bombs_are_refused_before_they_take_memory() {
     let rows = record_of_frame(BODY_PACKED, 1 << 20, body);
     let error = refusal(decode_block(&rows, &mut Block::new()));
     assert_eq!(error, "a plausible number of entries");
-    for raw in [&pairs, &streams] {
+    for (raw, want) in
+        [(&pairs, "no more than 17 MiB"), (&streams, "a number of streams that a block has")]
+    {
         let record = record_of_frame(BODY_PACKED, 1, raw);
         let error = refusal(decode_block(&record, &mut Block::new()));
-        assert_eq!(error, "no more than 17 MiB");
+        assert_eq!(error, want);
     }
     let many = record_of_frame(POSITIONS_PACKED, 0, &streams);
     let error = refusal(decode_positions(&many, &mut Positions::new()));
