@@ -162,7 +162,10 @@ impl Field {
     fn said(&self, from: usize, wal: &str) -> Vec<String> {
         let (name, path) = (format!("{wal} WAL"), format!("wal/{wal}"));
         let log = self.agent.log();
-        let about = |line: &&str| line.contains(&name) || line.contains(&path);
+        // What recovery finds of a record that the disk has not got whole is told beside it.
+        let about = |line: &&str| {
+            (line.contains(&name) || line.contains(&path)) && !line.contains("incomplete record")
+        };
         log[from..].lines().filter(about).map(str::to_owned).collect()
     }
 
