@@ -2,6 +2,8 @@
 //! maps. It holds the two rules that both sides must agree on, how `rwbs` names an operation and which
 //! slot a latency falls into, so that they can be tested without a kernel.
 
+use crate::event::Header;
+
 /// Slots of a histogram. Slot `k` counts latencies in (2^(k-1) µs, 2^k µs], so that its upper bound is
 /// inclusive as Prometheus' `le` is; slot 0 everything up to 1 µs, the last one all that is longer.
 pub const SLOTS: usize = 28;
@@ -65,6 +67,15 @@ pub const fn operation(rwbs: [u8; 4], sectors: u32) -> Option<Operation> {
     }
 }
 
+/// Whether a failed request's error is one of the device or of what is between: not `EAGAIN` of a
+/// request that must not wait, and not `EOPNOTSUPP` of an operation that the device does not have.
+#[inline(always)]
+pub const fn is_fault(error: u32) -> bool {
+    const EAGAIN: u32 = 11;
+    const EOPNOTSUPP: u32 = 95;
+    error != 0 && error != EAGAIN && error != EOPNOTSUPP
+}
+
 /// The slot of a latency: the bits of (ns - 1) / 1000, by one comparison and without a division, which
 /// 32-bit kernels would have to emulate.
 ///
@@ -106,8 +117,8 @@ pub struct BlockStart {
     pub at_ns: u64,
     /// Sectors of 512 bytes that are not completed yet; 0 for a flush.
     pub sectors: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// Sectors that were completed before: parts of a request may be.
+    pub done: u32,
 }
 
 /// What a histogram is about.
@@ -128,11 +139,41 @@ pub struct BlockHistogram {
     pub slots: [u64; SLOTS],
     /// The sum of the latencies in nanoseconds.
     pub sum_ns: u64,
+    /// Bytes of the requests that are counted in the slots.
+    pub bytes: u64,
 }
 
 impl BlockHistogram {
     /// No request.
-    pub const ZERO: BlockHistogram = BlockHistogram { slots: [0; SLOTS], sum_ns: 0 };
+    pub const ZERO: BlockHistogram = BlockHistogram { slots: [0; SLOTS], sum_ns: 0, bytes: 0 };
+}
+
+/// What failed requests are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BlockErrorKey {
+    /// The kernel's dev_t: major << 20 | minor.
+    pub device: u32,
+    /// An [`Operation`]; 0 for one that is none of the four.
+    pub operation: u32,
+    /// The error's number, positive as in errno.h.
+    pub error: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+/// A request that has failed, or the part of it that has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BlockErrorEvent {
+    /// The kind is [`Kind::BlockError`](crate::event::Kind::BlockError).
+    pub header: Header,
+    /// Where it failed.
+    pub key: BlockErrorKey,
+    /// The first sector.
+    pub sector: u64,
+    /// How many sectors of 512 bytes.
+    pub sectors: u64,
 }
 
 /// What one CPU could not measure.
@@ -146,14 +187,18 @@ pub struct BlockCounters {
     pub starts_lost: u64,
     /// Completions that found no room in the map of histograms.
     pub histograms_lost: u64,
+    /// Failures that found no room in the map of errors.
+    pub errors_lost: u64,
 }
 
 const _: () = {
     assert!(size_of::<BlockStartKey>() == 16);
     assert!(size_of::<BlockStart>() == 16);
     assert!(size_of::<BlockKey>() == 8);
-    assert!(size_of::<BlockHistogram>() == 8 * SLOTS + 8);
-    assert!(size_of::<BlockCounters>() == 24);
+    assert!(size_of::<BlockHistogram>() == 8 * SLOTS + 16);
+    assert!(size_of::<BlockErrorKey>() == 16);
+    assert!(size_of::<BlockErrorEvent>() == 48);
+    assert!(size_of::<BlockCounters>() == 32);
 };
 
 #[cfg(test)]
