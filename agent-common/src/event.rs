@@ -1,6 +1,10 @@
 //! Events: what the programs hand over one by one, because it is rare and its details matter. Each
 //! begins with a [`Header`] that says which it is, and has a fixed size.
 
+use crate::plain::plain;
+
+plain!(Ration);
+
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

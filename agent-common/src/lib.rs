@@ -7,7 +7,9 @@
 
 pub mod block;
 pub mod event;
+pub mod histogram;
 pub mod oom;
+pub mod plain;
 
 /// The place of a field that the running kernel's tracepoint does not have.
 pub const ABSENT: u32 = u32::MAX;

@@ -1,6 +1,9 @@
 //! OOM kills: what the program on `oom:mark_victim` hands over.
 
 use crate::event::Header;
+use crate::plain::plain;
+
+plain!(OomCounters);
 
 /// Bytes of a process' name with its NUL (TASK_COMM_LEN of include/linux/sched.h).
 pub const COMM: usize = 16;
@@ -22,8 +25,8 @@ pub struct OomEvent {
     pub file_rss_kb: u64,
     /// Resident and shared.
     pub shmem_rss_kb: u64,
-    /// Page tables, in bytes as the tracepoint has it.
-    pub pgtables: u64,
+    /// Page tables.
+    pub pgtables_kb: u64,
     /// The victim's process ID in the initial namespace.
     pub pid: u32,
     /// The victim's user; `u32::MAX` where the tracepoint does not say it.
@@ -46,4 +49,7 @@ pub struct OomCounters {
     pub victims: u64,
 }
 
-const _: () = assert!(size_of::<OomEvent>() == 104);
+const _: () = {
+    assert!(size_of::<OomEvent>() == 104);
+    assert!(size_of::<OomCounters>() == 8);
+};

@@ -19,7 +19,7 @@
 use agent_common::ABSENT;
 use agent_common::block::{
     BlockCounters, BlockErrorEvent, BlockErrorKey, BlockHistogram, BlockKey, BlockStart,
-    BlockStartKey, Operation, is_fault, operation, slot,
+    BlockStartKey, Operation, is_fault, operation,
 };
 use agent_common::event::Kind;
 use aya_ebpf::Global;
@@ -211,10 +211,7 @@ fn completed(request: Request) {
     };
     // SAFETY: the value is this CPU's own, and programs of this kind don't nest on a CPU.
     let histogram = unsafe { &mut *histogram };
-    if let Some(count) = histogram.slots.get_mut(slot(latency)) {
-        *count += 1;
-    }
-    histogram.sum_ns += latency;
+    histogram.latency.observe(latency);
     histogram.bytes += (done as u64 + sectors as u64) << 9;
 }
 

@@ -47,7 +47,7 @@ fn mark_victim(ctx: TracePointContext) -> u32 {
         anon_rss_kb: word(&ctx, &OOM_ANON_RSS).unwrap_or(UNKNOWN),
         file_rss_kb: word(&ctx, &OOM_FILE_RSS).unwrap_or(UNKNOWN),
         shmem_rss_kb: word(&ctx, &OOM_SHMEM_RSS).unwrap_or(UNKNOWN),
-        pgtables: word(&ctx, &OOM_PGTABLES).unwrap_or(UNKNOWN),
+        pgtables_kb: word(&ctx, &OOM_PGTABLES).unwrap_or(UNKNOWN),
         pid: field(&ctx, &OOM_PID).unwrap_or(0),
         uid: field(&ctx, &OOM_UID).unwrap_or(u32::MAX),
         trigger_pid: (bpf_get_current_pid_tgid() >> 32) as u32,
