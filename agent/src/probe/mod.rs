@@ -11,10 +11,12 @@
 mod block;
 mod channel;
 pub mod format;
+pub mod kmsg;
 mod launch;
 mod loader;
 mod object;
 mod perf;
+pub mod proc;
 mod spec;
 mod tracefs;
 
