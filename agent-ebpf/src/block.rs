@@ -18,14 +18,19 @@
 
 use agent_common::ABSENT;
 use agent_common::block::{
-    BlockCounters, BlockHistogram, BlockKey, BlockStart, BlockStartKey, Operation, operation, slot,
+    BlockCounters, BlockErrorEvent, BlockErrorKey, BlockHistogram, BlockKey, BlockStart,
+    BlockStartKey, Operation, is_fault, operation,
 };
+use agent_common::event::Kind;
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{map, tracepoint};
-use aya_ebpf::maps::{LruHashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::maps::{HashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::programs::TracePointContext;
+
+use crate::event::{emit, header};
+use crate::fields::field;
 
 #[unsafe(no_mangle)]
 static BLOCK_ISSUE_DEV: Global<u32> = Global::new(ABSENT);
@@ -43,11 +48,28 @@ static BLOCK_COMPLETE_SECTOR: Global<u32> = Global::new(ABSENT);
 static BLOCK_COMPLETE_NR_SECTOR: Global<u32> = Global::new(ABSENT);
 #[unsafe(no_mangle)]
 static BLOCK_COMPLETE_RWBS: Global<u32> = Global::new(ABSENT);
+/// Present only where there is no `block_rq_error`.
+#[unsafe(no_mangle)]
+static BLOCK_COMPLETE_ERROR: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_ERROR_DEV: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_ERROR_SECTOR: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_ERROR_NR_SECTOR: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_ERROR_RWBS: Global<u32> = Global::new(ABSENT);
+#[unsafe(no_mangle)]
+static BLOCK_ERROR_ERROR: Global<u32> = Global::new(ABSENT);
 
-/// Requests that drivers have. Least recently used ones give way, so that requests whose completion
-/// was missed don't fill it; the agent sizes it by the number of CPUs.
+/// Requests that drivers have; the agent sizes it, counts them, and takes out what is there so long that
+/// its completion must have been missed.
 #[map]
-static BLOCK_STARTS: LruHashMap<BlockStartKey, BlockStart> = LruHashMap::with_max_entries(1024, 0);
+static BLOCK_STARTS: HashMap<BlockStartKey, BlockStart> = HashMap::with_max_entries(1024, 0);
+
+/// Failed requests: some devices, each with some operations and errors.
+#[map]
+static BLOCK_ERRORS: PerCpuHashMap<BlockErrorKey, u64> = PerCpuHashMap::with_max_entries(64, 0);
 
 /// 16 devices with all four operations. Not LRU: a histogram that vanished would be a counter reset.
 #[map]
@@ -57,7 +79,7 @@ static BLOCK_LATENCY: PerCpuHashMap<BlockKey, BlockHistogram> =
 #[map]
 static BLOCK_COUNTERS: PerCpuArray<BlockCounters> = PerCpuArray::with_max_entries(1, 0);
 
-/// In read-only data, because 232 zero bytes on the stack of 512 would be a call of memset.
+/// In read-only data, because 240 zero bytes on the stack of 512 would be a call of memset.
 static EMPTY: BlockHistogram = BlockHistogram::ZERO;
 
 /// The fields that both tracepoints have.
@@ -92,7 +114,25 @@ fn block_rq_complete(ctx: TracePointContext) -> u32 {
         &BLOCK_COMPLETE_RWBS,
     );
     if let Some(request) = request {
+        if let Some(error) = field(&ctx, &BLOCK_COMPLETE_ERROR) {
+            failed(&ctx, &request, error);
+        }
         completed(request);
+    }
+    0
+}
+
+#[tracepoint]
+fn block_rq_error(ctx: TracePointContext) -> u32 {
+    let request = read(
+        &ctx,
+        &BLOCK_ERROR_DEV,
+        &BLOCK_ERROR_SECTOR,
+        &BLOCK_ERROR_NR_SECTOR,
+        &BLOCK_ERROR_RWBS,
+    );
+    if let (Some(request), Some(error)) = (request, field(&ctx, &BLOCK_ERROR_ERROR)) {
+        failed(&ctx, &request, error);
     }
     0
 }
@@ -118,21 +158,11 @@ fn read(
 }
 
 #[inline(always)]
-fn field<T>(ctx: &TracePointContext, offset: &Global<u32>) -> Option<T> {
-    let offset = offset.load();
-    if offset == ABSENT {
-        return None;
-    }
-    // SAFETY: the helper checks the address, and every T asked for is plain bytes.
-    unsafe { ctx.read_at(offset as usize) }.ok()
-}
-
-#[inline(always)]
 fn issued(request: &Request) {
     let sectors = if matches!(request.operation, Operation::Flush) { 0 } else { request.sectors };
     // SAFETY: the helper has no preconditions.
     let at_ns = unsafe { bpf_ktime_get_ns() };
-    let start = BlockStart { at_ns, sectors, padding: 0 };
+    let start = BlockStart { at_ns, sectors, done: 0 };
     if BLOCK_STARTS.insert(request.key, start, BPF_ANY as u64).is_err() {
         count(|counters| counters.starts_lost += 1);
     }
@@ -141,19 +171,22 @@ fn issued(request: &Request) {
 #[inline(always)]
 fn completed(request: Request) {
     // SAFETY: entries are preallocated and may be reused while they are read, but only once they have
-    // been removed: by the completion of this request, which is this one, or because the map is full,
-    // which costs an observation in any case.
-    let Some(&BlockStart { at_ns, sectors, .. }) = (unsafe { BLOCK_STARTS.get(request.key) })
+    // been removed: by the completion of this request, which is this one, or by the agent, long after.
+    let Some(&BlockStart { at_ns, sectors, done }) = (unsafe { BLOCK_STARTS.get(request.key) })
     else {
         count(|counters| counters.unmatched += 1);
         return;
     };
-    // Nothing to be done about a failure: the entry was pushed out meanwhile.
+    // Nothing to be done about a failure: the agent has taken it out meanwhile.
     let _ = BLOCK_STARTS.remove(request.key);
     if request.sectors < sectors {
         let mut rest = request.key;
         rest.sector += request.sectors as u64;
-        let start = BlockStart { at_ns, sectors: sectors - request.sectors, padding: 0 };
+        let start = BlockStart {
+            at_ns,
+            sectors: sectors - request.sectors,
+            done: done.wrapping_add(request.sectors),
+        };
         if BLOCK_STARTS.insert(rest, start, BPF_ANY as u64).is_err() {
             count(|counters| counters.starts_lost += 1);
         }
@@ -178,10 +211,35 @@ fn completed(request: Request) {
     };
     // SAFETY: the value is this CPU's own, and programs of this kind don't nest on a CPU.
     let histogram = unsafe { &mut *histogram };
-    if let Some(count) = histogram.slots.get_mut(slot(latency)) {
-        *count += 1;
+    histogram.latency.observe(latency);
+    histogram.bytes += (done as u64 + sectors as u64) << 9;
+}
+
+/// Counts a request that has failed and hands it over.
+#[inline(always)]
+fn failed(ctx: &TracePointContext, request: &Request, error: i32) {
+    let error = error.wrapping_neg() as u32;
+    if !is_fault(error) {
+        return;
     }
-    histogram.sum_ns += latency;
+    let BlockStartKey { sector, device, operation } = request.key;
+    let key = BlockErrorKey { device, operation, error, padding: 0 };
+    let counted = match BLOCK_ERRORS.get_ptr_mut(key) {
+        Some(counted) => Some(counted),
+        None => {
+            // Another CPU may have been first, so only what is found afterwards counts.
+            let _ = BLOCK_ERRORS.insert(key, 0, BPF_NOEXIST as u64);
+            BLOCK_ERRORS.get_ptr_mut(key)
+        }
+    };
+    match counted {
+        // SAFETY: as in `completed`.
+        Some(counted) => unsafe { *counted += 1 },
+        None => count(|counters| counters.errors_lost += 1),
+    }
+    let header = header(Kind::BlockError);
+    let event = BlockErrorEvent { header, key, sector, sectors: request.sectors as u64 };
+    emit(ctx, Kind::BlockError, &header, &event);
 }
 
 #[inline(always)]

@@ -8,6 +8,9 @@
 #![no_main]
 
 mod block;
+mod event;
+mod fields;
+mod oom;
 
 /// The kernel gives `bpf_probe_read_kernel` and its kin to programs under a GPL-compatible licence
 /// only; the user's choice of two is the usual declaration.
