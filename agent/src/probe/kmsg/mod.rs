@@ -34,7 +34,7 @@ mod scsi;
 
 pub use notice::{
     AtaError, FilesystemError, IoError, MmcError, Notice, NoticeLabels, OomKill, ScsiError,
-    ThermalTrip, Undervoltage, unit,
+    ThermalTrip, Undervoltage,
 };
 
 use crate::host::kmsg::Record;

@@ -2,6 +2,7 @@
 //! what an event tells. It must not know how the messages are written.
 
 use crate::model::{Desc, Event};
+use crate::probe::{block, oom};
 
 /// Something that the kernel has reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct OomKill {
     pub oom_score_adj: Option<i16>,
     /// Its cgroup, such as `/system.slice/cron.service`.
     pub cgroup: Option<String>,
+    /// What it is counted under: the cgroup's unit or container, or `unknown`.
+    pub unit: String,
     /// The cgroup whose limit was met; none if all of the host's memory was used up.
     pub limited: Option<String>,
     /// Whether it was a cgroup's limit and not the host's memory.
@@ -130,10 +133,6 @@ pub struct Undervoltage {
     pub message: String,
 }
 
-const OOM_KILLS: Desc =
-    Desc::counter("mote_oom_kills_total", "Processes killed for want of memory, by unit.");
-const IO_ERRORS: Desc =
-    Desc::counter("mote_block_io_errors_total", "Requests to block devices that failed.");
 const MMC_ERRORS: Desc =
     Desc::counter("mote_mmc_errors_total", "Errors of SD cards and eMMC, by host.");
 const SCSI_ERRORS: Desc = Desc::counter("mote_scsi_errors_total", "SCSI commands that failed.");
@@ -176,8 +175,8 @@ impl Notice {
 
     fn names(&self) -> (&'static str, &'static str, &'static Desc) {
         match self {
-            Notice::OomKill(_) => ("oom", "oom_kill", &OOM_KILLS),
-            Notice::IoError(_) => ("block", "io_error", &IO_ERRORS),
+            Notice::OomKill(_) => ("oom", "oom_kill", &oom::KILLS),
+            Notice::IoError(_) => ("block", "io_error", &block::ERRORS),
             Notice::MmcError(_) => ("mmc", "mmc_error", &MMC_ERRORS),
             Notice::ScsiError(_) => ("scsi", "scsi_error", &SCSI_ERRORS),
             Notice::FilesystemError(_) => ("filesystem", "filesystem_error", &FILESYSTEM_ERRORS),
@@ -190,7 +189,7 @@ impl Notice {
     /// The labels of its counter.
     pub fn labels(&self) -> NoticeLabels<'_> {
         let labels: &[(&'static str, &str)] = match self {
-            Notice::OomKill(oom) => &[("unit", oom.unit())],
+            Notice::OomKill(kill) => &[("unit", &kill.unit)],
             Notice::IoError(io) => {
                 &[("device", &io.device), ("operation", io.operation), ("error", io.error)]
             }
@@ -209,7 +208,7 @@ impl Notice {
     /// One line for people.
     fn message(&self) -> String {
         match self {
-            Notice::OomKill(oom) => oom.message(),
+            Notice::OomKill(kill) => kill.message(),
             Notice::IoError(IoError { message, .. })
             | Notice::MmcError(MmcError { message, .. })
             | Notice::ScsiError(ScsiError { message, .. })
@@ -227,8 +226,8 @@ impl Notice {
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
-        if let Notice::OomKill(oom) = self {
-            return oom.fields();
+        if let Notice::OomKill(kill) = self {
+            return kill.fields();
         }
         let mut fields: Vec<_> =
             self.labels().into_iter().map(|(name, value)| (name, value.to_owned())).collect();
@@ -247,31 +246,24 @@ impl Notice {
 }
 
 impl OomKill {
-    /// What it is counted under: the innermost systemd unit of its cgroup, the cgroup itself if there
-    /// is none, or `unknown`.
-    pub fn unit(&self) -> &str {
-        self.cgroup.as_deref().map_or("unknown", unit)
-    }
-
     fn message(&self) -> String {
-        let mut message = format!("killed {} (pid {})", self.comm, self.pid);
-        if let [_, Some(anon), ..] = self.memory_kb {
-            message += &format!(" with {anon} kB of anonymous memory");
-        }
-        if let Some(cgroup) = &self.cgroup {
-            message += &format!(" in {cgroup}");
-        }
-        message += match (self.in_cgroup, &self.limited) {
-            (false, _) => ": the host is out of memory",
-            (true, None) => ": its cgroup is out of memory",
-            (true, Some(limited)) => return format!("{message}: {limited} is out of memory"),
+        let OomKill { comm, pid, unit, .. } = self;
+        let [_, anon, file, shmem, _] = self.memory_kb;
+        let resident = [anon, file, shmem.or(Some(0))]
+            .into_iter()
+            .try_fold(0u64, |sum, kb| Some(sum.saturating_add(kb?)));
+        let size = resident.map(|kb| format!(", {} MiB resident", kb / 1024)).unwrap_or_default();
+        let of = match (self.in_cgroup, &self.limited) {
+            (true, Some(limited)) => format!("the cgroup {limited} is out of memory"),
+            (true, None) => "a cgroup is out of memory".to_owned(),
+            (false, _) => "out of memory".to_owned(),
         };
-        message
+        format!("{of}: {comm} (PID {pid}{size}) of {unit} was killed")
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = vec![
-            ("unit", self.unit().to_owned()),
+            ("unit", self.unit.clone()),
             ("pid", self.pid.to_string()),
             ("comm", self.comm.clone()),
             ("scope", if self.in_cgroup { "cgroup" } else { "host" }.to_owned()),
@@ -291,12 +283,4 @@ impl Undervoltage {
     fn state(&self) -> &'static str {
         if self.over { "normalised" } else { "detected" }
     }
-}
-
-/// The innermost component of a cgroup's path that is a service or a scope, else a slice, else the
-/// whole path.
-pub fn unit(cgroup: &str) -> &str {
-    let innermost =
-        |ends: &[&str]| cgroup.rsplit('/').find(|part| ends.iter().any(|end| part.ends_with(end)));
-    innermost(&[".service", ".scope"]).or_else(|| innermost(&[".slice"])).unwrap_or(cgroup)
 }

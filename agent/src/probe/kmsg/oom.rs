@@ -18,6 +18,7 @@
 use super::notice::{MEMORY, Notice, OomKill};
 use super::scan::{Scan, number_after};
 use crate::host::kmsg::Record;
+use crate::probe::blackbox;
 
 /// More than a record's text, less fragments than would grow.
 const MAX_SUMMARY: usize = 4096;
@@ -120,6 +121,8 @@ impl Oom {
             victim.cgroup = Some(cgroup.clone());
             victim.limited = Some(limited.clone());
         }
+        let unit = victim.cgroup.as_deref().map(blackbox::unit);
+        victim.unit = unit.unwrap_or_else(|| "unknown".to_owned());
         Some(victim)
     }
 }

@@ -7,18 +7,10 @@
 
 use super::{ProcError, fields, lines, unsigned};
 use crate::host::Host;
-use crate::model::{Desc, Samples};
+use crate::model::Samples;
+use crate::probe::block::{BYTES, DURATION, INFLIGHT};
 
 const FILE: &str = "diskstats";
-
-const DURATION: Desc = Desc::histogram(
-    "mote_block_io_duration_seconds",
-    "Time from a request's issue to the device's driver to its completion.",
-);
-const BYTES: Desc =
-    Desc::counter("mote_block_io_bytes_total", "Bytes that requests have moved, by operation.");
-const INFLIGHT: Desc =
-    Desc::gauge("mote_block_io_inflight", "Requests that the device's driver has, now.");
 
 /// Sectors are of 512 bytes here, whatever the disk's are.
 const SECTOR: u64 = 512;

@@ -30,6 +30,7 @@ fn the_lines_of_a_kill_in_a_cgroup_are_one_victim_with_all_facts() {
         memory_kb: [Some(221_368), Some(32_512), Some(6_340), Some(4), Some(132)],
         oom_score_adj: Some(-17),
         cgroup: Some("/a/cron.service".into()),
+        unit: "cron.service".into(),
         limited: Some("/a".into()),
         in_cgroup: true,
     };
@@ -37,8 +38,8 @@ fn the_lines_of_a_kill_in_a_cgroup_are_one_victim_with_all_facts() {
     let event = all(&MODERN)[0].event(9).unwrap();
     assert_eq!(
         event.line(),
-        "msg=\"killed python3 (pid 14475) with 32512 kB of anonymous memory in /a/cron.service: \
-         /a is out of memory\" unit=cron.service pid=14475 comm=python3 scope=cgroup uid=7 \
+        "msg=\"the cgroup /a is out of memory: python3 (PID 14475, 37 MiB resident) of cron.service was \
+         killed\" unit=cron.service pid=14475 comm=python3 scope=cgroup uid=7 \
          cgroup=/a/cron.service limited_cgroup=/a total_vm_kb=221368 anon_rss_kb=32512 \
          file_rss_kb=6340 shmem_rss_kb=4 pgtables_kb=132 oom_score_adj=-17"
     );
@@ -51,13 +52,13 @@ fn a_host_without_memory_is_no_cgroup_without_memory() {
         "Out of memory: Killed process 5678 (node) total-vm:8kB, anon-rss:4kB, file-rss:0kB, shmem-rss:0kB, UID:1000 pgtables:44kB oom_score_adj:0",
     ]);
     assert_eq!((victims[0].in_cgroup, victims[0].limited.as_deref()), (false, None));
-    assert_eq!(victims[0].unit(), "session-2.scope");
+    assert_eq!(victims[0].unit, "user-1000.slice");
     let without_cgroups = self::victims(&[
         "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,task=node,pid=5,uid=1",
         "Out of memory: Killed process 5 (node) total-vm:8kB, anon-rss:4kB, file-rss:0kB",
     ]);
     assert_eq!((&without_cgroups[0].cgroup, without_cgroups[0].uid), (&None, Some(1)));
-    assert_eq!(without_cgroups[0].unit(), "unknown");
+    assert_eq!(without_cgroups[0].unit, "unknown");
 }
 
 #[test]
@@ -191,19 +192,4 @@ fn malformed_victims_are_none_and_missing_figures_are_missing() {
         "Killed process 9 (a) total-vm:xkB, anon-rss:99999999999999999999999kB, oom_score_adj:99999",
     ]);
     assert_eq!((victims[0].memory_kb, victims[0].oom_score_adj), ([None; 5], None));
-}
-
-#[test]
-fn a_unit_is_the_innermost_service_or_scope() {
-    for (cgroup, expected) in [
-        ("/system.slice/cron.service", "cron.service"),
-        ("/system.slice/cron.service/payload/x", "cron.service"),
-        ("/user.slice/user-1000.slice/user@1000.service/app.slice/app-a.scope", "app-a.scope"),
-        ("/user.slice/user-1000.slice/user@1000.service/app.slice", "user@1000.service"),
-        ("/kubepods.slice/kubepods-pod1.slice", "kubepods-pod1.slice"),
-        ("/docker/0123", "/docker/0123"),
-        ("/", "/"),
-    ] {
-        assert_eq!(unit(cgroup), expected);
-    }
 }
