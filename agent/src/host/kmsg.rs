@@ -6,6 +6,9 @@
 //! with the next one: while the kernel says nothing, nobody wakes. [`Kmsg::position`] is what to keep so
 //! that a later process begins where this one ended.
 //!
+//! A message that the kernel has not ended with a line break can't be read before the next one comes,
+//! and none can while an earlier one is being written by another CPU.
+//!
 //! The log is a ring. What the kernel has overwritten is counted by the gap in the records' numbers,
 //! [`Kmsg::lost`], and reading goes on with the oldest record that is left.
 
@@ -13,7 +16,7 @@ mod record;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 
 use super::{Clock, Host, ReadError};
@@ -125,6 +128,13 @@ impl Kmsg {
 impl AsFd for Kmsg {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.source.as_fd()
+    }
+}
+
+/// For tokio's `AsyncFd`, which wants this one.
+impl AsRawFd for Kmsg {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.source.as_raw_fd()
     }
 }
 
