@@ -32,6 +32,10 @@ const BUFFER: usize = 8192;
 /// taken for broken.
 const FAILURES: u32 = 64;
 
+/// Records that are passed over to find the beginning: as many as the largest ring holds
+/// (CONFIG_LOG_BUF_SHIFT is at most 25), so that a kernel that writes without end holds nobody up.
+const MAX_RECORDS: u32 = 1 << 20;
+
 /// /dev/kmsg's numbers (drivers/char/mem.c).
 const DEVICE: (u32, u32) = (1, 11);
 
@@ -214,7 +218,8 @@ impl<S: Source> Reader<S> {
             Start::After(position) if position.boot == boot => position.next,
             Start::After(_) => return Ok(reader),
         };
-        while let Some(header) = reader.fill()? {
+        for _ in 0..MAX_RECORDS {
+            let Some(header) = reader.fill()? else { break };
             if header.seq >= next {
                 reader.lost = header.seq - next;
                 reader.next = header.seq;

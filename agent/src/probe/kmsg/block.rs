@@ -13,7 +13,7 @@
 //! The kernel writes ten of them in 5 s for all devices and then says how many it has left out; those
 //! are counted for the device `unknown`.
 
-use memchr::memmem;
+use memchr::memchr_iter;
 
 use super::notice::{IoError, Notice};
 use super::scan::Scan;
@@ -62,13 +62,19 @@ pub(super) fn look(text: &str) -> Option<(Notice, u64)> {
         return suppressed(text);
     }
     let head = text.as_bytes().get(..HEAD).unwrap_or(text.as_bytes());
-    let at = memmem::find(head, b" error, dev ")?;
+    // A comma is rare, and found faster than the words around it.
+    let is_ours = |at: &usize| {
+        head.get(..*at).is_some_and(|before| before.ends_with(b" error"))
+            && text.as_bytes().get(*at..).is_some_and(|rest| rest.starts_with(b", dev "))
+    };
+    let at = memchr_iter(b',', head).find(is_ours)?;
     let (what, rest) = text.split_at_checked(at)?;
+    let what = what.strip_suffix(" error")?;
     let what =
         FUNCTIONS.iter().find_map(|f| what.strip_prefix(f)?.strip_prefix(": ")).unwrap_or(what);
     let error = word(&ERRORS, what).filter(|error| !error.is_empty())?;
     let mut scan = Scan(rest);
-    scan.tag(" error, dev ")?;
+    scan.tag(", dev ")?;
     let device = scan.until(", sector ")?.to_owned();
     let sector = scan.number();
     let operation = match scan.until(":(").and_then(|_| scan.until(")")) {

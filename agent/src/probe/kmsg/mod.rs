@@ -17,9 +17,10 @@
 //! The kernel writes some messages at most ten times in 5 s: counts from here are lower bounds.
 //!
 //! # Cost
-//! A message that nothing here wants costs a look at its first letter and, if that is a letter of none,
-//! a search through 64 bytes. Only a finding allocates; what is remembered between messages has fixed
-//! bounds.
+//! A message that nothing here wants costs a look at its first letter and, in its first 64 bytes, a
+//! search for a comma: 30 to 90 ns, measured on a busy x86 machine, and 1 to 1.5 µs if it begins as one
+//! that is wanted does, such as `EXT4-fs`. Only a finding allocates, and what is said of a victim before
+//! it is named; what is remembered between messages has fixed bounds.
 
 mod ata;
 mod block;

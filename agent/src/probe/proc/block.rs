@@ -1,9 +1,8 @@
 //! Block I/O from /proc/diskstats (diskstats_show in block/genhd.c).
 //!
 //! The kernel gives a sum and a count where the probe has a distribution: a histogram with the one
-//! bucket `+Inf`, so that `rate(_sum) / rate(_count)` is the mean latency from either. The times are of
-//! whole milliseconds, rounded down for each request before 4.20, and contain the wait in the kernel's
-//! queue, which the probe's do not.
+//! bucket `+Inf`, so that `rate(_sum) / rate(_count)` is the mean latency from either. The times contain
+//! the wait in the kernel's queue, which the probe's do not; before 4.20 they are sums of whole ticks.
 
 use super::{ProcError, fields, lines, unsigned};
 use crate::host::Host;
