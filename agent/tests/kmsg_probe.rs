@@ -289,6 +289,58 @@ fn a_write_that_fails_is_told_with_device_and_sector() {
     assert!(matches!(*error, "ENOSPC" | "EIO"), "{io:?}");
 }
 
+/// An ext4 file system that becomes read-only with its first error.
+struct Ext4 {
+    folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Ext4 {
+    fn new() -> Ext4 {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, mount) = (folder.path().join("image"), folder.path().join("mount"));
+        File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        fs::create_dir(&mount).unwrap();
+        run(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        let path = run(Command::new("losetup").args(["--find", "--show"]).arg(&image));
+        let path = PathBuf::from(path.trim());
+        run(Command::new("mount").args(["-o", "errors=remount-ro"]).args([&path, &mount]));
+        Ext4 { folder, path }
+    }
+
+    fn name(&self) -> &str {
+        self.path.file_name().unwrap().to_str().unwrap()
+    }
+}
+
+impl Drop for Ext4 {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.folder.path().join("mount")).status();
+        let _ = Command::new("losetup").arg("--detach").arg(&self.path).status();
+    }
+}
+
+#[test]
+fn a_file_system_that_meets_an_error_is_told_with_what_became_of_it() {
+    let mut kmsg = open(Start::End);
+    let mut recognizer = Recognizer::new();
+    let disk = Ext4::new();
+    let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", disk.name());
+    fs::write(trigger, "mote test").unwrap();
+    for expected in ["error", "read_only"] {
+        let of_disk = |finding: Finding| match finding.notice {
+            Notice::FilesystemError(fs) if fs.device == disk.name() && fs.error == expected => {
+                Some((fs.filesystem, fs.message))
+            }
+            _ => None,
+        };
+        let ((filesystem, message), _) =
+            find(&mut kmsg, &mut recognizer, of_disk).expect("no notice");
+        assert_eq!(filesystem, "ext4");
+        assert!(expected != "error" || message.ends_with("mote test"), "{message}");
+    }
+}
+
 #[test]
 fn a_position_goes_on_where_it_was_and_repeats_nothing() {
     let marker = |name: &str| format!("mote test position {name} {}", std::process::id());

@@ -11,12 +11,15 @@
 //! ```
 //!
 //! The kernel writes ten of them in 5 s for all devices and then says how many it has left out; those
-//! are counted for the device `unknown`.
+//! are counted for the device `unknown`, and make no event.
 
 use memchr::memchr_iter;
 
 use super::notice::{IoError, Notice};
 use super::scan::Scan;
+
+/// The device of lines that were left out.
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// No function's name and error together is longer.
 const HEAD: usize = 64;
@@ -98,7 +101,7 @@ fn suppressed(text: &str) -> Option<(Notice, u64)> {
     let count = scan.number()?;
     (scan.0 == SUPPRESSED).then_some(())?;
     let io = IoError {
-        device: "unknown".to_owned(),
+        device: UNKNOWN.to_owned(),
         sector: None,
         operation: "unknown",
         error: "unknown",

@@ -4,6 +4,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::ata::LINK_DOWN;
+use super::block::UNKNOWN;
 use super::notice::{AtaError, Notice};
 
 /// An incident makes an event once in this time.
@@ -29,12 +30,16 @@ struct Incident {
 pub(super) struct Incidents(heapless::Vec<Incident, MAX>);
 
 impl Incidents {
-    /// None if the notice belongs to an incident that has made its event already; otherwise how many
+    /// None if the notice makes no event, as when its incident has made one already; otherwise how many
     /// did so since the event before this one.
     pub(super) fn fold(&mut self, notice: &Notice, usec: u64) -> Option<u64> {
         // Each victim is an event: which process is gone is the fact.
         if matches!(notice, Notice::OomKill(_)) {
             return Some(0);
+        }
+        // That lines were left out is none: those before it are.
+        if matches!(notice, Notice::IoError(io) if io.device == UNKNOWN) {
+            return None;
         }
         let key = key(notice);
         if let Some(incident) = self.0.iter_mut().find(|incident| incident.key == key) {
