@@ -15,7 +15,7 @@ use agent_common::event::Kind;
 use aya::maps::MapError;
 
 use super::channel::Report;
-use super::device::Namer;
+use super::device::{MINOR_BITS, Namer};
 use super::maps::{self, PerCpu, PerCpuTable, Table, Value};
 use super::record::Record;
 use super::spec::{Needed, Presence, Shape, Sized, Spec, Tracepoint, needed};
@@ -28,17 +28,6 @@ pub(super) static SPEC: Spec = Spec {
     name: "block",
     about: "latency, bytes and errors of block I/O",
     tracepoints: &[
-        Tracepoint {
-            family: "block",
-            event: "block_rq_issue",
-            optional: false,
-            fields: &[
-                needed("dev", "BLOCK_ISSUE_DEV", Shape::Number(4)),
-                needed("sector", "BLOCK_ISSUE_SECTOR", Shape::Number(8)),
-                needed("nr_sector", "BLOCK_ISSUE_NR_SECTOR", Shape::Number(4)),
-                needed("rwbs", "BLOCK_ISSUE_RWBS", Shape::Array(4)),
-            ],
-        },
         Tracepoint {
             family: "block",
             event: "block_rq_complete",
@@ -67,6 +56,18 @@ pub(super) static SPEC: Spec = Spec {
                 needed("nr_sector", "BLOCK_ERROR_NR_SECTOR", Shape::Number(4)),
                 needed("rwbs", "BLOCK_ERROR_RWBS", Shape::Array(4)),
                 needed("error", "BLOCK_ERROR_ERROR", Shape::Number(4)),
+            ],
+        },
+        // The last: what it has seen must not be completed unseen.
+        Tracepoint {
+            family: "block",
+            event: "block_rq_issue",
+            optional: false,
+            fields: &[
+                needed("dev", "BLOCK_ISSUE_DEV", Shape::Number(4)),
+                needed("sector", "BLOCK_ISSUE_SECTOR", Shape::Number(8)),
+                needed("nr_sector", "BLOCK_ISSUE_NR_SECTOR", Shape::Number(4)),
+                needed("rwbs", "BLOCK_ISSUE_RWBS", Shape::Array(4)),
             ],
         },
     ],
@@ -99,9 +100,9 @@ pub(super) const ERRORS: Desc = Desc::counter(
     "Requests, or parts of them, that have failed, by the error's number.",
 );
 
-/// A request that the driver has had for this long must have been completed unseen: drivers give up
-/// after some 30 s a try, and after some tries.
-const FORGOTTEN: Duration = Duration::from_secs(1_800);
+/// A request that the driver has had for this long may have been completed unseen; if the kernel says
+/// that the device has none, it was.
+const DOUBTFUL: Duration = Duration::from_secs(30);
 
 /// A device and operation that have been seen.
 struct Known {
@@ -183,7 +184,7 @@ impl Block {
     }
 
     /// Looks at the requests that the drivers have, and takes out what was forgotten.
-    fn look_at_starts(&mut self) -> Result<(), MapError> {
+    fn look_at_starts(&mut self, host: &mut Host) -> Result<(), MapError> {
         for known in &mut self.known {
             (known.inflight, known.oldest_ns) = (0, 0);
         }
@@ -194,7 +195,7 @@ impl Block {
             // One that is completed meanwhile is none.
             let Ok((Value(key), Value(start))) = entry else { continue };
             let age_ns = now_ns.saturating_sub(start.at_ns);
-            if age_ns > FORGOTTEN.as_nanos() as u64 {
+            if age_ns > DOUBTFUL.as_nanos() as u64 && is_idle(host, key.device) {
                 old = Some(key);
                 continue;
             }
@@ -278,7 +279,7 @@ impl Block {
 impl Probe for Block {
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError> {
         self.discover(round.host)?;
-        self.look_at_starts()?;
+        self.look_at_starts(round.host)?;
         self.collect_devices(round.host, round.out)?;
         self.collect_errors(round.out)?;
         let mut sum =
@@ -338,6 +339,15 @@ impl Known {
         histogram::advance(&mut self.total.latency, &now.latency);
         self.total.bytes = self.total.bytes.max(now.bytes);
         Ok(())
+    }
+}
+
+/// Whether the kernel says that a device has nothing to do, or there is no such device.
+fn is_idle(host: &mut Host, device: u32) -> bool {
+    let (major, minor) = (device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1));
+    match host.sys(&format!("dev/block/{major}:{minor}/inflight")) {
+        Ok(counts) => counts.split(u8::is_ascii_whitespace).all(|n| n.is_empty() || n == b"0"),
+        Err(error) => error.is_absent(),
     }
 }
 

@@ -65,8 +65,10 @@ const WITHHELD: Desc = Desc::counter(
 /// The most events that wait until the pipeline takes them; then the oldest go, counted.
 const MAX_PENDING: usize = 256;
 
-/// Events that are taken out of the programs' buffer at a time.
+/// Events that are taken out of the programs' buffer at a time, and how often in a round: more than it
+/// has room for.
 const BATCH: usize = 64;
+const MAX_BATCHES: usize = 64;
 
 /// Whether this binary was built with its BPF programs.
 pub fn has_object() -> bool {
@@ -360,8 +362,12 @@ impl Probes {
     /// Writes what the probes have counted since they were started; `now_ns` is the time in nanoseconds
     /// since the Unix epoch. A probe whose maps can't be read any more is off from then on.
     pub fn collect(&mut self, host: &mut Host, now_ns: i64, out: &mut Samples) {
-        // What came since the last wake-up belongs to this round's counts.
-        self.receive(host, now_ns);
+        // What came since the last wake-up belongs to this round's counts. The buffer is small.
+        for _ in 0..MAX_BATCHES {
+            if !self.receive(host, now_ns) {
+                break;
+            }
+        }
         let missed = self.events.as_ref().and_then(|events| events.missed().ok());
         let events = &mut self.pending;
         for slot in &mut self.slots {

@@ -78,6 +78,11 @@ impl Kills {
     }
 }
 
+/// Kills of which everything is told in a stretch of this length: where one follows another, the agent
+/// must not add to the load.
+const WHOLE: u32 = 8;
+const WINDOW_NS: i64 = 10_000_000_000;
+
 /// The attached probe. Dropped, it detaches.
 struct Oom {
     counters: PerCpu<OomCounters>,
@@ -86,6 +91,9 @@ struct Oom {
     kills: Kills,
     /// How many of them are known from the programs' counts alone.
     unnamed: u64,
+    /// When the current stretch began, and how many were told in it.
+    window_ns: i64,
+    whole: u32,
     text: String,
 }
 
@@ -98,6 +106,8 @@ impl Oom {
             _events: report.events,
             kills: Kills::default(),
             unnamed: 0,
+            window_ns: 0,
+            whole: 0,
             text: String::new(),
         })
     }
@@ -142,7 +152,11 @@ impl Probe for Oom {
             trigger: Some((trigger, trigger_pid)),
             ..Victim::default()
         };
-        let (unit, event) = blackbox::event(host, at_ns, victim);
+        if at_ns.saturating_sub(self.window_ns) > WINDOW_NS {
+            (self.window_ns, self.whole) = (at_ns, 0);
+        }
+        self.whole += 1;
+        let (unit, event) = blackbox::event(host, at_ns, victim, self.whole > WHOLE);
         self.kills.add(&unit, 1);
         Some(event)
     }
