@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod block;
+pub mod direct;
 pub mod event;
 pub mod histogram;
 pub mod oom;

@@ -6,6 +6,7 @@
 //! reads them from the running kernel's format files and sets the globals when it loads the object.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod block;
 mod event;

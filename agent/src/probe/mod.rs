@@ -12,6 +12,7 @@ mod blackbox;
 mod block;
 mod channel;
 mod device;
+mod direct;
 mod errno;
 pub mod format;
 mod histogram;
