@@ -15,10 +15,11 @@ use aya::maps::MapError;
 
 use super::channel::Report;
 use super::device::{MINOR_BITS, Namer};
+use super::fallback::Fallback;
 use super::maps::{self, PerCpu, PerCpuTable, Value};
 use super::record::Record;
 use super::spec::{Needed, Presence, Shape, Sized, Spec, Target, Tracepoint, direct, needed};
-use super::{LOST, Probe, Round, UNMATCHED, errno, histogram, nested};
+use super::{LOST, Moment, Probe, Round, UNMATCHED, errno, histogram, nested};
 use crate::host::Host;
 use crate::model::{Desc, Event, Samples};
 
@@ -87,6 +88,7 @@ pub(super) static SPEC: Spec = Spec {
     ],
     events: &[Kind::BlockError],
     start: |report| Ok(Box::new(Block::new(report)?)),
+    fallback: Fallback::Diskstats,
 };
 
 pub(super) const DURATION: Desc = Desc::histogram(
@@ -261,17 +263,17 @@ impl Probe for Block {
         Ok(())
     }
 
-    fn event(&mut self, host: &mut Host, at_ns: i64, mut event: Record<'_>) -> Option<Event> {
+    fn event(&mut self, moment: &mut Moment<'_>, mut event: Record<'_>) -> Option<Event> {
         let (device, operation) = (event.u32()?, event.u32()?);
         let (error, _padding) = (event.u32()?, event.u32()?);
         let (sector, sectors) = (event.u64()?, event.u64()?);
-        let (device, operation) = (self.namer.name(host, device), operation_name(operation));
+        let (device, operation) = (self.namer.name(moment.host, device), operation_name(operation));
         let error = errno::name(error);
         let bytes = sectors.saturating_mul(512);
         let message =
             format!("{operation} of {bytes} bytes at sector {sector} of {device}: {error}");
         Some(
-            Event::new("io_error", at_ns, message)
+            Event::new("io_error", moment.at_ns, message)
                 .with("device", device)
                 .with("operation", operation)
                 .with("sector", sector.to_string())

@@ -14,9 +14,11 @@ mod channel;
 mod device;
 mod direct;
 mod errno;
+mod fallback;
 pub mod format;
 mod histogram;
 mod jit;
+mod kernel;
 pub mod kmsg;
 mod launch;
 mod loader;
@@ -40,10 +42,12 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use agent_common::event::{KINDS, Kind};
 use aya::maps::MapError;
 
+use self::kernel::Kernel;
 use self::record::Record;
 use self::spec::Spec;
 use self::transport::{Events, Missed};
 use crate::host::Host;
+use crate::host::kmsg::Position;
 use crate::model::{Desc, Event, Samples};
 
 pub use launch::Loader;
@@ -51,7 +55,11 @@ pub use loader::{LOADER_ARGUMENT, loader_main};
 pub use transport::Transport;
 
 /// Every probe. Its place here is its number between the loader and the agent.
-static SPECS: &[&Spec] = &[&block::SPEC, &oom::SPEC];
+static SPECS: &[&Spec] = &[&block::SPEC, &oom::SPEC, &ATA, &UNDERVOLTAGE];
+
+static ATA: Spec = Spec::of_log("ata", "errors of ATA commands and links, from the kernel's log");
+static UNDERVOLTAGE: Spec =
+    Spec::of_log("undervoltage", "a supply that is too weak (Raspberry Pi), from the kernel's log");
 
 const UNMATCHED: Desc = Desc::counter(
     "mote_probe_unmatched_total",
@@ -124,6 +132,8 @@ pub struct Options {
     pub default: Mode,
     /// By name.
     pub named: Vec<(&'static str, Mode)>,
+    /// Up to where the kernel's log was read by the last run of the agent.
+    pub position: Option<Position>,
     /// How the programs get into the kernel.
     pub loader: Loader,
 }
@@ -209,12 +219,20 @@ trait Probe {
     /// The kernel's maps can't be read any more: the probe is off from then on.
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError>;
 
-    /// What an event of its programs says; `at_ns` is its time in nanoseconds since the Unix epoch. None
-    /// if it makes no sense.
-    fn event(&mut self, host: &mut Host, at_ns: i64, event: Record<'_>) -> Option<Event> {
-        let _ = (host, at_ns, event);
+    /// What an event of its programs says. None if it makes no sense.
+    fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
+        let _ = (moment, event);
         None
     }
+}
+
+/// What a probe is given with an event.
+struct Moment<'a> {
+    host: &'a mut Host,
+    /// When it happened, in nanoseconds since the Unix epoch.
+    at_ns: i64,
+    /// The kernel's log, where it can be read.
+    kernel: Option<&'a Kernel>,
 }
 
 /// What a probe is given once a round.
@@ -233,6 +251,8 @@ pub struct Waiting {
     pub event: Event,
     /// Whether it was [put back](Probes::put_back).
     pub told: bool,
+    /// Up to where the kernel's log was read when it was found there.
+    pub position: Option<Position>,
 }
 
 /// Events that wait for the pipeline.
@@ -244,11 +264,15 @@ struct Pending {
 
 impl Pending {
     fn push(&mut self, event: Event) {
+        self.push_waiting(Waiting { event, told: false, position: None });
+    }
+
+    fn push_waiting(&mut self, waiting: Waiting) {
         if self.events.len() >= MAX_PENDING {
             self.events.pop_front();
             self.dropped += 1;
         }
-        self.events.push_back(Waiting { event, told: false });
+        self.events.push_back(waiting);
     }
 }
 
@@ -259,6 +283,27 @@ struct Slot {
 }
 
 impl Slot {
+    /// Takes the next best source if the best one does not work; `log` is why the kernel's log can't be
+    /// read.
+    fn fall_back(&mut self, log: Option<&String>) {
+        if self.status.wanted == Mode::Off || self.status.source != Source::Off {
+            return;
+        }
+        match self.spec.fallback.start(log.is_none()) {
+            Some((source, probe)) => (self.status.source, self.probe) = (source, probe),
+            None => {
+                let parts = [Some(self.status.reason.clone()), log.cloned()];
+                let parts: Vec<_> = parts.into_iter().flatten().filter(|p| !p.is_empty()).collect();
+                self.status.reason = parts.join("; ");
+            }
+        }
+    }
+
+    /// Whether the kernel's log tells what this probe is about.
+    fn is_told_by_log(&self) -> bool {
+        matches!(self.status.source, Source::Kmsg | Source::Proc)
+    }
+
     fn fall(&mut self, reason: String) {
         log::warn!("probe {}: off: {reason}", self.spec.name);
         self.probe = None;
@@ -271,6 +316,7 @@ impl Slot {
 pub struct Probes {
     slots: Vec<Slot>,
     events: Option<Events>,
+    kernel: Option<Kernel>,
     pending: Pending,
 }
 
@@ -278,14 +324,18 @@ impl Probes {
     /// Starts the probes that are not off, which takes as long as the loader's child does: some tens
     /// of milliseconds, at most [`Loader::timeout`] and a second.
     pub fn start(options: &Options, host: &Host) -> Probes {
-        let mut probes = Probes { slots: Vec::new(), events: None, pending: Pending::default() };
-        let mut names = String::new();
+        let pending = Pending::default();
+        let mut probes = Probes { slots: Vec::new(), events: None, kernel: None, pending };
+        let (mut names, mut any) = (String::new(), false);
         for spec in SPECS {
             let wanted = options.mode(spec.name);
             let mut reason = String::new();
             if wanted == Mode::Off {
                 reason.push_str("switched off");
+            } else if spec.tracepoints.is_empty() {
+                any = true;
             } else {
+                any = true;
                 let comma = if names.is_empty() { "" } else { "," };
                 names.extend([comma, spec.name]);
             }
@@ -293,9 +343,16 @@ impl Probes {
             let status = ProbeStatus { name: spec.name, wanted, source, reason };
             probes.slots.push(Slot { spec, status, probe: None });
         }
+        // Before the programs: what they see is not told a second time.
+        let log = any.then(|| Kernel::open(&mut Host::new(host.roots().clone()), options.position));
         if !names.is_empty() {
             probes.load(options, host, &names);
         }
+        let log = log.transpose();
+        for slot in &mut probes.slots {
+            slot.fall_back(log.as_ref().err());
+        }
+        probes.kernel = log.ok().flatten();
         for Slot { status, .. } in &probes.slots {
             let because = if status.reason.is_empty() { "" } else { ": " };
             let source = match status.source {
@@ -333,9 +390,9 @@ impl Probes {
                 Err(reason) => slot.status.reason = reason,
             }
         }
-        for Slot { status, .. } in &mut self.slots {
+        for Slot { status, spec, .. } in &mut self.slots {
             let silent = status.source == Source::Off && status.reason.is_empty();
-            if silent {
+            if silent && !spec.tracepoints.is_empty() {
                 let unsaid = || "the loader ended without a word about it".to_owned();
                 status.reason = fault.clone().unwrap_or_else(unsaid);
             }
@@ -382,12 +439,18 @@ impl Probes {
     /// # Errors
     /// The first that does not.
     pub fn required(&self) -> Result<(), ProbeError> {
-        let failed = |status: &&ProbeStatus| {
-            status.wanted == Mode::On && status.source != Source::Tracepoint
+        let failed = |slot: &&Slot| {
+            let best = match slot.spec.tracepoints {
+                [] => Source::Kmsg,
+                _ => Source::Tracepoint,
+            };
+            slot.status.wanted == Mode::On && slot.status.source != best
         };
-        match self.status().find(failed) {
+        match self.slots.iter().find(failed) {
             None => Ok(()),
-            Some(status) => Err(ProbeError { name: status.name, reason: status.reason.clone() }),
+            Some(Slot { status, .. }) => {
+                Err(ProbeError { name: status.name, reason: status.reason.clone() })
+            }
         }
     }
 
@@ -417,6 +480,12 @@ impl Probes {
         if let Some(missed) = missed {
             self.count_missed(&missed, out);
         }
+        if let Some(kernel) = &mut self.kernel {
+            let slots = &self.slots;
+            kernel.collect(host, |name| is_told_by_log(slots, name), out);
+            let labels = [("probe", "kmsg"), ("reason", "overwritten")];
+            out.family(&LOST).add(&labels, kernel.lost() as f64);
+        }
     }
 
     fn count_missed(&self, missed: &[Missed; KINDS], out: &mut Samples) {
@@ -434,22 +503,43 @@ impl Probes {
         }
     }
 
-    /// A descriptor that is readable when [`receive`](Probes::receive) has something to do; None where
-    /// no program hands over events.
+    /// Descriptors, one of which is readable when [`receive`](Probes::receive) has something to do.
     ///
     /// # Errors
     /// There are no more descriptors to be had.
-    pub fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
-        self.events.as_ref().map(Events::descriptor).transpose()
+    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let events = self.events.as_ref().map(Events::descriptor);
+        let kernel = self.kernel.as_ref().map(Kernel::descriptor);
+        events.into_iter().chain(kernel).collect()
     }
 
-    /// Takes events that the programs have handed over; true if there may be more.
+    /// Takes what the kernel's log has said and what the programs have handed over; true if there may be
+    /// more.
     pub fn receive(&mut self, host: &mut Host, now_ns: i64) -> bool {
+        // The log first, up to its end: what it has said explains the events.
+        let mut more = true;
+        for _ in 0..MAX_BATCHES {
+            more = more && self.read_log(host);
+        }
+        // A flood is taken in turns with everything else that this thread has to do.
+        self.take_events(host, now_ns) || more
+    }
+
+    fn read_log(&mut self, host: &mut Host) -> bool {
+        let Some(kernel) = &mut self.kernel else { return false };
+        let (slots, pending) = (&self.slots, &mut self.pending);
+        let told = |event, position| {
+            pending.push_waiting(Waiting { event, told: false, position: Some(position) });
+        };
+        kernel.read(host, |name| is_told_by_log(slots, name), told)
+    }
+
+    fn take_events(&mut self, host: &mut Host, now_ns: i64) -> bool {
         let Some(events) = &mut self.events else { return false };
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let since_boot_ns = now.tv_sec * 1_000_000_000 + i64::from(now.tv_nsec as i32);
         let (slots, pending) = (&mut self.slots, &mut self.pending);
-        // A flood is taken in turns with everything else that this thread has to do.
+        let kernel = self.kernel.as_ref();
         events.take(BATCH, |bytes| {
             let mut record = Record::new(bytes);
             let (at_ns, kind, padding) = (record.u64(), record.u32(), record.u32());
@@ -458,7 +548,8 @@ impl Probes {
             let owner = slots.iter_mut().find(|slot| slot.spec.events.contains(&kind));
             let Some(probe) = owner.and_then(|slot| slot.probe.as_mut()) else { return };
             let age_ns = since_boot_ns.saturating_sub(i64::try_from(at_ns).unwrap_or(i64::MAX));
-            if let Some(event) = probe.event(host, now_ns.saturating_sub(age_ns), record) {
+            let at_ns = now_ns.saturating_sub(age_ns);
+            if let Some(event) = probe.event(&mut Moment { host, at_ns, kernel }, record) {
                 pending.push(event);
             }
         })
@@ -470,20 +561,35 @@ impl Probes {
     }
 
     /// Puts events back in front, for which there was no room; the oldest go where there are too many.
-    pub fn put_back(&mut self, events: Vec<Event>) {
-        for event in events.into_iter().rev() {
+    pub fn put_back(&mut self, events: Vec<Waiting>) {
+        for waiting in events.into_iter().rev() {
             if self.pending.events.len() >= MAX_PENDING {
                 self.pending.dropped += 1;
             } else {
-                self.pending.events.push_front(Waiting { event, told: true });
+                self.pending.events.push_front(Waiting { told: true, ..waiting });
             }
         }
+    }
+
+    /// Up to where the kernel's log has been read, if something was found in it since the last call, and
+    /// nothing of it waits.
+    pub fn take_position(&mut self) -> Option<Position> {
+        let kernel = self.kernel.as_mut()?;
+        let waits = self.pending.events.iter().any(|waiting| waiting.position.is_some());
+        if waits || !std::mem::take(&mut kernel.moved) {
+            return None;
+        }
+        Some(kernel.position())
     }
 
     /// How many events had to go because nobody took them, since the last call.
     pub fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.pending.dropped)
     }
+}
+
+fn is_told_by_log(slots: &[Slot], name: &str) -> bool {
+    slots.iter().any(|slot| slot.spec.name == name && slot.is_told_by_log())
 }
 
 impl fmt::Debug for Probes {
