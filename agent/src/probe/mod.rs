@@ -22,8 +22,12 @@ mod maps;
 mod object;
 mod oom;
 mod perf;
+mod reclaim;
 mod record;
 mod spec;
+mod sweep;
+mod tcp;
+mod tcp_burst;
 mod tracefs;
 mod transport;
 
@@ -47,7 +51,7 @@ pub use loader::{LOADER_ARGUMENT, loader_main};
 pub use transport::Transport;
 
 /// Every probe. Its place here is its number between the loader and the agent.
-static SPECS: &[&Spec] = &[&block::SPEC, &oom::SPEC];
+static SPECS: &[&Spec] = &[&block::SPEC, &oom::SPEC, &reclaim::SPEC, &tcp::SPEC];
 
 const UNMATCHED: Desc = Desc::counter(
     "mote_probe_unmatched_total",
@@ -218,6 +222,8 @@ struct Round<'a> {
     host: &'a mut Host,
     out: &'a mut Samples,
     events: &'a mut Pending,
+    /// In nanoseconds since the Unix epoch.
+    now_ns: i64,
     /// What did not come through since the start, by kind; None where events can't be handed over.
     missed: Option<[Missed; KINDS]>,
 }
@@ -370,7 +376,7 @@ impl Probes {
         let events = &mut self.pending;
         for slot in &mut self.slots {
             let Some(probe) = &mut slot.probe else { continue };
-            let mut round = Round { host, out, events, missed };
+            let mut round = Round { host, out, events, now_ns, missed };
             if let Err(error) = probe.collect(&mut round) {
                 slot.fall(maps::explain(&error));
             }
