@@ -4,7 +4,8 @@
 //! - `tcp_retransmit_skb` (__tcp_retransmit_skb in net/ipv4/tcp_output.c) comes once for what is sent again
 //!   at a time, one segment as a rule. Up to 6.15 it comes only for what has gone out; later ones have
 //!   `err`, and what did not go out is not counted, so that the count means the same everywhere.
-//!   RetransSegs of /proc/net/snmp has the segments that failed on the way down too.
+//!   RetransSegs of /proc/net/snmp has what did not go out too, and TCPRetransFail of
+//!   /proc/net/netstat only that.
 //! - `inet_sock_set_state` (tcp_set_state) is how an attempt begins (SYN_SENT) and ends (ESTABLISHED, also
 //!   by way of SYN_RECV, or CLOSE). What fails before the kernel enters SYN_SENT, for want of a route, is
 //!   none.
@@ -12,7 +13,9 @@
 //! - Any other error is in `inet_sk_error_report` (5.15 and later), which has no address of the socket
 //!   but the ports. Before 6.10 it comes before the state changes, later after it
 //!   (tcp_done_with_error), on the same CPU with softirqs off: nothing else comes between. A socket that
-//!   a program closes reports no error, or one without the remote port (tcp_disconnect).
+//!   a program closes reports no error, or one without the remote port (tcp_disconnect). An error of 0
+//!   that comes after the state change is one that the program has taken (SO_ERROR) before it was
+//!   reported; before it, it means that there is something in the socket's error queue (ip_icmp_error).
 //! - An attempt that ends before it has a local port has found none.
 //!
 //! Programs of perf's tracepoints don't nest on a CPU (trace_call_bpf): what interrupts another such
@@ -185,10 +188,6 @@ fn inet_sk_error_report(ctx: TracePointContext) -> u32 {
     ) else {
         return 0;
     };
-    // Without an error it says that there is something to be read from the socket's error queue.
-    if error == 0 {
-        return 0;
-    }
     // SAFETY: the helper has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let ports = ports(local, remote);
@@ -197,7 +196,7 @@ fn inet_sk_error_report(ctx: TracePointContext) -> u32 {
             cpu.over.at_ns = 0;
             let family = if cpu.over.detail == 0 { Family::V4 } else { Family::V6 };
             add(&mut cpu.connects, connects_index(family, Outcome::of_error(error)));
-        } else {
+        } else if error != 0 {
             cpu.error = TcpEnd { at_ns: now_ns, ports, detail: error };
         }
     });
