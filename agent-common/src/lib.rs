@@ -11,6 +11,8 @@ pub mod event;
 pub mod histogram;
 pub mod oom;
 pub mod plain;
+pub mod reclaim;
+pub mod tcp;
 
 /// The place of a field that the running kernel's tracepoint does not have.
 pub const ABSENT: u32 = u32::MAX;

@@ -12,6 +12,8 @@ mod block;
 mod event;
 mod fields;
 mod oom;
+mod reclaim;
+mod tcp;
 
 /// The kernel gives `bpf_probe_read_kernel` and its kin to programs under a GPL-compatible licence
 /// only; the user's choice of two is the usual declaration.

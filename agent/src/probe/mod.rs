@@ -25,15 +25,20 @@ mod loader;
 mod maps;
 mod object;
 mod oom;
+mod options;
+mod pending;
 mod perf;
 pub mod proc;
+mod reclaim;
 mod record;
 mod rights;
 mod spec;
+mod sweep;
+mod tcp;
+mod tcp_burst;
 mod tracefs;
 mod transport;
 
-use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::{self, Read as _};
@@ -43,6 +48,7 @@ use agent_common::event::{KINDS, Kind};
 use aya::maps::MapError;
 
 use self::kernel::Kernel;
+use self::pending::{MAX_PENDING, Pending};
 use self::record::Record;
 use self::spec::Spec;
 use self::transport::{Events, Missed};
@@ -52,10 +58,13 @@ use crate::model::{Desc, Event, Samples};
 
 pub use launch::Loader;
 pub use loader::{LOADER_ARGUMENT, loader_main};
+pub use options::{Mode, Options, ProbeError, ProbeStatus, Source};
+pub use pending::Waiting;
 pub use transport::Transport;
 
 /// Every probe. Its place here is its number between the loader and the agent.
-static SPECS: &[&Spec] = &[&block::SPEC, &oom::SPEC, &ATA, &UNDERVOLTAGE];
+static SPECS: &[&Spec] =
+    &[&block::SPEC, &tcp::SPEC, &oom::SPEC, &reclaim::SPEC, &ATA, &UNDERVOLTAGE];
 
 static ATA: Spec = Spec::of_log("ata", "errors of ATA commands and links, from the kernel's log");
 static UNDERVOLTAGE: Spec =
@@ -71,9 +80,6 @@ const WITHHELD: Desc = Desc::counter(
     "mote_probe_withheld_total",
     "Events that were counted and not reported one by one, because there were too many.",
 );
-
-/// The most events that wait until the pipeline takes them; then the oldest go, counted.
-const MAX_PENDING: usize = 256;
 
 /// Events that are taken out of the programs' buffer at a time, and how often in a round: more than it
 /// has room for.
@@ -113,103 +119,6 @@ fn recursion_misses(fdinfo: &str) -> Option<u64> {
     fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
 
-/// What the user wants of a probe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Where it works.
-    #[default]
-    Auto,
-    /// It must work; see [`Probes::required`].
-    On,
-    /// Never.
-    Off,
-}
-
-/// What the user may set of the probes.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// For the probes that are not named.
-    pub default: Mode,
-    /// By name.
-    pub named: Vec<(&'static str, Mode)>,
-    /// Up to where the kernel's log was read by the last run of the agent.
-    pub position: Option<Position>,
-    /// How the programs get into the kernel.
-    pub loader: Loader,
-}
-
-impl Options {
-    /// One probe that must work, and no other.
-    pub fn only(name: &'static str) -> Options {
-        Options { default: Mode::Off, named: vec![(name, Mode::On)], ..Options::default() }
-    }
-
-    /// Whether any probe is not off.
-    pub fn any(&self) -> bool {
-        SPECS.iter().any(|spec| self.mode(spec.name) != Mode::Off)
-    }
-
-    fn mode(&self, name: &str) -> Mode {
-        self.named.iter().find(|(named, _)| *named == name).map_or(self.default, |(_, mode)| *mode)
-    }
-}
-
-/// The source that a probe uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// BPF programs on the kernel's tracepoints.
-    Tracepoint,
-    /// The kernel's messages in /dev/kmsg.
-    Kmsg,
-    /// Files of /proc.
-    Proc,
-    /// None.
-    Off,
-}
-
-impl Source {
-    /// The value of the label `mode`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Source::Tracepoint => "tracepoint",
-            Source::Kmsg => "kmsg",
-            Source::Proc => "proc",
-            Source::Off => "off",
-        }
-    }
-}
-
-/// How a probe is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeStatus {
-    /// The probe's name.
-    pub name: &'static str,
-    /// What the user wants.
-    pub wanted: Mode,
-    /// What it uses.
-    pub source: Source,
-    /// Why it uses no better source, and what to do about it, or what it has to do without; empty where
-    /// there is nothing to say.
-    pub reason: String,
-}
-
-/// A probe that has to work does not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeError {
-    /// The probe's name.
-    pub name: &'static str,
-    /// Why it is off.
-    pub reason: String,
-}
-
-impl fmt::Display for ProbeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the probe {} is \"on\" and can't work: {}", self.name, self.reason)
-    }
-}
-
-impl std::error::Error for ProbeError {}
-
 /// A probe that runs. Dropped, it detaches.
 trait Probe {
     /// Writes what it has counted since it was started, and adds the events that a look at the counts
@@ -240,40 +149,10 @@ struct Round<'a> {
     host: &'a mut Host,
     out: &'a mut Samples,
     events: &'a mut Pending,
+    /// In nanoseconds since the Unix epoch.
+    now_ns: i64,
     /// What did not come through since the start, by kind; None where events can't be handed over.
     missed: Option<[Missed; KINDS]>,
-}
-
-/// An event that waits for the pipeline.
-#[derive(Debug)]
-pub struct Waiting {
-    /// What has happened.
-    pub event: Event,
-    /// Whether it was [put back](Probes::put_back).
-    pub told: bool,
-    /// Up to where the kernel's log was read when it was found there.
-    pub position: Option<Position>,
-}
-
-/// Events that wait for the pipeline.
-#[derive(Default)]
-struct Pending {
-    events: VecDeque<Waiting>,
-    dropped: u64,
-}
-
-impl Pending {
-    fn push(&mut self, event: Event) {
-        self.push_waiting(Waiting { event, told: false, position: None });
-    }
-
-    fn push_waiting(&mut self, waiting: Waiting) {
-        if self.events.len() >= MAX_PENDING {
-            self.events.pop_front();
-            self.dropped += 1;
-        }
-        self.events.push_back(waiting);
-    }
 }
 
 struct Slot {
@@ -426,7 +305,7 @@ impl Probes {
             events.as_ref().is_none_or(|events| events.missed().is_ok())
                 && slots.iter_mut().filter_map(|slot| slot.probe.as_mut()).all(|probe| {
                     let (out, host, events) = (&mut scratch, &mut host, &mut Pending::default());
-                    probe.collect(&mut Round { host, out, events, missed: None }).is_ok()
+                    probe.collect(&mut Round { host, out, events, missed: None, now_ns: 0 }).is_ok()
                 })
         });
         if !given && self.slots.iter().any(|slot| slot.probe.is_some()) {
@@ -472,7 +351,7 @@ impl Probes {
         let events = &mut self.pending;
         for slot in &mut self.slots {
             let Some(probe) = &mut slot.probe else { continue };
-            let mut round = Round { host, out, events, missed };
+            let mut round = Round { host, out, events, now_ns, missed };
             if let Err(error) = probe.collect(&mut round) {
                 slot.fall(maps::explain(&error));
             }
@@ -643,15 +522,5 @@ mod tests {
         assert_eq!(recursion_misses(fdinfo), Some(12));
         assert_eq!(recursion_misses("run_cnt:\t7\n"), None);
         assert_eq!(recursion_misses("recursion_misses:\tx\n"), None);
-    }
-
-    #[test]
-    fn events_that_nobody_takes_are_bounded_and_counted() {
-        let mut pending = Pending::default();
-        for at in 0..MAX_PENDING as i64 + 3 {
-            pending.push(Event::new("io_error", at, ""));
-        }
-        assert_eq!((pending.events.len(), pending.dropped), (MAX_PENDING, 3));
-        assert_eq!(pending.events[0].event.timestamp_ns, 3);
     }
 }
