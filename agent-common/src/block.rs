@@ -165,8 +165,6 @@ pub struct BlockCounters {
     pub starts_lost: u64,
     /// Completions that found no room in the map of histograms.
     pub histograms_lost: u64,
-    /// Failures that found no room in the map of errors.
-    pub errors_lost: u64,
 }
 
 const _: () = {
@@ -176,7 +174,7 @@ const _: () = {
     assert!(size_of::<BlockHistogram>() == 8 * SLOTS + 16);
     assert!(size_of::<BlockErrorKey>() == 16);
     assert!(size_of::<BlockErrorEvent>() == 48);
-    assert!(size_of::<BlockCounters>() == 32);
+    assert!(size_of::<BlockCounters>() == 24);
 };
 
 #[cfg(test)]

@@ -7,9 +7,13 @@
 
 pub mod block;
 pub mod event;
+pub mod filesystem;
 pub mod histogram;
+pub mod mmc;
 pub mod oom;
 pub mod plain;
+pub mod scsi;
+pub mod thermal;
 
 /// The place of a field that the running kernel's tracepoint does not have.
 pub const ABSENT: u32 = u32::MAX;

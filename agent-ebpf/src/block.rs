@@ -29,6 +29,7 @@ use aya_ebpf::macros::{map, tracepoint};
 use aya_ebpf::maps::{HashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::programs::TracePointContext;
 
+use crate::errors;
 use crate::event::{emit, header};
 use crate::fields::field;
 
@@ -224,19 +225,7 @@ fn failed(ctx: &TracePointContext, request: &Request, error: i32) {
     }
     let BlockStartKey { sector, device, operation } = request.key;
     let key = BlockErrorKey { device, operation, error, padding: 0 };
-    let counted = match BLOCK_ERRORS.get_ptr_mut(key) {
-        Some(counted) => Some(counted),
-        None => {
-            // Another CPU may have been first, so only what is found afterwards counts.
-            let _ = BLOCK_ERRORS.insert(key, 0, BPF_NOEXIST as u64);
-            BLOCK_ERRORS.get_ptr_mut(key)
-        }
-    };
-    match counted {
-        // SAFETY: as in `completed`.
-        Some(counted) => unsafe { *counted += 1 },
-        None => count(|counters| counters.errors_lost += 1),
-    }
+    errors::count(&BLOCK_ERRORS, &key, Kind::BlockError);
     let header = header(Kind::BlockError);
     let event = BlockErrorEvent { header, key, sector, sectors: request.sectors as u64 };
     emit(ctx, Kind::BlockError, &header, &event);

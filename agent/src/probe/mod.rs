@@ -13,17 +13,23 @@ mod block;
 mod channel;
 mod device;
 mod errno;
+mod errors;
+mod filesystem;
 pub mod format;
 mod histogram;
 mod jit;
 mod launch;
 mod loader;
 mod maps;
+mod mmc;
+pub mod mountinfo;
 mod object;
 mod oom;
 mod perf;
 mod record;
+mod scsi;
 mod spec;
+mod thermal;
 mod tracefs;
 mod transport;
 
@@ -47,7 +53,8 @@ pub use loader::{LOADER_ARGUMENT, loader_main};
 pub use transport::Transport;
 
 /// Every probe. Its place here is its number between the loader and the agent.
-static SPECS: &[&Spec] = &[&block::SPEC, &oom::SPEC];
+static SPECS: &[&Spec] =
+    &[&block::SPEC, &oom::SPEC, &mmc::SPEC, &scsi::SPEC, &filesystem::SPEC, &thermal::SPEC];
 
 const UNMATCHED: Desc = Desc::counter(
     "mote_probe_unmatched_total",

@@ -1,0 +1,227 @@
+//! The probe `filesystem`: what file systems have lost or found broken, whether or not the program that
+//! wrote it was ever told. The programs are agent-ebpf/src/filesystem.rs.
+
+use agent_common::event::Kind;
+use agent_common::filesystem::{EXT4, FilesystemErrorKey};
+use aya::maps::MapError;
+
+use super::device::{MINOR_BITS, Namer};
+use super::errors::{Attached, Family, LOST_MAP};
+use super::mountinfo::{self, Mounted};
+use super::record::Record;
+use super::spec::{Shape, Sized, Spec, Tracepoint, needed};
+use super::{Probe, Round, errno};
+use crate::host::Host;
+use crate::model::{Desc, Event};
+
+/// What the loader has to find for it.
+pub(super) static SPEC: Spec = Spec {
+    name: "filesystem",
+    about: "errors that file systems meet, and written data that they lose",
+    tracepoints: &[
+        Tracepoint {
+            family: "ext4",
+            event: "ext4_error",
+            optional: true,
+            fields: &[
+                needed("dev", "EXT4_ERROR_DEV", Shape::Number(4)),
+                needed("line", "EXT4_ERROR_LINE", Shape::Number(4)),
+            ],
+        },
+        Tracepoint {
+            family: "filemap",
+            event: "filemap_set_wb_err",
+            optional: true,
+            fields: &[
+                // 8 bytes since 7.2 on 32-bit kernels too.
+                needed("i_ino", "WB_ERR_INODE", Shape::Word),
+                needed("s_dev", "WB_ERR_DEV", Shape::Number(4)),
+                needed("errseq", "WB_ERR_ERRSEQ", Shape::Number(4)),
+            ],
+        },
+    ],
+    maps: &["FILESYSTEM_ERRORS", LOST_MAP],
+    sized: &[Sized { map: "FILESYSTEM_ERRORS", base: 32, each_device: 4, most: 1024 }],
+    events: &[Kind::Filesystem],
+    start: |report| {
+        let errors = Attached::new(SPEC.name, FAMILY, report)?;
+        Ok(Box::new(Filesystem { errors, namer: Namer::default() }))
+    },
+};
+
+const ERRORS: Desc = Desc::counter(
+    "mote_filesystem_errors_total",
+    "Errors that a file system has met: \"ext4\" for a broken structure on the disk, else the number \
+     of the error for which written data was lost.",
+);
+const FAMILY: Family<2> =
+    Family { desc: &ERRORS, labels: ["device", "error"], kind: Kind::Filesystem };
+
+/// The attached probe. Dropped, it detaches.
+struct Filesystem {
+    errors: Attached<FilesystemErrorKey, 2>,
+    namer: Namer,
+}
+
+impl Probe for Filesystem {
+    fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError> {
+        let Round { host, out, .. } = round;
+        self.errors.collect(out, |key| {
+            let mounted = mounted(host, key.device);
+            [name(&mut self.namer, host, key.device, &mounted), error_name(key.error)]
+        })
+    }
+
+    fn event(&mut self, host: &mut Host, at_ns: i64, event: Record<'_>) -> Option<Event> {
+        describe(&mut self.namer, host, at_ns, event)
+    }
+}
+
+fn error_name(error: u32) -> String {
+    if error == EXT4 { "ext4".to_owned() } else { errno::name(error) }
+}
+
+/// Where the host has mounted it. The agent's own mounts are asked only where those of the host's init
+/// can't be read.
+fn mounted(host: &mut Host, device: u32) -> Mounted {
+    for path in ["1/mountinfo", "self/mountinfo"] {
+        if let Ok(bytes) = host.proc(path) {
+            return mountinfo::find(bytes, device);
+        }
+    }
+    Mounted::default()
+}
+
+/// The name of the block device. File systems of several devices or of none (btrfs, NFS) have a number of
+/// their own; they are called by what they were mounted from, and so are those whose device is gone.
+fn name(namer: &mut Namer, host: &Host, device: u32, mounted: &Mounted) -> String {
+    let mut name = String::new();
+    if !namer.write(host, device, &mut name) && !mounted.source.is_empty() {
+        let source = mounted.source.as_str();
+        name = source.strip_prefix("/dev/").unwrap_or(source).to_owned();
+    }
+    name
+}
+
+/// The block device whose own pages these are: the data of whoever writes to it directly, and the
+/// metadata of its file system. They belong to a file system that the kernel has for itself (block/bdev.c),
+/// in which the inode has the device's number.
+fn block_device(namer: &mut Namer, host: &Host, device: u32, inode: u64) -> Option<(u32, String)> {
+    let number = u32::try_from(inode).ok().filter(|number| number >> MINOR_BITS != 0)?;
+    let mut name = String::new();
+    let anonymous = device >> MINOR_BITS == 0;
+    (anonymous && namer.write(host, number, &mut name)).then_some((number, name))
+}
+
+fn describe(
+    namer: &mut Namer,
+    host: &mut Host,
+    at_ns: i64,
+    mut event: Record<'_>,
+) -> Option<Event> {
+    let (device, error) = (event.u32()?, event.u32()?);
+    let inode = event.u64()?;
+    let (line, _padding) = (event.u32()?, event.u32()?);
+    let lost = error != EXT4;
+    let mut mounted_at = mounted(host, device);
+    let mut raw = None;
+    if lost && mounted_at.source.is_empty() {
+        raw = block_device(namer, host, device, inode);
+    }
+    let device = match &raw {
+        Some((number, name)) => {
+            mounted_at = mounted(host, *number);
+            name.clone()
+        }
+        None => name(namer, host, device, &mounted_at),
+    };
+    let places = mounted_at.places.join(",");
+    let at = if places.is_empty() { String::new() } else { format!(", mounted at {places}") };
+    let error = error_name(error);
+    let message = match (lost, &raw) {
+        (true, None) => format!(
+            "data written to inode {inode} of the file system on {device}{at} has been lost: {error}"
+        ),
+        (true, Some(_)) => {
+            format!("data written to the device {device} itself{at} has been lost: {error}")
+        }
+        (false, _) => format!("ext4 found an error in the file system on {device}{at}"),
+    };
+    let mut event = Event::new("filesystem_error", at_ns, message)
+        .with("device", device)
+        .with("mountpoint", places)
+        .with("error", error);
+    if lost && raw.is_none() {
+        event = event.with("inode", inode.to_string());
+    }
+    if !lost {
+        event = event.with("line", line.to_string());
+    }
+    Some(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Roots;
+
+    fn bytes(device: u32, error: u32, inode: u64, line: u32) -> Vec<u8> {
+        let mut bytes: Vec<u8> = [device, error].into_iter().flat_map(u32::to_ne_bytes).collect();
+        bytes.extend(inode.to_ne_bytes());
+        bytes.extend([line, 0].into_iter().flat_map(u32::to_ne_bytes));
+        bytes
+    }
+
+    /// A host with sdb1 (8:17) at /srv, a btrfs (0:45) of sdc at /pool, and sdd (8:48).
+    fn host(folder: &std::path::Path) -> Host {
+        let (proc, sys) = (folder.join("proc"), folder.join("sys"));
+        std::fs::create_dir_all(proc.join("self")).unwrap();
+        std::fs::create_dir_all(sys.join("dev/block")).unwrap();
+        let mounts = "31 22 8:17 / /srv rw - ext4 /dev/sdb1 rw\n\
+                      32 22 0:45 / /pool rw - btrfs /dev/sdc rw\n";
+        std::fs::write(proc.join("self/mountinfo"), mounts).unwrap();
+        for (numbers, name) in [("8:17", "sdb1"), ("8:48", "sdd")] {
+            let target = format!("../../devices/x/block/{name}");
+            std::os::unix::fs::symlink(target, sys.join("dev/block").join(numbers)).unwrap();
+        }
+        Host::new(Roots { proc, sys, ..Roots::default() })
+    }
+
+    fn told(bytes: &[u8]) -> Option<Event> {
+        let folder = tempfile::tempdir().unwrap();
+        describe(&mut Namer::default(), &mut host(folder.path()), 7, Record::new(bytes))
+    }
+
+    #[test]
+    fn an_event_names_the_device_and_where_it_is_mounted() {
+        let event = told(&bytes((8 << MINOR_BITS) | 17, EXT4, 0, 99)).unwrap();
+        assert_eq!(
+            event.line(),
+            "msg=\"ext4 found an error in the file system on sdb1, mounted at /srv\" device=sdb1 \
+             mountpoint=/srv error=ext4 line=99"
+        );
+        let event = told(&bytes(45, 5, 257, 0)).unwrap();
+        assert_eq!(
+            event.line(),
+            "msg=\"data written to inode 257 of the file system on sdc, mounted at /pool has been \
+             lost: EIO\" device=sdc mountpoint=/pool error=EIO inode=257"
+        );
+    }
+
+    #[test]
+    fn data_of_the_device_itself_is_told_from_that_of_a_file() {
+        // The block devices' own file system, 0:6 here, is mounted nowhere.
+        let event = told(&bytes(6, 5, (8 << MINOR_BITS) | 48, 0)).unwrap();
+        assert_eq!(event.message, "data written to the device sdd itself has been lost: EIO");
+        let event = told(&bytes(6, 5, 12, 0)).unwrap();
+        assert!(event.message.contains("inode 12 of the file system on 0:6"), "{event:?}");
+    }
+
+    #[test]
+    fn an_event_that_is_cut_is_none() {
+        let whole = bytes(45, 5, 257, 0);
+        for len in 0..whole.len() {
+            assert_eq!(told(&whole[..len]), None, "{len}");
+        }
+    }
+}
