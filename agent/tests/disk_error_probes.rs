@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 
 use mote::host::Roots;
-use mote::probe::{Loader, Options, Probes, Source, format};
+use mote::probe::{Loader, Mode, Options, Probes, Source, Transport, format};
 use support::Volume;
 use support::probed::{Probed, detail};
 use support::small_disk::{Aligned, BLOCK, SmallDisk};
@@ -102,7 +102,7 @@ fn data_of_a_device_without_file_system_is_told_with_the_device() {
     println!("{}", events[0].line());
     let expected = format!("data written to the device {} itself has been lost: ", disk.name());
     assert!(events[0].message.starts_with(&expected), "{}", events[0].message);
-    assert!(probed.sum(FILESYSTEM, &[]) >= 1.0);
+    assert!(probed.sum(FILESYSTEM, &[("device", "bdev")]) >= 1.0);
 }
 
 #[test]
@@ -133,6 +133,39 @@ fn what_this_machine_can_not_have_is_off_with_a_reason_and_the_rest_is_attached(
     probes.collect(&mut host, 0, &mut out);
     assert!(!out.iter().any(|sample| sample.name() == "mote_mmc_errors_total"));
     assert!(!out.iter().any(|sample| sample.name() == "mote_scsi_errors_total"));
+}
+
+#[test]
+fn every_program_passes_the_verifier_in_both_objects() {
+    let made = MadeUp::new();
+    let scsi = &SCSI_FIELDS[..];
+    for (event, fields) in [
+        ("mmc/mmc_request_done", &MMC_FIELDS[..]),
+        ("scsi/scsi_dispatch_cmd_done", scsi),
+        ("scsi/scsi_dispatch_cmd_timeout", scsi),
+        ("scsi/scsi_dispatch_cmd_error", scsi),
+        ("thermal/thermal_zone_trip", &THERMAL_FIELDS),
+        ("ext4/ext4_error", &[("dev_t dev", 0, 4), ("unsigned line", 4, 4)]),
+        (
+            "filemap/filemap_set_wb_err",
+            // As on a 32-bit kernel.
+            &[("unsigned long i_ino", 0, 4), ("dev_t s_dev", 4, 4), ("errseq_t errseq", 8, 4)],
+        ),
+    ] {
+        made.name("process_vm_writev", event, fields);
+    }
+    for transport in [Transport::Ring, Transport::Perf] {
+        let loader = Loader {
+            executable: env!("CARGO_BIN_EXE_mote").into(),
+            transport: Some(transport),
+            ..Loader::default()
+        };
+        let names = ["mmc", "scsi", "filesystem", "thermal"];
+        let named = names.map(|name| (name, Mode::On)).to_vec();
+        let options = Options { default: Mode::Off, named, loader };
+        let probes = Probes::start(&options, &mote::host::Host::new(made.roots()));
+        assert_eq!(probes.required(), Ok(()), "{transport:?}");
+    }
 }
 
 /// Tracefs, mounted where only this test looks.
@@ -240,6 +273,25 @@ const MMC_FIELDS: [(&str, usize, usize); 7] = [
     ("__data_loc char[] name", 24, 4),
 ];
 
+/// `result` and `rtn` are fields of different tracepoints.
+const SCSI_FIELDS: [(&str, usize, usize); 8] = [
+    ("unsigned int host_no", 0, 4),
+    ("unsigned int channel", 4, 4),
+    ("unsigned int id", 8, 4),
+    ("unsigned int lun", 12, 4),
+    ("int result", 16, 4),
+    ("int rtn", 16, 4),
+    ("unsigned int opcode", 20, 4),
+    ("u8 sense_key", 24, 1),
+];
+
+const THERMAL_FIELDS: [(&str, usize, usize); 4] = [
+    ("int id", 0, 4),
+    ("int trip", 4, 4),
+    ("enum thermal_trip_type trip_type", 8, 4),
+    ("__data_loc char[] thermal_zone", 16, 4),
+];
+
 #[test]
 fn card_that_fails_is_counted_and_told_and_an_empty_slot_is_not() {
     let made = MadeUp::new();
@@ -301,19 +353,9 @@ fn more_kinds_of_error_than_there_is_room_for_are_counted_as_lost() {
 #[test]
 fn disk_whose_commands_fail_is_named_and_what_only_asks_a_question_is_not_counted() {
     let made = MadeUp::new();
-    let mut fields = vec![
-        ("unsigned int host_no", 0, 4),
-        ("unsigned int channel", 4, 4),
-        ("unsigned int id", 8, 4),
-        ("unsigned int lun", 12, 4),
-        ("int result", 16, 4),
-        ("unsigned int opcode", 20, 4),
-        ("u8 sense_key", 24, 1),
-    ];
-    made.name("process_vm_readv", "scsi/scsi_dispatch_cmd_done", &fields);
-    made.name("move_pages", "scsi/scsi_dispatch_cmd_timeout", &fields);
-    fields[4].0 = "int rtn";
-    made.name("mbind", "scsi/scsi_dispatch_cmd_error", &fields);
+    made.name("process_vm_readv", "scsi/scsi_dispatch_cmd_done", &SCSI_FIELDS);
+    made.name("move_pages", "scsi/scsi_dispatch_cmd_timeout", &SCSI_FIELDS);
+    made.name("mbind", "scsi/scsi_dispatch_cmd_error", &SCSI_FIELDS);
     made.file("bus/scsi/devices/2:0:1:0/block/sdc/size", "8\n");
     let mut probed = Probed::start("scsi", made.roots());
     let send = |number: c_long, id: u32, result: u32, opcode: u32, sense_key: u32| {
@@ -359,19 +401,11 @@ fn disk_whose_commands_fail_is_named_and_what_only_asks_a_question_is_not_counte
 #[test]
 fn kernel_without_sense_keys_counts_check_conditions_of_reads_and_writes_alone() {
     let made = MadeUp::new();
-    let fields = [
-        ("unsigned int host_no", 0, 4),
-        ("unsigned int channel", 4, 4),
-        ("unsigned int id", 8, 4),
-        ("unsigned int lun", 12, 4),
-        ("int result", 16, 4),
-        ("unsigned int opcode", 20, 4),
-        ("int rtn", 24, 4),
-    ];
+    let (_, fields) = SCSI_FIELDS.split_last().unwrap();
     for (call, event) in
         [("process_vm_readv", "done"), ("move_pages", "timeout"), ("mbind", "error")]
     {
-        made.name(call, &format!("scsi/scsi_dispatch_cmd_{event}"), &fields);
+        made.name(call, &format!("scsi/scsi_dispatch_cmd_{event}"), fields);
     }
     let mut probed = Probed::start("scsi", made.roots());
     for opcode in [0x00, 0x12, 0x1a, 0x4d, 0x85, 0xa1, 0x42, 0x28, 0x8a] {
@@ -385,13 +419,7 @@ fn kernel_without_sense_keys_counts_check_conditions_of_reads_and_writes_alone()
 #[test]
 fn zone_that_stays_hot_is_counted_each_time_and_told_once() {
     let made = MadeUp::new();
-    let fields = [
-        ("int id", 0, 4),
-        ("int trip", 4, 4),
-        ("enum thermal_trip_type trip_type", 8, 4),
-        ("__data_loc char[] thermal_zone", 16, 4),
-    ];
-    made.name("process_vm_writev", "thermal/thermal_zone_trip", &fields);
+    made.name("process_vm_writev", "thermal/thermal_zone_trip", &THERMAL_FIELDS);
     made.file("class/thermal/thermal_zone3/temp", "85250\n");
     let mut probed = Probed::start("thermal", made.roots());
     let trip = |zone: u32, trip: u32, kind: u32| {

@@ -28,7 +28,7 @@ pub use endpoint::{answer, url};
 pub use logs::{log_file, log_position};
 pub use push::{loki, remote_write};
 pub use status::status;
-pub use text::{config, tracepoint_format};
+pub use text::{config, mounts, tracepoint_format};
 pub use wal::{wal_cursor, wal_segment};
 
 /// An entry function.
@@ -43,6 +43,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log_file", log_file),
     ("log_position", log_position),
     ("loki", loki),
+    ("mounts", mounts),
     ("remote_write", remote_write),
     ("rounds", rounds),
     ("samples", samples),

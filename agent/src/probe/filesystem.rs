@@ -45,7 +45,7 @@ pub(super) static SPEC: Spec = Spec {
     events: &[Kind::Filesystem],
     start: |report| {
         let errors = Attached::new(SPEC.name, FAMILY, report)?;
-        Ok(Box::new(Filesystem { errors, namer: Namer::default() }))
+        Ok(Box::new(Filesystem { errors, names: Names::default() }))
     },
 };
 
@@ -60,20 +60,19 @@ const FAMILY: Family<2> =
 /// The attached probe. Dropped, it detaches.
 struct Filesystem {
     errors: Attached<FilesystemErrorKey, 2>,
-    namer: Namer,
+    names: Names,
 }
 
 impl Probe for Filesystem {
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError> {
         let Round { host, out, .. } = round;
-        self.errors.collect(out, |key| {
-            let mounted = mounted(host, key.device);
-            [name(&mut self.namer, host, key.device, &mounted), error_name(key.error)]
-        })
+        let name =
+            |key: &FilesystemErrorKey| [self.names.label(host, key.device), error_name(key.error)];
+        self.errors.collect(out, name)
     }
 
     fn event(&mut self, host: &mut Host, at_ns: i64, event: Record<'_>) -> Option<Event> {
-        describe(&mut self.namer, host, at_ns, event)
+        self.names.describe(host, at_ns, event)
     }
 }
 
@@ -92,72 +91,87 @@ fn mounted(host: &mut Host, device: u32) -> Mounted {
     Mounted::default()
 }
 
-/// The name of the block device. File systems of several devices or of none (btrfs, NFS) have a number of
-/// their own; they are called by what they were mounted from, and so are those whose device is gone.
-fn name(namer: &mut Namer, host: &Host, device: u32, mounted: &Mounted) -> String {
-    let mut name = String::new();
-    if !namer.write(host, device, &mut name) && !mounted.source.is_empty() {
-        let source = mounted.source.as_str();
-        name = source.strip_prefix("/dev/").unwrap_or(source).to_owned();
-    }
-    name
+/// What file systems are called.
+#[derive(Default)]
+struct Names {
+    namer: Namer,
+    /// The number of the kernel's own file system with the pages of the block devices themselves
+    /// (block/bdev.c), once an event has shown it: it stands nowhere.
+    bdev: Option<u32>,
 }
 
-/// The block device whose own pages these are: the data of whoever writes to it directly, and the
-/// metadata of its file system. They belong to a file system that the kernel has for itself (block/bdev.c),
-/// in which the inode has the device's number.
-fn block_device(namer: &mut Namer, host: &Host, device: u32, inode: u64) -> Option<(u32, String)> {
-    let number = u32::try_from(inode).ok().filter(|number| number >> MINOR_BITS != 0)?;
-    let mut name = String::new();
-    let anonymous = device >> MINOR_BITS == 0;
-    (anonymous && namer.write(host, number, &mut name)).then_some((number, name))
-}
+impl Names {
+    /// The label `device`.
+    fn label(&mut self, host: &mut Host, device: u32) -> String {
+        if self.bdev == Some(device) {
+            return "bdev".to_owned();
+        }
+        let mounted = mounted(host, device);
+        self.name(host, device, &mounted)
+    }
 
-fn describe(
-    namer: &mut Namer,
-    host: &mut Host,
-    at_ns: i64,
-    mut event: Record<'_>,
-) -> Option<Event> {
-    let (device, error) = (event.u32()?, event.u32()?);
-    let inode = event.u64()?;
-    let (line, _padding) = (event.u32()?, event.u32()?);
-    let lost = error != EXT4;
-    let mut mounted_at = mounted(host, device);
-    let mut raw = None;
-    if lost && mounted_at.source.is_empty() {
-        raw = block_device(namer, host, device, inode);
-    }
-    let device = match &raw {
-        Some((number, name)) => {
-            mounted_at = mounted(host, *number);
-            name.clone()
+    /// The name of the block device. File systems of several devices or of none (btrfs, NFS) have a
+    /// number of their own; they are called by what they were mounted from, and so are those whose device
+    /// is gone.
+    fn name(&mut self, host: &Host, device: u32, mounted: &Mounted) -> String {
+        let mut name = String::new();
+        if !self.namer.write(host, device, &mut name) && !mounted.source.is_empty() {
+            let source = mounted.source.as_str();
+            name = source.strip_prefix("/dev/").unwrap_or(source).to_owned();
         }
-        None => name(namer, host, device, &mounted_at),
-    };
-    let places = mounted_at.places.join(",");
-    let at = if places.is_empty() { String::new() } else { format!(", mounted at {places}") };
-    let error = error_name(error);
-    let message = match (lost, &raw) {
-        (true, None) => format!(
-            "data written to inode {inode} of the file system on {device}{at} has been lost: {error}"
-        ),
-        (true, Some(_)) => {
-            format!("data written to the device {device} itself{at} has been lost: {error}")
-        }
-        (false, _) => format!("ext4 found an error in the file system on {device}{at}"),
-    };
-    let mut event = Event::new("filesystem_error", at_ns, message)
-        .with("device", device)
-        .with("mountpoint", places)
-        .with("error", error);
-    if lost && raw.is_none() {
-        event = event.with("inode", inode.to_string());
+        name
     }
-    if !lost {
-        event = event.with("line", line.to_string());
+
+    /// The block device whose own pages these are: the data of whoever writes to it directly, and the
+    /// metadata of its file system. In the file system `bdev` the inode has the device's number.
+    fn block_device(&mut self, host: &Host, device: u32, inode: u64) -> Option<(u32, String)> {
+        let number = u32::try_from(inode).ok().filter(|number| number >> MINOR_BITS != 0)?;
+        let mut name = String::new();
+        let found = device >> MINOR_BITS == 0 && self.namer.write(host, number, &mut name);
+        found.then(|| {
+            self.bdev = Some(device);
+            (number, name)
+        })
     }
-    Some(event)
+
+    fn describe(&mut self, host: &mut Host, at_ns: i64, mut event: Record<'_>) -> Option<Event> {
+        let (device, error) = (event.u32()?, event.u32()?);
+        let inode = event.u64()?;
+        let (line, _padding) = (event.u32()?, event.u32()?);
+        let error_name = error_name(error);
+        let mut mounted_at = mounted(host, device);
+        let raw = (error != EXT4 && mounted_at.source.is_empty())
+            .then(|| self.block_device(host, device, inode))
+            .flatten();
+        let name = match &raw {
+            Some((number, name)) => {
+                mounted_at = mounted(host, *number);
+                name.clone()
+            }
+            None => self.name(host, device, &mounted_at),
+        };
+        let places = mounted_at.places.join(",");
+        let at = if places.is_empty() { String::new() } else { format!(" ({places})") };
+        let (message, detail) = if error == EXT4 {
+            let message = format!("ext4 found an error in the file system on {name}{at}");
+            (message, Some(("line", line.to_string())))
+        } else if raw.is_some() {
+            let what = format!("data written to the device {name} itself{at}");
+            (format!("{what} has been lost: {error_name}"), None)
+        } else {
+            let what = format!("data written to inode {inode} of the file system on {name}{at}");
+            let message = format!("{what} has been lost: {error_name}");
+            (message, Some(("inode", inode.to_string())))
+        };
+        let event = Event::new("filesystem_error", at_ns, message)
+            .with("device", name)
+            .with("mountpoint", places)
+            .with("error", error_name);
+        Some(match detail {
+            Some((name, value)) => event.with(name, value),
+            None => event,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -189,7 +203,7 @@ mod tests {
 
     fn told(bytes: &[u8]) -> Option<Event> {
         let folder = tempfile::tempdir().unwrap();
-        describe(&mut Namer::default(), &mut host(folder.path()), 7, Record::new(bytes))
+        Names::default().describe(&mut host(folder.path()), 7, Record::new(bytes))
     }
 
     #[test]
@@ -197,14 +211,14 @@ mod tests {
         let event = told(&bytes((8 << MINOR_BITS) | 17, EXT4, 0, 99)).unwrap();
         assert_eq!(
             event.line(),
-            "msg=\"ext4 found an error in the file system on sdb1, mounted at /srv\" device=sdb1 \
+            "msg=\"ext4 found an error in the file system on sdb1 (/srv)\" device=sdb1 \
              mountpoint=/srv error=ext4 line=99"
         );
         let event = told(&bytes(45, 5, 257, 0)).unwrap();
         assert_eq!(
             event.line(),
-            "msg=\"data written to inode 257 of the file system on sdc, mounted at /pool has been \
-             lost: EIO\" device=sdc mountpoint=/pool error=EIO inode=257"
+            "msg=\"data written to inode 257 of the file system on sdc (/pool) has been lost: \
+             EIO\" device=sdc mountpoint=/pool error=EIO inode=257"
         );
     }
 
