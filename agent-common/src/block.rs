@@ -67,6 +67,20 @@ pub const fn operation(rwbs: [u8; 4], sectors: u32) -> Option<Operation> {
     }
 }
 
+/// The number of the operation that `block_rq_error` says has failed; 0 for one that is none of the four.
+///
+/// A flush of the device's cache that fails is told as an error of the write that asked for it, which then
+/// has no sectors, and its own request is not told at all, as it has no data (blk_flush_complete_seq in
+/// block/blk-flush.c, blk_update_request in block/blk-mq.c).
+#[inline(always)]
+pub const fn failed_operation(rwbs: [u8; 4], sectors: u32) -> u32 {
+    match operation(rwbs, sectors) {
+        Some(Operation::Write) if sectors == 0 => Operation::Flush as u32,
+        Some(operation) => operation as u32,
+        None => 0,
+    }
+}
+
 /// Whether a failed request's error is one of the device or of what is between: not `EAGAIN` of a
 /// request that must not wait, and not `EOPNOTSUPP` of an operation that the device does not have.
 #[inline(always)]
@@ -208,6 +222,22 @@ mod tests {
             (*b"?!\0\0", 8, None),
         ] {
             assert_eq!(operation(rwbs, sectors), expected, "{rwbs:?} {sectors}");
+        }
+    }
+
+    #[test]
+    fn a_failed_write_without_sectors_is_a_failed_flush() {
+        use Operation::{Flush, Read, Write};
+        for (rwbs, sectors, expected) in [
+            (*b"WS\0\0", 0, Flush as u32),
+            (*b"FWS\0", 0, Flush as u32),
+            (*b"FF\0\0", 0, Flush as u32),
+            (*b"WS\0\0", 8, Write as u32),
+            (*b"R\0\0\0", 8, Read as u32),
+            (*b"ZR\0\0", 0, 0),
+            (*b"N\0\0\0", 0, 0),
+        ] {
+            assert_eq!(failed_operation(rwbs, sectors), expected, "{rwbs:?} {sectors}");
         }
     }
 

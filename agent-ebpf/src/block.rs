@@ -19,7 +19,7 @@
 use agent_common::ABSENT;
 use agent_common::block::{
     BlockCounters, BlockErrorEvent, BlockErrorKey, BlockHistogram, BlockKey, BlockStart,
-    BlockStartKey, Operation, is_fault, operation,
+    BlockStartKey, Operation, failed_operation, is_fault, operation,
 };
 use agent_common::event::Kind;
 use aya_ebpf::Global;
@@ -116,7 +116,7 @@ fn block_rq_complete(ctx: TracePointContext) -> u32 {
     );
     if let Some(request) = request {
         if let Some(error) = field(&ctx, &BLOCK_COMPLETE_ERROR) {
-            failed(&ctx, &request, error);
+            failed(&ctx, &request.key, request.sectors, error);
         }
         completed(request);
     }
@@ -125,16 +125,18 @@ fn block_rq_complete(ctx: TracePointContext) -> u32 {
 
 #[tracepoint]
 fn block_rq_error(ctx: TracePointContext) -> u32 {
-    let request = read(
-        &ctx,
-        &BLOCK_ERROR_DEV,
-        &BLOCK_ERROR_SECTOR,
-        &BLOCK_ERROR_NR_SECTOR,
-        &BLOCK_ERROR_RWBS,
-    );
-    if let (Some(request), Some(error)) = (request, field(&ctx, &BLOCK_ERROR_ERROR)) {
-        failed(&ctx, &request, error);
-    }
+    let (Some(device), Some(rwbs), Some(sectors), Some(sector), Some(error)) = (
+        field(&ctx, &BLOCK_ERROR_DEV),
+        field(&ctx, &BLOCK_ERROR_RWBS),
+        field::<u32>(&ctx, &BLOCK_ERROR_NR_SECTOR),
+        field::<u64>(&ctx, &BLOCK_ERROR_SECTOR),
+        field(&ctx, &BLOCK_ERROR_ERROR),
+    ) else {
+        return 0;
+    };
+    let sector = if sector == u64::MAX { 0 } else { sector };
+    let key = BlockStartKey { sector, device, operation: failed_operation(rwbs, sectors) };
+    failed(&ctx, &key, sectors, error);
     0
 }
 
@@ -218,16 +220,16 @@ fn completed(request: Request) {
 
 /// Counts a request that has failed and hands it over.
 #[inline(always)]
-fn failed(ctx: &TracePointContext, request: &Request, error: i32) {
+fn failed(ctx: &TracePointContext, request: &BlockStartKey, sectors: u32, error: i32) {
     let error = error.wrapping_neg() as u32;
     if !is_fault(error) {
         return;
     }
-    let BlockStartKey { sector, device, operation } = request.key;
+    let BlockStartKey { sector, device, operation } = *request;
     let key = BlockErrorKey { device, operation, error, padding: 0 };
     errors::count(&BLOCK_ERRORS, &key, Kind::BlockError);
     let header = header(Kind::BlockError);
-    let event = BlockErrorEvent { header, key, sector, sectors: request.sectors as u64 };
+    let event = BlockErrorEvent { header, key, sector, sectors: sectors as u64 };
     emit(ctx, Kind::BlockError, &header, &event);
 }
 

@@ -50,4 +50,3 @@ pub(crate) fn text<const N: usize>(
         bpf_probe_read_kernel_str(text.as_mut_ptr().cast(), N as u32, source);
     }
 }
-

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use mote::host::{Host, Roots};
 use support::probed::{Probed, detail};
-use support::small_disk::{Aligned, BLOCK, SmallDisk};
+use support::small_disk::{Aligned, BLOCK, Loop, SmallDisk};
 
 const ERRORS: &str = "mote_block_io_errors_total";
 
@@ -149,6 +149,36 @@ fn a_read_of_what_is_gone_is_told_with_the_sector_where_it_begins() {
     for event in probed.with("device", disk.name()) {
         assert_eq!((detail(event, "error"), detail(event, "bytes")), (Some("EIO"), Some("4096")));
     }
+}
+
+#[test]
+fn a_flush_that_fails_is_counted_though_the_kernel_tells_it_as_an_empty_write() {
+    let _messages = MESSAGES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // A disk in a file on a disk that has no room: the inner one takes writes into the page cache of the
+    // file system below it, and learns from a flush alone that there is no place for them.
+    let mut outer = SmallDisk::new(2048, 16 << 10);
+    outer.mount();
+    let inner = Loop::new(&outer.mountpoint().join("inner"), 4096);
+    rustix::fs::sync();
+    outer.fill();
+    let mut probed = Probed::start("block", Roots::default());
+    let file = inner.open();
+    let mut at = 0;
+    let (said, tries) = heard(&mut probed, inner.name(), 1, || {
+        for _ in 0..20 {
+            at += BLOCK as u64;
+            file.write_all_at(&Aligned([1; BLOCK]).0, at).unwrap();
+        }
+        assert_eq!(file.sync_all().unwrap_err().raw_os_error(), Some(libc::EIO));
+    });
+    println!("the kernel {said:?}, {tries} tries");
+    assert_eq!(said, [("0".to_owned(), "WRITE".to_owned())]);
+    let labels = [("device", inner.name()), ("operation", "flush"), ("error", "EIO")];
+    assert_eq!(probed.sum(ERRORS, &labels), tries as f64);
+    assert_eq!(probed.sum(ERRORS, &[("device", inner.name())]), tries as f64);
+    let events = probed.with("device", inner.name());
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].message, format!("flush of {}: EIO", inner.name()));
 }
 
 #[test]

@@ -291,8 +291,10 @@ impl Probe for Block {
         let (device, operation) = (self.namer.name(host, device), operation_name(operation));
         let error = errno::name(error);
         let bytes = sectors.saturating_mul(512);
-        let message =
-            format!("{operation} of {bytes} bytes at sector {sector} of {device}: {error}");
+        let message = match bytes {
+            0 => format!("{operation} of {device}: {error}"),
+            _ => format!("{operation} of {bytes} bytes at sector {sector} of {device}: {error}"),
+        };
         Some(
             Event::new("io_error", at_ns, message)
                 .with("device", device)

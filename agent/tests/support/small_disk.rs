@@ -13,9 +13,40 @@ pub const BLOCK: usize = 4096;
 #[repr(align(4096))]
 pub struct Aligned<const N: usize>(pub [u8; N]);
 
+/// A loop device, undone when dropped.
+pub struct Loop(PathBuf);
+
+impl Loop {
+    /// Over a new file of so many KiB.
+    pub fn new(image: &Path, kib: u64) -> Loop {
+        File::create(image).unwrap().set_len(kib << 10).unwrap();
+        let device = command("losetup", &["--find", "--show"], &[image]);
+        Loop(device.trim().into())
+    }
+
+    /// `loop3`
+    pub fn name(&self) -> &str {
+        self.0.file_name().unwrap().to_str().unwrap()
+    }
+
+    /// Past the page cache: each read and write is a request.
+    pub fn open(&self) -> File {
+        let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
+        OpenOptions::new().read(true).write(true).custom_flags(direct).open(&self.0).unwrap()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
+        }
+    }
+}
+
 pub struct SmallDisk {
     dir: tempfile::TempDir,
-    device: PathBuf,
+    device: Loop,
     mounted: bool,
 }
 
@@ -26,11 +57,9 @@ impl SmallDisk {
         let dir = tempfile::tempdir().unwrap();
         let options = format!("size={room_kib}k");
         command("mount", &["-t", "tmpfs", "-o", &options, "tmpfs"], &[dir.path()]);
-        let mut disk = SmallDisk { dir, device: PathBuf::new(), mounted: false };
-        File::create(disk.image()).unwrap().set_len(device_kib << 10).unwrap();
+        let mut disk = SmallDisk { dir, device: Loop(PathBuf::new()), mounted: false };
         std::fs::create_dir(disk.mountpoint()).unwrap();
-        let device = command("losetup", &["--find", "--show"], &[&disk.image()]);
-        disk.device = device.trim().into();
+        disk.device = Loop::new(&disk.image(), device_kib);
         disk
     }
 
@@ -44,18 +73,16 @@ impl SmallDisk {
     }
 
     pub fn device(&self) -> &Path {
-        &self.device
+        &self.device.0
     }
 
     /// `loop3`
     pub fn name(&self) -> &str {
-        self.device.file_name().unwrap().to_str().unwrap()
+        self.device.name()
     }
 
-    /// Past the page cache: each read and write is a request.
     pub fn open(&self) -> File {
-        let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
-        OpenOptions::new().read(true).write(true).custom_flags(direct).open(&self.device).unwrap()
+        self.device.open()
     }
 
     /// Takes the room below it, so that nothing new can be written.
@@ -71,8 +98,8 @@ impl SmallDisk {
 
     /// Makes an ext4 on it and mounts it. A block has 1 KiB.
     pub fn mount(&mut self) {
-        command("mkfs.ext4", &["-q", "-F", "-m", "0", "-b", "1024"], &[&self.device]);
-        command("mount", &[], &[&self.device, &self.mountpoint()]);
+        command("mkfs.ext4", &["-q", "-F", "-m", "0", "-b", "1024"], &[self.device()]);
+        command("mount", &[], &[self.device(), &self.mountpoint()]);
         self.mounted = true;
     }
 }
@@ -82,7 +109,6 @@ impl Drop for SmallDisk {
         if self.mounted {
             let _ = Command::new("umount").arg("--lazy").arg(self.mountpoint()).status();
         }
-        let _ = Command::new("losetup").arg("--detach").arg(&self.device).status();
         let _ = Command::new("umount").arg("--lazy").arg(self.dir.path()).status();
     }
 }
