@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use mote::host::{Host, Roots};
-use support::probed::{Probed, detail};
+use support::probed::{Probed, Tracefs, detail};
 use support::small_disk::{Aligned, BLOCK, Loop, SmallDisk};
 
 const ERRORS: &str = "mote_block_io_errors_total";
@@ -179,6 +179,47 @@ fn a_flush_that_fails_is_counted_though_the_kernel_tells_it_as_an_empty_write() 
     let events = probed.with("device", inner.name());
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].message, format!("flush of {}: EIO", inner.name()));
+}
+
+#[test]
+fn a_kernel_without_a_tracepoint_for_errors_counts_each_once_too() {
+    let _messages = MESSAGES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // This kernel's own tracepoints, but for the one that 5.10 does not have.
+    let (sys, tracefs) = (tempfile::tempdir().unwrap(), Tracefs::new());
+    for event in ["block_rq_issue", "block_rq_complete"] {
+        let folder = sys.path().join("kernel/tracing/events/block").join(event);
+        std::fs::create_dir_all(&folder).unwrap();
+        let format = tracefs.path().join(format!("events/block/{event}/format"));
+        std::fs::write(folder.join("format"), std::fs::read(format).unwrap()).unwrap();
+    }
+    std::os::unix::fs::symlink("/sys/dev", sys.path().join("dev")).unwrap();
+    let mut outer = SmallDisk::new(2048, 16 << 10);
+    outer.mount();
+    let inner = Loop::new(&outer.mountpoint().join("inner"), 4096);
+    let full = SmallDisk::new(64, 1024);
+    full.fill();
+    rustix::fs::sync();
+    outer.fill();
+    let roots = Roots { sys: sys.path().into(), ..Roots::default() };
+    let mut probed = Probed::start("block", roots);
+    let status = probed.probes.status().find(|status| status.name == "block").unwrap();
+    assert_eq!(status.reason, "this kernel lacks block_rq_error");
+
+    let file = inner.open();
+    for at in 0..20 {
+        file.write_all_at(&Aligned([1; BLOCK]).0, at * BLOCK as u64).unwrap();
+    }
+    assert!(file.sync_all().is_err());
+    for at in 0..3 {
+        assert!(full.open().write_at(&Aligned([1; BLOCK]).0, at * BLOCK as u64).is_err());
+    }
+    let flush = [("device", inner.name()), ("operation", "flush"), ("error", "EIO")];
+    assert_eq!(probed.sum(ERRORS, &flush), 1.0);
+    assert_eq!(probed.sum(ERRORS, &[("device", inner.name())]), 1.0);
+    let write = [("device", full.name()), ("operation", "write"), ("error", "ENOSPC")];
+    assert_eq!(probed.sum(ERRORS, &write), 3.0);
+    assert_eq!(probed.sum(ERRORS, &[("device", full.name())]), 3.0);
+    assert_eq!(probed.with("device", full.name()).len(), 3);
 }
 
 #[test]

@@ -12,13 +12,12 @@ use std::ffi::c_long;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 
 use mote::host::Roots;
 use mote::probe::{Loader, Mode, Options, Probes, Source, Transport, format};
 use support::Volume;
-use support::probed::{Probed, detail};
+use support::probed::{Probed, Tracefs, detail};
 use support::small_disk::{Aligned, BLOCK, SmallDisk};
 
 const FILESYSTEM: &str = "mote_filesystem_errors_total";
@@ -120,7 +119,7 @@ fn what_this_machine_can_not_have_is_off_with_a_reason_and_the_rest_is_attached(
     ] {
         let status = probes.status().find(|status| status.name == name).unwrap();
         println!("{name}: {:?} [{}]", status.source, status.reason);
-        if tracefs.0.path().join("events").join(event).exists() {
+        if tracefs.path().join("events").join(event).exists() {
             assert_eq!((status.source, status.reason.as_str()), (Source::Tracepoint, ""));
         } else {
             assert_eq!(status.source, Source::Off);
@@ -168,25 +167,6 @@ fn every_program_passes_the_verifier_in_both_objects() {
     }
 }
 
-/// Tracefs, mounted where only this test looks.
-struct Tracefs(tempfile::TempDir);
-
-impl Tracefs {
-    fn new() -> Tracefs {
-        let dir = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        let mounted = mount.args(["-t", "tracefs", "nodev"]).arg(dir.path()).status().unwrap();
-        assert!(mounted.success(), "mounting tracefs");
-        Tracefs(dir)
-    }
-}
-
-impl Drop for Tracefs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
-}
-
 /// Where the arguments of a system call begin in its record; 8 bytes each.
 const ARGUMENTS: usize = 16;
 
@@ -212,7 +192,7 @@ impl MadeUp {
 
     /// Names a system call's tracepoint as another one, with fields at these places among its arguments.
     fn name(&self, call: &str, event: &str, fields: &[(&str, usize, usize)]) {
-        let real = self.tracefs.0.path().join(format!("events/syscalls/sys_enter_{call}/format"));
+        let real = self.tracefs.path().join(format!("events/syscalls/sys_enter_{call}/format"));
         let bytes = fs::read(&real).unwrap_or_else(|error| {
             panic!("{}: {error}; the kernel needs CONFIG_FTRACE_SYSCALLS", real.display())
         });

@@ -1,5 +1,8 @@
 //! Probes that a test has started: their samples and events.
 
+use std::path::Path;
+use std::process::Command;
+
 use mote::host::{Host, Roots};
 use mote::model::{Event, Samples};
 use mote::probe::{Loader, Options, Probes};
@@ -72,4 +75,27 @@ impl Probed {
 /// A detail of an event.
 pub fn detail<'a>(event: &'a Event, field: &str) -> Option<&'a str> {
     event.fields.iter().find(|(name, _)| *name == field).map(|(_, value)| value.as_str())
+}
+
+/// Tracefs, mounted where only a test looks.
+pub struct Tracefs(tempfile::TempDir);
+
+impl Tracefs {
+    pub fn new() -> Tracefs {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tracefs", "nodev"]).arg(dir.path()).status().unwrap();
+        assert!(mounted.success(), "mounting tracefs");
+        Tracefs(dir)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Tracefs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
 }
