@@ -14,7 +14,9 @@ mod channel;
 mod device;
 mod direct;
 mod errno;
+mod errors;
 mod fallback;
+mod filesystem;
 pub mod format;
 mod histogram;
 mod jit;
@@ -23,6 +25,8 @@ pub mod kmsg;
 mod launch;
 mod loader;
 mod maps;
+mod mmc;
+pub mod mountinfo;
 mod object;
 mod oom;
 mod options;
@@ -32,10 +36,12 @@ pub mod proc;
 mod reclaim;
 mod record;
 mod rights;
+mod scsi;
 mod spec;
 mod sweep;
 mod tcp;
 mod tcp_burst;
+mod thermal;
 mod tracefs;
 mod transport;
 
@@ -63,8 +69,18 @@ pub use pending::Waiting;
 pub use transport::Transport;
 
 /// Every probe. Its place here is its number between the loader and the agent.
-static SPECS: &[&Spec] =
-    &[&block::SPEC, &tcp::SPEC, &oom::SPEC, &reclaim::SPEC, &ATA, &UNDERVOLTAGE];
+static SPECS: &[&Spec] = &[
+    &block::SPEC,
+    &tcp::SPEC,
+    &oom::SPEC,
+    &mmc::SPEC,
+    &scsi::SPEC,
+    &filesystem::SPEC,
+    &reclaim::SPEC,
+    &thermal::SPEC,
+    &ATA,
+    &UNDERVOLTAGE,
+];
 
 static ATA: Spec = Spec::of_log("ata", "errors of ATA commands and links, from the kernel's log");
 static UNDERVOLTAGE: Spec =
