@@ -317,8 +317,8 @@ fn field_behind(ctx: &TracePointContext, sockaddr: &Global<u32>) -> Option<[u32;
     unsafe { ctx.read_at(agent_common::field_offset(sockaddr.load() + SIN6_ADDR)) }.ok()
 }
 
-/// Counts at a place. The compiler knows that it is within bounds and leaves the check out, but the
-/// verifier of 6.1 does not see it: read like this, neither knows, and the check stays.
+/// Counts at a place. The compiler knows that it is within bounds and would leave the check out, and how
+/// much of that a kernel's verifier can follow differs: read like this, neither knows, and the check stays.
 #[inline(always)]
 fn add<const N: usize>(counts: &mut [u64; N], at: usize) {
     // SAFETY: a reference is valid.
