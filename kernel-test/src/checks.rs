@@ -1,0 +1,279 @@
+//! The checks, a row each: which probe it is about, which family of metrics it needs, in which modes of
+//! the probe it says something, and what causes and compares. Every row ends in a line, and none passes
+//! that has compared nothing:
+//!
+//! - `ok`: it was caused, and the agent says the same as the kernel.
+//! - `FAIL`: it does not, or the probe is off although its source is there.
+//! - `skip`: this machine can't cause it, or the probe has no source on this kernel.
+//! - `absent`: this agent does not know the probe or the family.
+
+use std::time::{Duration, Instant};
+
+use crate::agent::{self, Agent};
+use crate::events::{block, faults, memory, oom, tcp};
+use crate::page::{Kernel, Page};
+use crate::plan::Plan;
+use crate::{Result, say};
+
+/// How a check ended, where it was not a failure.
+pub(crate) enum Outcome {
+    /// What was compared.
+    Good(String),
+    /// Why nothing could be.
+    Skip(String),
+}
+
+struct Check {
+    name: &'static str,
+    probe: &'static str,
+    family: &'static str,
+    /// The modes in which the check says something.
+    modes: &'static [&'static str],
+    run: fn(&mut World) -> Result<Outcome>,
+}
+
+const TRACEPOINT: &[&str] = &["tracepoint"];
+const AND_KMSG: &[&str] = &["tracepoint", "kmsg"];
+const ANY: &[&str] = &["tracepoint", "kmsg", "proc"];
+
+static CHECKS: &[Check] = &[
+    Check {
+        name: "block-io",
+        probe: "block",
+        family: "mote_block_io_duration_seconds",
+        modes: TRACEPOINT,
+        run: block::requests,
+    },
+    Check {
+        name: "block-errors",
+        probe: "block",
+        family: "mote_block_io_errors_total",
+        modes: AND_KMSG,
+        run: block::errors,
+    },
+    Check {
+        name: "tcp-connects",
+        probe: "tcp",
+        family: "mote_tcp_connects_total",
+        modes: TRACEPOINT,
+        run: tcp::connects,
+    },
+    Check {
+        name: "tcp-refused",
+        probe: "tcp",
+        family: "mote_tcp_connects_total",
+        modes: TRACEPOINT,
+        run: tcp::refused,
+    },
+    Check {
+        name: "tcp-resets",
+        probe: "tcp",
+        family: "mote_tcp_resets_total",
+        modes: TRACEPOINT,
+        run: tcp::resets,
+    },
+    Check {
+        name: "tcp-retransmits",
+        probe: "tcp",
+        family: "mote_tcp_retransmits_total",
+        modes: ANY,
+        run: tcp::retransmits,
+    },
+    Check {
+        name: "oom-kill",
+        probe: "oom",
+        family: "mote_oom_kills_total",
+        modes: ANY,
+        run: oom::kill,
+    },
+    Check {
+        name: "mmc-error",
+        probe: "mmc",
+        family: "mote_mmc_errors_total",
+        modes: AND_KMSG,
+        run: faults::card,
+    },
+    Check {
+        name: "scsi-error",
+        probe: "scsi",
+        family: "mote_scsi_errors_total",
+        modes: AND_KMSG,
+        run: faults::scsi,
+    },
+    Check {
+        name: "filesystem-error",
+        probe: "filesystem",
+        family: "mote_filesystem_errors_total",
+        modes: AND_KMSG,
+        run: faults::filesystem,
+    },
+    Check {
+        name: "reclaim-stall",
+        probe: "reclaim",
+        family: "mote_memory_reclaim_stall_seconds",
+        modes: TRACEPOINT,
+        run: memory::reclaim,
+    },
+];
+
+/// Probes whose source every Debian kernel has: where BPF works they must be on tracepoints, and where
+/// it does not, in another mode.
+const ALWAYS: &[&str] = &["block", "tcp", "oom"];
+
+/// The machine as the checks see it.
+pub(crate) struct World<'a> {
+    /// What this boot is.
+    pub(crate) plan: &'a Plan,
+    agent: Agent,
+    /// Rounds from this time on (Unix time, seconds) have everything that this program has caused.
+    settled: f64,
+}
+
+/// The agent's page and the kernel's accounts of one moment at which nothing happens.
+pub(crate) struct Snapshot {
+    /// The agent's page.
+    pub(crate) page: Page,
+    /// The kernel's accounts.
+    pub(crate) kernel: Kernel,
+}
+
+impl World<'_> {
+    /// Waits until a round has everything that was caused so far, and takes that round's page and the
+    /// kernel's accounts. Reading the page is a TCP connection that neither of the two has yet.
+    ///
+    /// # Errors
+    /// No such round within 30 s, or the agent has ended.
+    pub(crate) fn snapshot(&mut self) -> Result<Snapshot> {
+        const LIMIT: Duration = Duration::from_secs(30);
+        self.settled = now().max(self.settled);
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            std::thread::sleep(Duration::from_millis(2100));
+            self.agent.check()?;
+            let kernel = Kernel::read()?;
+            let page = Page::get()?;
+            let round = page.sum("node_time_seconds", &[]);
+            if round > self.settled {
+                self.settled = now();
+                return Ok(Snapshot { page, kernel });
+            }
+            self.settled = now();
+            if Instant::now() > deadline {
+                return Err(format!("no round for {} s", LIMIT.as_secs()));
+            }
+        }
+    }
+}
+
+/// Waits for an event of this kind of which `wanted` is true.
+///
+/// # Errors
+/// None came within 10 s, or the WAL can't be read.
+pub(crate) fn event(kind: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let events = agent::events(kind)?;
+        if let Some(event) = events.iter().find(|event| wanted(event)) {
+            return Ok(event.clone());
+        }
+        if Instant::now() > deadline {
+            return Err(match events.last() {
+                None => format!("no event {kind} within {} s", LIMIT.as_secs()),
+                Some(last) => {
+                    format!("{} events {kind}, none as expected; last: {last}", events.len())
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn now() -> f64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
+/// Runs every check and prints what came of it.
+pub(crate) fn run(plan: &Plan, agent: Agent) {
+    let mut world = World { plan, agent, settled: now() };
+    let modes = match world.snapshot() {
+        Ok(snapshot) => snapshot.page.modes(),
+        Err(error) => {
+            report("agent-works", "FAIL", &error);
+            show_log();
+            return;
+        }
+    };
+    report("agent-works", "ok", "its page has a round");
+    for (probe, mode) in &modes {
+        say("MODE", &format!("{probe} {mode}{}", reason(probe, mode)));
+    }
+    let mode = |probe: &str| {
+        let found = modes.iter().find(|(name, _)| name == probe);
+        found.map(|(_, mode)| mode.as_str())
+    };
+    // An agent without the ladder has no other mode than tracepoints and off.
+    let ladder = modes.iter().any(|(_, mode)| mode == "kmsg" || mode == "proc");
+    for probe in ALWAYS {
+        let name = format!("{probe}-mode");
+        match (mode(probe), plan.bpf) {
+            (None, _) => report(&name, "absent", "the agent does not know this probe"),
+            (Some("tracepoint"), true) => report(&name, "ok", "tracepoint"),
+            (Some("kmsg" | "proc"), false) => report(&name, "ok", mode(probe).unwrap_or_default()),
+            (Some("off"), false) if !ladder => {
+                report(&name, "absent", "the agent has no other source than tracepoints");
+            }
+            (Some(other), _) => report(&name, "FAIL", &format!("{other}{}", reason(probe, other))),
+        }
+    }
+    for check in CHECKS {
+        let began = Instant::now();
+        let (status, detail) = match mode(check.probe) {
+            None => ("absent", format!("the agent has no probe {}", check.probe)),
+            Some(_) if !plan.knows(check.family) => {
+                ("absent", format!("the agent knows no {}", check.family))
+            }
+            Some(mode) if !check.modes.contains(&mode) => {
+                ("skip", format!("in this mode: {mode}{}", reason(check.probe, mode)))
+            }
+            Some(_) => match (check.run)(&mut world) {
+                Ok(Outcome::Good(detail)) => ("ok", detail),
+                Ok(Outcome::Skip(detail)) => ("skip", detail),
+                Err(error) => ("FAIL", error),
+            },
+        };
+        report(check.name, status, &format!("{detail} [{:.1} s]", began.elapsed().as_secs_f64()));
+    }
+    for entry in agent::entries().unwrap_or_default() {
+        say("EVENT", &entry);
+    }
+    let World { agent, .. } = world;
+    match agent.stop() {
+        Ok(status) if status.success() => report("agent-ends", "ok", "after SIGTERM, with 0"),
+        Ok(status) => report("agent-ends", "FAIL", &status.to_string()),
+        Err(error) => report("agent-ends", "FAIL", &error),
+    }
+    show_log();
+}
+
+/// Why a probe is not on tracepoints, from the agent's log; with a separator.
+fn reason(probe: &str, mode: &str) -> String {
+    if mode == "tracepoint" {
+        return String::new();
+    }
+    let needle = format!("probe {probe}: ");
+    let lines = agent::log();
+    let said = lines.iter().rev().find_map(|line| line.split_once(&needle));
+    said.map_or_else(String::new, |(_, why)| format!(": {}", why.trim_end_matches('"')))
+}
+
+fn report(name: &str, status: &str, detail: &str) {
+    say("CHECK", &format!("{name} {status} {detail}"));
+}
+
+fn show_log() {
+    for line in agent::log() {
+        say("LOG", &line);
+    }
+}
