@@ -1,0 +1,232 @@
+//! `cargo xtask kernel-test`: boots Debian's kernels in virtual machines, with the static agent and a
+//! test program (`kernel-test/`) that causes what the probes watch, and judges what it says.
+//!
+//! [`boots`] is the table of machines and kernels, [`debian`] gets the kernels and [`modules`] their
+//! modules, [`initramfs`] packs what they start with, [`machine`] runs one, [`report`] reads the
+//! console. None of them knows how the agent works.
+
+mod boots;
+mod debian;
+mod initramfs;
+mod machine;
+mod modules;
+mod report;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::ExitCode;
+
+use boots::{BOOTS, Board, Boot};
+use debian::{Archive, Kernel};
+use machine::Programs;
+use report::{Booted, Console, Status};
+
+use crate::context::{Context, is_root};
+use crate::process::Interrupt;
+use crate::static_build::{self, Target};
+use crate::{Result, apt, build, process};
+
+/// What is asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    /// Only say what there is.
+    pub(crate) list: bool,
+    /// Only those that fit CI.
+    pub(crate) quick: bool,
+    /// Only these; all if it is empty.
+    pub(crate) only: Vec<String>,
+    /// What the agent does not know is no failure.
+    pub(crate) allow_absent: bool,
+    /// The agent as users get it, without debug assertions.
+    pub(crate) release: bool,
+    /// Put the table into README.md.
+    pub(crate) update: bool,
+}
+
+/// Boots, checks, and writes the table to `target/kernel-test.md`.
+///
+/// # Errors
+/// There is no such boot, the agent could not be built, or nothing could be booted.
+pub(crate) fn kernel_test(context: &Context, options: &Options) -> Result<ExitCode> {
+    let chosen = choose(options)?;
+    if options.list {
+        for boot in &chosen {
+            let quick = if boot.quick { " (quick)" } else { "" };
+            let special = boot.special.describe();
+            println!("{:32} {:?} {} {special}{quick}", boot.name, boot.pick, boot.board.arch);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let interrupt = Interrupt::install()?;
+    build::bpf_object(context)?;
+    let mut lab = Lab { context, options, programs: BTreeMap::new() };
+    let (mut booted, mut skipped) = (Vec::new(), Vec::new());
+    for boot in chosen {
+        if interrupt.requested() {
+            return Err("interrupted".to_owned());
+        }
+        match lab.prepare(boot) {
+            Err(why) => {
+                context.say(&format!("{}: skipped: {why}", boot.name));
+                skipped.push(format!("{}: {why}", boot.name));
+            }
+            Ok(kernel) => booted.push(lab.boot(&interrupt, boot, &kernel)?),
+        }
+    }
+    conclude(context, options, &booted, &skipped)
+}
+
+fn choose(options: &Options) -> Result<Vec<&'static Boot>> {
+    let unknown = |name: &&String| BOOTS.iter().all(|boot| boot.name != name.as_str());
+    if let Some(name) = options.only.iter().find(unknown) {
+        return Err(format!("there is no boot {name}: `cargo xtask kernel-test --list`"));
+    }
+    let is_chosen = |boot: &&Boot| {
+        (options.only.is_empty() || options.only.iter().any(|name| name == boot.name))
+            && (!options.quick || boot.quick)
+    };
+    Ok(BOOTS.iter().filter(is_chosen).collect())
+}
+
+/// What boots share.
+struct Lab<'a> {
+    context: &'a Context,
+    options: &'a Options,
+    programs: BTreeMap<Target, Programs>,
+}
+
+impl Lab<'_> {
+    /// Gets everything that a boot needs. An error is a reason to skip it.
+    fn prepare(&mut self, boot: &Boot) -> Result<Kernel> {
+        let board = boot.board;
+        for (program, package) in [
+            (board.qemu, board.qemu_package),
+            ("depmod", "kmod"),
+            ("xz", "xz-utils"),
+            ("mkfs.ext4", "e2fsprogs"),
+        ] {
+            self.need(program, package)?;
+        }
+        let kernel = Archive::open(self.context, board)?.kernel(boot.pick)?;
+        self.build(board)?;
+        Ok(kernel)
+    }
+
+    fn need(&self, program: &str, package: &str) -> Result<()> {
+        if process::find(program).is_some() {
+            return Ok(());
+        }
+        if apt::can_install() {
+            apt::install(self.context, &[package])?;
+            return Ok(());
+        }
+        let root = if is_root() { "" } else { "; as root this command installs it" };
+        Err(format!("there is no {program} (Debian: {package}{root})"))
+    }
+
+    fn build(&mut self, board: &Board) -> Result<()> {
+        if self.programs.contains_key(&board.target) {
+            return Ok(());
+        }
+        let packages = ["agent", "kernel-test"];
+        let folder =
+            static_build::build(self.context, board.target, &packages, self.options.release)?;
+        self.programs.insert(board.target, Programs::read(&folder)?);
+        Ok(())
+    }
+
+    fn boot(&self, interrupt: &Interrupt, boot: &'static Boot, kernel: &Kernel) -> Result<Booted> {
+        let Some(programs) = self.programs.get(&boot.board.target) else {
+            return Err(format!("nothing was built for {}", boot.board.arch));
+        };
+        let context = self.context;
+        context.say(&format!("{}: booting {}", boot.name, kernel.version));
+        let folder = context.target.join("kernel-test").join(boot.name);
+        let console = machine::run(context, interrupt, boot, kernel, programs, &folder);
+        if interrupt.requested() {
+            return Err("interrupted".to_owned());
+        }
+        let booted = Booted {
+            boot,
+            version: kernel.version.clone(),
+            console: console.map(|text| Console::parse(&text)),
+        };
+        if let Ok(console) = &booted.console {
+            for note in &console.notes {
+                println!("    note: {note}");
+            }
+            for (probe, mode) in &console.modes {
+                println!("    probe {probe}: {mode}");
+            }
+            for check in &console.checks {
+                let status = match check.status {
+                    Status::Good => "ok",
+                    Status::Failed => "FAILED",
+                    Status::Skipped => "skipped",
+                    Status::Absent => "absent",
+                };
+                println!("    {:18} {status:8} {}", check.name, check.detail);
+            }
+        }
+        for failure in booted.failures(self.options.allow_absent) {
+            println!("    failure: {failure}");
+        }
+        Ok(booted)
+    }
+}
+
+fn conclude(
+    context: &Context,
+    options: &Options,
+    booted: &[Booted],
+    skipped: &[String],
+) -> Result<ExitCode> {
+    if booted.is_empty() {
+        return Err(format!("nothing could be booted:\n{}", skipped.join("\n")));
+    }
+    let table = report::table(booted);
+    let path = context.target.join("kernel-test.md");
+    let fail = |error| format!("{}: {error}", path.display());
+    fs::write(&path, format!("{table}\n")).map_err(fail)?;
+    println!("\n{table}\n");
+    for why in skipped {
+        println!("skipped: {why}");
+    }
+    let failed = booted.iter().filter(|booted| !booted.failures(options.allow_absent).is_empty());
+    let failed: Vec<&str> = failed.map(|booted| booted.boot.name).collect();
+    let all = options.only.is_empty() && !options.quick;
+    let never = report::never_made(booted);
+    for check in &never {
+        println!("checked on no kernel: {check}");
+    }
+    println!(
+        "{} of {} boots ran; failed: {}",
+        booted.len(),
+        booted.len() + skipped.len(),
+        if failed.is_empty() { "none".to_owned() } else { failed.join(", ") }
+    );
+    if options.update {
+        let readme = context.root.join("README.md");
+        let fail = |error| format!("{}: {error}", readme.display());
+        let page = fs::read_to_string(&readme).map_err(fail)?;
+        fs::write(&readme, report::insert(&page, &table)?).map_err(fail)?;
+        context.say("README.md has the new table");
+    }
+    let unmade = all && !never.is_empty() && !options.allow_absent;
+    if failed.is_empty() && !unmade { Ok(ExitCode::SUCCESS) } else { Ok(ExitCode::FAILURE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boots_are_chosen_by_name_and_a_wrong_name_is_an_error() {
+        let only = |name: &str| Options { only: vec![name.to_owned()], ..Options::default() };
+        assert_eq!(choose(&Options::default()).map(|all| all.len()), Ok(BOOTS.len()));
+        assert_eq!(choose(&only("armv7-6.1-jit")).map(|chosen| chosen.len()), Ok(1));
+        assert!(choose(&only("vax-oldest")).is_err());
+        let quick = choose(&Options { quick: true, ..Options::default() });
+        assert_eq!(quick.map(|chosen| chosen.len()), Ok(2));
+    }
+}
