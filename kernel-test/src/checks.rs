@@ -264,8 +264,12 @@ fn reason(probe: &str, mode: &str) -> String {
     }
     let needle = format!("probe {probe}: ");
     let lines = agent::log();
-    let said = lines.iter().rev().find_map(|line| line.split_once(&needle));
-    said.map_or_else(String::new, |(_, why)| format!(": {}", why.trim_end_matches('"')))
+    let said = lines.iter().rev().find_map(|line| Some(line.split_once(&needle)?.1));
+    said.map_or_else(String::new, |why| {
+        let why = why.trim_end_matches('"');
+        // The mode's name, which is known already, stands before the reason.
+        format!(": {}", why.strip_prefix(mode).map_or(why, |why| why.trim_start_matches(": ")))
+    })
 }
 
 fn report(name: &str, status: &str, detail: &str) {
