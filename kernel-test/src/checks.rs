@@ -7,6 +7,7 @@
 //! - `skip`: this machine can't cause it, or the probe has no source on this kernel.
 //! - `absent`: this agent does not know the probe or the family.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::agent::{self, Agent};
@@ -125,11 +126,14 @@ pub(crate) struct World<'a> {
     /// What this boot is.
     pub(crate) plan: &'a Plan,
     agent: Agent,
+    /// What was so when the last check ended.
+    last: Rc<Snapshot>,
     /// Rounds from this time on (Unix time, seconds) have everything that this program has caused.
     settled: f64,
 }
 
 /// The agent's page and the kernel's accounts of one moment at which nothing happens.
+#[derive(Default)]
 pub(crate) struct Snapshot {
     /// The agent's page.
     pub(crate) page: Page,
@@ -138,26 +142,31 @@ pub(crate) struct Snapshot {
 }
 
 impl World<'_> {
-    /// Waits until a round has everything that was caused so far, and takes that round's page and the
-    /// kernel's accounts. Reading the page is a TCP connection that neither of the two has yet.
+    /// What was so before anything was caused, and what is so since: waits for a round that has it all.
+    /// Reading the page is a TCP connection that is not yet in the accounts it comes with, but in the
+    /// next ones.
     ///
     /// # Errors
     /// No such round within 30 s, or the agent has ended.
-    pub(crate) fn snapshot(&mut self) -> Result<Snapshot> {
+    pub(crate) fn step(&mut self) -> Result<(Rc<Snapshot>, Rc<Snapshot>)> {
         const LIMIT: Duration = Duration::from_secs(30);
+        // Rounds come every second.
+        const WAIT: Duration = Duration::from_millis(1300);
         self.settled = now().max(self.settled);
         let deadline = Instant::now() + LIMIT;
         loop {
-            std::thread::sleep(Duration::from_millis(2100));
+            std::thread::sleep(WAIT);
             self.agent.check()?;
             let kernel = Kernel::read()?;
             let page = Page::get()?;
             let round = page.sum("node_time_seconds", &[]);
-            if round > self.settled {
-                self.settled = now();
-                return Ok(Snapshot { page, kernel });
-            }
+            let complete = round > self.settled;
             self.settled = now();
+            if complete {
+                let after = Rc::new(Snapshot { page, kernel });
+                let before = std::mem::replace(&mut self.last, Rc::clone(&after));
+                return Ok((before, after));
+            }
             if Instant::now() > deadline {
                 return Err(format!("no round for {} s", LIMIT.as_secs()));
             }
@@ -196,9 +205,9 @@ fn now() -> f64 {
 
 /// Runs every check and prints what came of it.
 pub(crate) fn run(plan: &Plan, agent: Agent) {
-    let mut world = World { plan, agent, settled: now() };
-    let modes = match world.snapshot() {
-        Ok(snapshot) => snapshot.page.modes(),
+    let mut world = World { plan, agent, last: Rc::default(), settled: now() };
+    let modes = match world.step() {
+        Ok((_, now)) => now.page.modes(),
         Err(error) => {
             report("agent-works", "FAIL", &error);
             show_log();
@@ -230,9 +239,13 @@ pub(crate) fn run(plan: &Plan, agent: Agent) {
     for check in CHECKS {
         let began = Instant::now();
         let (status, detail) = match mode(check.probe) {
-            None => ("absent", format!("the agent has no probe {}", check.probe)),
+            None => {
+                let why = format!("the agent has no probe {}", check.probe);
+                ("absent", why + &rehearse(check, &mut world))
+            }
             Some(_) if !plan.knows(check.family) => {
-                ("absent", format!("the agent knows no {}", check.family))
+                let why = format!("the agent knows no {}", check.family);
+                ("absent", why + &rehearse(check, &mut world))
             }
             Some(mode) if !check.modes.contains(&mode) => {
                 ("skip", format!("in this mode: {mode}{}", reason(check.probe, mode)))
@@ -240,7 +253,7 @@ pub(crate) fn run(plan: &Plan, agent: Agent) {
             Some(_) => match (check.run)(&mut world) {
                 Ok(Outcome::Good(detail)) => ("ok", detail),
                 Ok(Outcome::Skip(detail)) => ("skip", detail),
-                Err(error) => ("FAIL", error),
+                Err(error) => ("FAIL", error + &settle(&mut world)),
             },
         };
         report(check.name, status, &format!("{detail} [{:.1} s]", began.elapsed().as_secs_f64()));
@@ -255,6 +268,20 @@ pub(crate) fn run(plan: &Plan, agent: Agent) {
         Err(error) => report("agent-ends", "FAIL", &error),
     }
     show_log();
+}
+
+/// Causes what an agent is to notice that does not yet know it, and says what came of it.
+fn rehearse(check: &Check, world: &mut World<'_>) -> String {
+    if !world.plan.rehearse {
+        return String::new();
+    }
+    let (Ok(Outcome::Good(detail) | Outcome::Skip(detail)) | Err(detail)) = (check.run)(world);
+    format!("; rehearsed: {detail}{}", settle(world))
+}
+
+/// After a check that was broken off: lets its rest into what was so before the next one.
+fn settle(world: &mut World<'_>) -> String {
+    world.step().map_or_else(|error| format!("; then {error}"), |_| String::new())
 }
 
 /// Why a probe is not on tracepoints, from the agent's log; with a separator.

@@ -7,6 +7,7 @@
 //!   `confine all` (without any).
 //! - `bpf works` or `bpf fails`: whether the probes are to be on tracepoints, or to fall back.
 //! - `knows NAME`: a metric that this agent's binary has.
+//! - `rehearse yes`: cause also what this agent does not know.
 //! - `disk NAME BYTES`: a disk of the machine's, recognised by its size.
 
 use std::fs;
@@ -26,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) confine: Confine,
     /// Whether BPF programs can be loaded by the agent.
     pub(crate) bpf: bool,
+    /// Whether to cause also what the agent does not know.
+    pub(crate) rehearse: bool,
     /// Families of metrics that the agent knows.
     pub(crate) knows: Vec<String>,
     /// Names and sizes in bytes.
@@ -72,6 +75,7 @@ impl Plan {
                 ("confine", "all") => plan.confine = Confine::All,
                 ("bpf", "works") => plan.bpf = true,
                 ("bpf", "fails") => plan.bpf = false,
+                ("rehearse", "yes") => plan.rehearse = true,
                 ("knows", name) => plan.knows.push(name.to_owned()),
                 ("disk", disk) => {
                     let (name, bytes) = disk.split_once(' ').ok_or_else(bad)?;

@@ -46,12 +46,12 @@ Mote's own commands. The first two are all that is needed to try it and to chang
                                    look for input that breaks a parser, in every target or in one;
                                    needs a nightly compiler and cargo-fuzz
     cargo xtask kernel-test [--quick] [--only NAME]... [--list]
-                [--allow-absent] [--release] [--update]
+                [--allow-absent [--rehearse]] [--release] [--update]
                                    boot Debian's kernels in virtual machines, cause what the probes
                                    watch, and compare; --quick takes the two that fit CI, --only those
-                                   of these names, --allow-absent lets pass what this agent does not
-                                   know, --release tests the binary as users get it, --update writes
-                                   the table into README.md
+                                   of these names; --allow-absent lets pass what this agent does not
+                                   know, and --rehearse causes it all the same; --release tests the
+                                   binary as users get it, --update writes the table into README.md
     cargo xtask tidy               check the house rules
     cargo xtask help               this text
 
@@ -179,6 +179,7 @@ fn dispatch(mut args: Vec<OsString>) -> std::result::Result<ExitCode, Failure> {
             options.list = has("list");
             options.quick = has("quick");
             options.allow_absent = has("allow-absent");
+            options.rehearse = has("rehearse");
             options.release = has("release");
             options.update = has("update");
             Ok(kernel::kernel_test(&Context::new()?, &options)?)
@@ -206,7 +207,10 @@ fn flags(
         let name = name.to_owned();
         match (command, name.as_str()) {
             ("demo", "once") | ("footprint", "update") => given.push(name),
-            ("kernel-test", "list" | "quick" | "allow-absent" | "release" | "update") => {
+            (
+                "kernel-test",
+                "list" | "quick" | "allow-absent" | "rehearse" | "release" | "update",
+            ) => {
                 given.push(name);
             }
             _ if option(&name, &mut parser).map_err(usage)? => {}

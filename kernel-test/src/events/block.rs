@@ -38,7 +38,6 @@ pub(crate) fn requests(world: &mut World<'_>) -> Result<Outcome> {
         return Err("this machine has no disk to write to".to_owned());
     }
     let mut compared = Vec::new();
-    let start = world.snapshot()?;
     for disk in &disks {
         let fail = |error: std::io::Error| format!("{disk}: {error}");
         let file = open(disk)?;
@@ -50,7 +49,7 @@ pub(crate) fn requests(world: &mut World<'_>) -> Result<Outcome> {
             file.read_exact_at(&mut block.0, at * BLOCK as u64).map_err(fail)?;
         }
     }
-    let moved = world.snapshot()?;
+    let (start, moved) = world.step()?;
     for disk in &disks {
         compared.push(compare(&start, &moved, disk, "read", READS)?);
         compared.push(compare(&start, &moved, disk, "write", WRITES)?);
@@ -61,7 +60,7 @@ pub(crate) fn requests(world: &mut World<'_>) -> Result<Outcome> {
             file.sync_all().map_err(|error| format!("{disk}: {error}"))?;
         }
     }
-    let flushed = world.snapshot()?;
+    let (_, flushed) = world.step()?;
     for disk in &disks {
         let labels = [("device", disk.as_str()), ("operation", "write")];
         let name = format!("{FAMILY}_count");
@@ -116,9 +115,8 @@ pub(crate) fn errors(world: &mut World<'_>) -> Result<Outcome> {
     let Some(disk) = guest::disk(world.plan, "bad") else {
         return Ok(Outcome::Skip("this machine has no faulty disk".to_owned()));
     };
-    let before = world.snapshot()?;
     let failed = fail_reads(&disk, 5)?;
-    let after = world.snapshot()?;
+    let (before, after) = world.step()?;
     let labels = [("device", disk.as_str()), ("operation", "read")];
     let name = "mote_block_io_errors_total";
     let counted = after.page.sum(name, &labels) - before.page.sum(name, &labels);

@@ -14,9 +14,8 @@ pub(crate) fn scsi(world: &mut World<'_>) -> Result<Outcome> {
     let Some(disk) = guest::disk(world.plan, "scsi") else {
         return Ok(Outcome::Skip("this machine has no faulty SCSI disk".to_owned()));
     };
-    let before = world.snapshot()?;
     let failed = fail_reads(&disk, 2)?;
-    let after = world.snapshot()?;
+    let (before, after) = world.step()?;
     let name = "mote_scsi_errors_total";
     let counted = after.page.sum(name, &[]) - before.page.sum(name, &[]);
     // The layer may try again by itself before it gives up.
@@ -33,7 +32,6 @@ pub(crate) fn card(world: &mut World<'_>) -> Result<Outcome> {
     let Some(disk) = guest::disk(world.plan, "card") else {
         return Ok(Outcome::Skip("this machine has no card".to_owned()));
     };
-    let before = world.snapshot()?;
     let path = guest::node(&disk);
     let file = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     for _ in 0..TIMES {
@@ -41,7 +39,7 @@ pub(crate) fn card(world: &mut World<'_>) -> Result<Outcome> {
             return Ok(Outcome::Skip("this card answers a command that does not exist".to_owned()));
         }
     }
-    let after = world.snapshot()?;
+    let (before, after) = world.step()?;
     let name = "mote_mmc_errors_total";
     let counted = after.page.sum(name, &[]) - before.page.sum(name, &[]);
     if counted < f64::from(TIMES) {
@@ -97,10 +95,9 @@ pub(crate) fn filesystem(world: &mut World<'_>) -> Result<Outcome> {
     if let Err(error) = mounted {
         return Ok(Outcome::Skip(format!("ext4 can't be mounted: {error}")));
     }
-    let before = world.snapshot()?;
     let trigger = format!("/sys/fs/ext4/{disk}/trigger_fs_error");
     fs::write(&trigger, "1").map_err(|error| format!("{trigger}: {error}"))?;
-    let after = world.snapshot()?;
+    let (before, after) = world.step()?;
     let counters = format!("/sys/fs/ext4/{disk}/errors_count");
     let expected = fs::read_to_string(&counters).map_err(|error| format!("{counters}: {error}"))?;
     rustix::mount::unmount(PLACE, UnmountFlags::empty())

@@ -12,12 +12,11 @@ pub(crate) fn reclaim(world: &mut World<'_>) -> Result<Outcome> {
     let Some(disk) = guest::disk(world.plan, "large") else {
         return Ok(Outcome::Skip("this machine has no large disk".to_owned()));
     };
-    let before = world.snapshot()?;
     let path = guest::node(&disk);
     let mut file = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut buffer = vec![0; 1 << 20];
     while file.read(&mut buffer).map_err(|error| format!("{disk}: {error}"))? > 0 {}
-    let after = world.snapshot()?;
+    let (before, after) = world.step()?;
     let stalls = after.kernel.vmstat("allocstall") - before.kernel.vmstat("allocstall");
     if stalls == 0 {
         return Ok(Outcome::Skip("no process had to free memory itself".to_owned()));

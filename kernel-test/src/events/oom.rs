@@ -19,7 +19,7 @@ pub(crate) fn kill(world: &mut World<'_>) -> Result<Outcome> {
     fs::create_dir_all(CGROUP).map_err(|error| format!("{CGROUP}: {error}"))?;
     fs::write(format!("{CGROUP}/memory.max"), LIMIT.to_string())
         .map_err(|error| format!("{CGROUP}: {error}"))?;
-    let before = (world.snapshot()?, kills()?);
+    let had = kills()?;
     let mut pids = Vec::new();
     for _ in 0..TIMES {
         let mut child =
@@ -32,15 +32,15 @@ pub(crate) fn kill(world: &mut World<'_>) -> Result<Outcome> {
         // Far enough apart for a source that is looked at only now and then.
         std::thread::sleep(Duration::from_millis(200));
     }
-    let after = (world.snapshot()?, kills()?);
-    let expected = after.1 - before.1;
+    let (before, after) = world.step()?;
+    let expected = kills()? - had;
     if expected != u64::from(TIMES) {
         return Err(format!("{TIMES} processes were to be killed, memory.events has {expected}"));
     }
     let name = "mote_oom_kills_total";
-    let counted = after.0.page.sum(name, &[]) - before.0.page.sum(name, &[]);
+    let counted = after.page.sum(name, &[]) - before.page.sum(name, &[]);
     if counted != expected as f64 {
-        return Err(format!("memory.events has {expected}, but {}", after.0.page.show(name)));
+        return Err(format!("memory.events has {expected}, but {}", after.page.show(name)));
     }
     let mut last = String::new();
     for pid in &pids {

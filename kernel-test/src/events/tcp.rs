@@ -42,7 +42,6 @@ fn kernels(before: &Snapshot, after: &Snapshot, name: &str) -> Result<f64> {
 /// Connections that succeed, each with its latency; all attempts together are what the kernel calls
 /// ActiveOpens.
 pub(crate) fn connects(world: &mut World<'_>) -> Result<Outcome> {
-    let before = world.snapshot()?;
     for (_, address) in families() {
         let (listener, address) = listen(address)?;
         for _ in 0..TIMES {
@@ -53,7 +52,7 @@ pub(crate) fn connects(world: &mut World<'_>) -> Result<Outcome> {
             drop(peer);
         }
     }
-    let after = world.snapshot()?;
+    let (before, after) = world.step()?;
     let connects = "mote_tcp_connects_total";
     for (family, _) in families() {
         let labels = [("family", family), ("result", "ok")];
@@ -79,7 +78,6 @@ pub(crate) fn connects(world: &mut World<'_>) -> Result<Outcome> {
 
 /// Connections to a port where nobody listens.
 pub(crate) fn refused(world: &mut World<'_>) -> Result<Outcome> {
-    let before = world.snapshot()?;
     for (family, address) in families() {
         let (listener, address) = listen(address)?;
         drop(listener);
@@ -89,7 +87,7 @@ pub(crate) fn refused(world: &mut World<'_>) -> Result<Outcome> {
             }
         }
     }
-    let after = world.snapshot()?;
+    let (before, after) = world.step()?;
     let name = "mote_tcp_connects_total";
     for (family, _) in families() {
         let labels = [("family", family), ("result", "refused")];
@@ -104,7 +102,6 @@ pub(crate) fn refused(world: &mut World<'_>) -> Result<Outcome> {
 /// Connections that one side resets, because it closes with something unread. Both sides are on this
 /// machine: as many are sent as received.
 pub(crate) fn resets(world: &mut World<'_>) -> Result<Outcome> {
-    let before = world.snapshot()?;
     for (_, address) in families() {
         let (listener, address) = listen(address)?;
         for _ in 0..TIMES {
@@ -120,7 +117,7 @@ pub(crate) fn resets(world: &mut World<'_>) -> Result<Outcome> {
             }
         }
     }
-    let after = world.snapshot()?;
+    let (before, after) = world.step()?;
     let name = "mote_tcp_resets_total";
     for (family, _) in families() {
         for direction in ["sent", "received"] {
@@ -144,10 +141,9 @@ pub(crate) fn resets(world: &mut World<'_>) -> Result<Outcome> {
 /// Connections whose receiver drops everything before TCP sees it: their sender sends again.
 pub(crate) fn retransmits(world: &mut World<'_>) -> Result<Outcome> {
     const CONNECTIONS: usize = 10;
-    let before = world.snapshot()?;
+    let mut open = Vec::new();
     for (_, address) in families() {
         let (listener, address) = listen(address)?;
-        let mut open = Vec::new();
         for _ in 0..CONNECTIONS {
             let mut stream = TcpStream::connect(address).map_err(fail("connecting"))?;
             let (peer, _) = listener.accept().map_err(fail("accepting"))?;
@@ -155,17 +151,17 @@ pub(crate) fn retransmits(world: &mut World<'_>) -> Result<Outcome> {
             stream.write_all(b"lost").map_err(fail("writing"))?;
             open.push((stream, peer));
         }
-        // After 0.2, 0.6 and 1.4 s, as tcp(7) doubles the time.
-        std::thread::sleep(Duration::from_millis(1800));
-        // Closed with resets (nothing lingers), so that nothing is sent again after this.
-        for (stream, peer) in open {
-            for socket in [stream, peer] {
-                rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))
-                    .map_err(|error| fail("lingering")(error.into()))?;
-            }
+    }
+    // After 0.2, 0.6 and 1.4 s, as tcp(7) doubles the time.
+    std::thread::sleep(Duration::from_millis(1800));
+    // Closed with resets (nothing lingers), so that nothing is sent again after this.
+    for (stream, peer) in open {
+        for socket in [stream, peer] {
+            rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))
+                .map_err(|error| fail("lingering")(error.into()))?;
         }
     }
-    let after = world.snapshot()?;
+    let (before, after) = world.step()?;
     let name = "mote_tcp_retransmits_total";
     let expected = kernels(&before, &after, "RetransSegs")?;
     let counted = difference(&before, &after, name, &[]);

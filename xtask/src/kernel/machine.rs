@@ -28,7 +28,7 @@ const DISKS: [(&str, u64); 7] = [
     ("scsi", 40 * MIB),
     ("card", 32 * MIB),
     ("ext4", 16 * MIB),
-    ("large", 1024 * MIB),
+    ("large", 640 * MIB),
 ];
 
 /// Families of metrics that checks ask for. One that is not in the agent's binary is said to be absent.
@@ -87,15 +87,16 @@ fn contains(haystack: &[u8], needle: &str) -> bool {
 ///
 /// # Errors
 /// QEMU does not start or ends by itself, or the last word did not come in time; the console's log stays
-/// in `folder`.
+/// in `target/kernel-test`.
 pub(super) fn run(
     context: &Context,
     interrupt: &Interrupt,
     boot: &Boot,
     kernel: &Kernel,
     programs: &Programs,
-    folder: &Path,
+    rehearse: bool,
 ) -> Result<String> {
+    let folder = &context.target.join("kernel-test").join(boot.name);
     let fail = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     fs::create_dir_all(folder).map_err(|error| fail(folder, error))?;
     let modules = kernel.modules()?;
@@ -103,7 +104,11 @@ pub(super) fn run(
     let mut archive = Initramfs::new();
     archive.file("init", &programs.init);
     archive.file("mote", &programs.agent);
-    archive.file("plan", plan(boot, programs, modules.iter().map(|(name, _)| name)).as_bytes());
+    let mut plan = plan(boot, programs, modules.iter().map(|(name, _)| name));
+    if rehearse {
+        plan.push_str("rehearse yes\n");
+    }
+    archive.file("plan", plan.as_bytes());
     for (name, content) in &modules {
         archive.file(&format!("modules/{name}"), content);
     }

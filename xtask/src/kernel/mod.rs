@@ -12,9 +12,10 @@ mod machine;
 mod modules;
 mod report;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use boots::{BOOTS, Board, Boot};
 use debian::{Archive, Kernel};
@@ -37,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) only: Vec<String>,
     /// What the agent does not know is no failure.
     pub(crate) allow_absent: bool,
+    /// Cause also what the agent does not know, and show what a check would have said.
+    pub(crate) rehearse: bool,
     /// The agent as users get it, without debug assertions.
     pub(crate) release: bool,
     /// Put the table into README.md.
@@ -60,19 +63,24 @@ pub(crate) fn kernel_test(context: &Context, options: &Options) -> Result<ExitCo
     let interrupt = Interrupt::install()?;
     build::bpf_object(context)?;
     let mut lab = Lab { context, options, programs: BTreeMap::new() };
-    let (mut booted, mut skipped) = (Vec::new(), Vec::new());
+    let (mut prepared, mut skipped) = (VecDeque::new(), Vec::new());
     for boot in chosen {
         if interrupt.requested() {
             return Err("interrupted".to_owned());
         }
         match lab.prepare(boot) {
+            Ok(kernel) => prepared.push_back((boot, kernel)),
             Err(why) => {
                 context.say(&format!("{}: skipped: {why}", boot.name));
                 skipped.push(format!("{}: {why}", boot.name));
             }
-            Ok(kernel) => booted.push(lab.boot(&interrupt, boot, &kernel)?),
         }
     }
+    let mut booted = lab.boot_all(&interrupt, prepared);
+    if interrupt.requested() {
+        return Err("interrupted".to_owned());
+    }
+    booted.sort_by_key(|booted| BOOTS.iter().position(|boot| boot.name == booted.boot.name));
     conclude(context, options, &booted, &skipped)
 }
 
@@ -135,22 +143,46 @@ impl Lab<'_> {
         Ok(())
     }
 
-    fn boot(&self, interrupt: &Interrupt, boot: &'static Boot, kernel: &Kernel) -> Result<Booted> {
-        let Some(programs) = self.programs.get(&boot.board.target) else {
-            return Err(format!("nothing was built for {}", boot.board.arch));
+    /// Boots them, as many at a time as there are processors: most of a boot is waiting.
+    fn boot_all(
+        &self,
+        interrupt: &Interrupt,
+        prepared: VecDeque<(&'static Boot, Kernel)>,
+    ) -> Vec<Booted> {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let (queue, booted) = (Mutex::new(prepared), Mutex::new(Vec::new()));
+        let work = || {
+            loop {
+                let next = lock(&queue).pop_front();
+                let Some((boot, kernel)) = next.filter(|_| !interrupt.requested()) else { return };
+                let done = self.boot(interrupt, boot, &kernel);
+                let mut booted = lock(&booted);
+                self.show(&done);
+                booted.push(done);
+            }
         };
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(work);
+            }
+        });
+        std::mem::take(&mut *lock(&booted))
+    }
+
+    fn boot(&self, interrupt: &Interrupt, boot: &'static Boot, kernel: &Kernel) -> Booted {
         let context = self.context;
         context.say(&format!("{}: booting {}", boot.name, kernel.version));
-        let folder = context.target.join("kernel-test").join(boot.name);
-        let console = machine::run(context, interrupt, boot, kernel, programs, &folder);
-        if interrupt.requested() {
-            return Err("interrupted".to_owned());
-        }
-        let booted = Booted {
-            boot,
-            version: kernel.version.clone(),
-            console: console.map(|text| Console::parse(&text)),
+        let rehearse = self.options.rehearse;
+        let console = match self.programs.get(&boot.board.target) {
+            Some(programs) => machine::run(context, interrupt, boot, kernel, programs, rehearse),
+            None => Err(format!("nothing was built for {}", boot.board.arch)),
         };
+        let console = console.map(|text| Console::parse(&text));
+        Booted { boot, version: kernel.version.clone(), console }
+    }
+
+    fn show(&self, booted: &Booted) {
+        println!("\n{}, {}:", booted.boot.name, booted.version);
         if let Ok(console) = &booted.console {
             for note in &console.notes {
                 println!("    note: {note}");
@@ -171,8 +203,12 @@ impl Lab<'_> {
         for failure in booted.failures(self.options.allow_absent) {
             println!("    failure: {failure}");
         }
-        Ok(booted)
     }
+}
+
+/// No thread leaves half a change behind when it panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn conclude(
