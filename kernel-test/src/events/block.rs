@@ -102,9 +102,12 @@ fn compare(
             after.page.show(&format!("{FAMILY}_count"))
         ));
     }
-    // diskstats begins earlier, when the request is made, and cuts its sum to whole milliseconds.
-    let most = ms as f64 / 1000.0 + 0.001;
-    if expected > 0 && !(seconds > 0.0 && seconds <= most) {
+    // The kernel takes its times at other places, between which an emulated processor may pause at
+    // will: this finds wrong units and wrong pairs, no more.
+    let kernels = ms as f64 / 1000.0;
+    if expected > 0
+        && !(seconds > 0.0 && seconds <= 10.0 * kernels + 0.1 && seconds >= kernels / 100.0)
+    {
         return Err(format!("{disk}: {count} {operation} in {seconds} s, diskstats has {ms} ms"));
     }
     Ok(format!("{disk} {operation} {count} in {seconds:.4} s ({ms} ms)"))
