@@ -1,17 +1,20 @@
-//! Embeds the BPF object: `$MOTE_BPF_OBJECT`, or `target/bpf/mote.o` of the workspace, where
-//! `cargo xtask build-ebpf` puts it. Without one the agent is built all the same, and its probes say
-//! that they are not there. An empty `$MOTE_BPF_OBJECT` leaves the object out.
+//! Embeds the BPF objects: `mote.o` and `mote-perf.o` of `$MOTE_BPF_OBJECTS`, or of `target/bpf` of the
+//! workspace, where `cargo xtask build-ebpf` puts them. Without them the agent is built all the same,
+//! and its probes use other sources. An empty `$MOTE_BPF_OBJECTS` leaves the objects out.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+/// The object for kernels with ring buffers, and the one for older kernels.
+const OBJECTS: [&str; 2] = ["mote.o", "mote-perf.o"];
+
 fn main() {
-    let object = match env::var_os("MOTE_BPF_OBJECT") {
+    let folder = match env::var_os("MOTE_BPF_OBJECTS") {
         Some(path) if path.is_empty() => None,
         Some(path) => {
             let path = PathBuf::from(path);
-            if !path.is_file() {
-                eprintln!("MOTE_BPF_OBJECT: {} is not a file", path.display());
+            if let Some(missing) = OBJECTS.iter().find(|name| !path.join(name).is_file()) {
+                eprintln!("MOTE_BPF_OBJECTS: {} has no {missing}", path.display());
                 std::process::exit(1);
             }
             println!("cargo::rerun-if-changed={}", path.display());
@@ -20,27 +23,31 @@ fn main() {
         None => built(),
     };
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=MOTE_BPF_OBJECT");
+    println!("cargo::rerun-if-env-changed=MOTE_BPF_OBJECTS");
 
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
-    let source = match &object {
-        Some(path) => {
-            let copy = out.join("mote.o");
-            if let Err(error) = fs::copy(path, copy) {
-                eprintln!("copying {}: {error}", path.display());
-                std::process::exit(1);
-            }
-            "Some(aya::include_bytes_aligned!(concat!(env!(\"OUT_DIR\"), \"/mote.o\")))"
+    let mut source = String::from("[");
+    for name in OBJECTS {
+        let Some(folder) = &folder else {
+            source.push_str("None, ");
+            continue;
+        };
+        if let Err(error) = fs::copy(folder.join(name), out.join(name)) {
+            eprintln!("copying {}: {error}", folder.join(name).display());
+            std::process::exit(1);
         }
-        None => "None",
-    };
-    if let Err(error) = fs::write(out.join("bpf_object.rs"), source) {
+        source.push_str(&format!(
+            "Some(aya::include_bytes_aligned!(concat!(env!(\"OUT_DIR\"), \"/{name}\"))), "
+        ));
+    }
+    source.push(']');
+    if let Err(error) = fs::write(out.join("bpf_objects.rs"), source) {
         eprintln!("writing to {}: {error}", out.display());
         std::process::exit(1);
     }
 }
 
-/// The workspace's object, if it is there. The folder is watched and not the file: cargo takes an
+/// The workspace's objects, if they are there. The folder is watched and not the files: cargo takes an
 /// absent file for a changed one and would build the agent anew each time.
 fn built() -> Option<PathBuf> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR")?;
@@ -48,6 +55,5 @@ fn built() -> Option<PathBuf> {
     if fs::create_dir_all(&folder).is_ok() {
         println!("cargo::rerun-if-changed={}", folder.display());
     }
-    let object = folder.join("mote.o");
-    object.is_file().then_some(object)
+    OBJECTS.iter().all(|name| folder.join(name).is_file()).then_some(folder)
 }

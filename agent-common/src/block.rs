@@ -1,10 +1,12 @@
 //! Block I/O: what the programs on `block:block_rq_issue` and `block:block_rq_complete` keep in their
-//! maps. It holds the two rules that both sides must agree on, how `rwbs` names an operation and which
-//! slot a latency falls into, so that they can be tested without a kernel.
+//! maps. It holds the rule that both sides must agree on, how `rwbs` names an operation, so that it can be
+//! tested without a kernel.
 
-/// Slots of a histogram. Slot `k` counts latencies in (2^(k-1) µs, 2^k µs], so that its upper bound is
-/// inclusive as Prometheus' `le` is; slot 0 everything up to 1 µs, the last one all that is longer.
-pub const SLOTS: usize = 28;
+use crate::event::Header;
+use crate::histogram::{Histogram, SLOTS};
+use crate::plain::plain;
+
+plain!(BlockKey, BlockHistogram, BlockErrorKey, BlockCounters);
 
 /// What a request asks of the device; the groups of /proc/diskstats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,49 +67,68 @@ pub const fn operation(rwbs: [u8; 4], sectors: u32) -> Option<Operation> {
     }
 }
 
-/// The slot of a latency: the bits of (ns - 1) / 1000, by one comparison and without a division, which
-/// 32-bit kernels would have to emulate.
-///
-/// For b = bits(n), the quotient q = n / 1000 has b - 9 bits if n ≥ 1000 * 2^(b-10) and b - 10 if not:
-/// q has k bits exactly when 1000 * 2^(k-1) ≤ n < 1000 * 2^k, and 2^(b-1) ≤ n < 2^b lies between
-/// 1000 * 2^(b-11) and 1000 * 2^(b-9).
+/// Whether a failed request's error is one of the device or of what is between: not `EAGAIN` of a
+/// request that must not wait, and not `EOPNOTSUPP` of an operation that the device does not have.
 #[inline(always)]
-pub const fn slot(latency_ns: u64) -> usize {
-    let n = latency_ns.saturating_sub(1);
-    // BPF has no instruction for it. LLVM's substitute has no branches either, of which the verifier
-    // would follow each path together with all that comes after.
-    let bits = u64::BITS - n.leading_zeros();
-    if bits < 10 {
-        return 0;
-    }
-    let short = bits - 10;
-    let slot = if n >= 1000 << short { short + 1 } else { short };
-    if slot < SLOTS as u32 { slot as usize } else { SLOTS - 1 }
+pub const fn is_fault(error: u32) -> bool {
+    const EAGAIN: u32 = 11;
+    const EOPNOTSUPP: u32 = 95;
+    error != 0 && error != EAGAIN && error != EOPNOTSUPP
 }
 
 /// A request that the driver has. Two requests of one kind that start at one sector of one device at
-/// the same time share a key: the tracepoints carry nothing that tells them apart.
+/// the same time can't be told apart: the tracepoints carry nothing that would.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
-pub struct BlockStartKey {
+pub struct BlockStart {
+    /// When it was issued, in nanoseconds of CLOCK_MONOTONIC; 0 for none.
+    pub at_ns: u64,
     /// The first sector that is not completed yet; 0 for a flush.
     pub sector: u64,
     /// The kernel's dev_t: major << 20 | minor.
     pub device: u32,
     /// An [`Operation`].
     pub operation: u32,
-}
-
-/// What is known of a request that the driver has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct BlockStart {
-    /// When it was issued, in nanoseconds of CLOCK_MONOTONIC.
-    pub at_ns: u64,
     /// Sectors of 512 bytes that are not completed yet; 0 for a flush.
     pub sectors: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// Sectors that were completed before: parts of a request may be.
+    pub done: u32,
+}
+
+impl BlockStart {
+    /// No request.
+    pub const NONE: BlockStart =
+        BlockStart { at_ns: 0, sector: 0, device: 0, operation: 0, sectors: 0, done: 0 };
+
+    /// Whether it is the request that this part belongs to.
+    #[inline(always)]
+    pub const fn is(&self, sector: u64, device: u32, operation: u32) -> bool {
+        self.at_ns != 0
+            && self.sector == sector
+            && self.device == device
+            && self.operation == operation
+    }
+}
+
+/// Requests that may be looked for in one place.
+pub const WAYS: usize = 4;
+
+/// A place in the table of requests, which is a plain array: an entry costs no lock and no search. Where
+/// all of a place is taken the oldest gives way. Two CPUs that write to one place at the same moment may
+/// lose one of the two, whose completion is counted as one without a beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BlockPlace {
+    /// Its requests.
+    pub starts: [BlockStart; WAYS],
+}
+
+/// The place of a request in a table of `mask + 1` places, a power of two.
+#[inline(always)]
+pub const fn place(sector: u64, device: u32, operation: u32, mask: u32) -> u32 {
+    // Fibonacci hashing: neighbours in sectors are spread, and the upper bits are the good ones.
+    let mixed = (sector as u32) ^ (device << 7) ^ (operation << 3);
+    ((mixed as u64).wrapping_mul(0x9e37_79b1) >> 16) as u32 & mask
 }
 
 /// What a histogram is about.
@@ -120,19 +141,47 @@ pub struct BlockKey {
     pub operation: u32,
 }
 
-/// The latencies that one CPU has seen complete.
+/// The requests that one CPU has seen complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct BlockHistogram {
-    /// Requests by latency; see [`SLOTS`].
-    pub slots: [u64; SLOTS],
-    /// The sum of the latencies in nanoseconds.
-    pub sum_ns: u64,
+    /// Their latencies.
+    pub latency: Histogram,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 impl BlockHistogram {
     /// No request.
-    pub const ZERO: BlockHistogram = BlockHistogram { slots: [0; SLOTS], sum_ns: 0 };
+    pub const ZERO: BlockHistogram = BlockHistogram { latency: Histogram::ZERO, bytes: 0 };
+}
+
+/// What failed requests are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BlockErrorKey {
+    /// The kernel's dev_t: major << 20 | minor.
+    pub device: u32,
+    /// An [`Operation`]; 0 for one that is none of the four.
+    pub operation: u32,
+    /// The error's number, positive as in errno.h.
+    pub error: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+/// A request that has failed, or the part of it that has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BlockErrorEvent {
+    /// The kind is [`Kind::BlockError`](crate::event::Kind::BlockError).
+    pub header: Header,
+    /// Where it failed.
+    pub key: BlockErrorKey,
+    /// The first sector.
+    pub sector: u64,
+    /// How many sectors of 512 bytes.
+    pub sectors: u64,
 }
 
 /// What one CPU could not measure.
@@ -140,49 +189,29 @@ impl BlockHistogram {
 #[repr(C, align(8))]
 pub struct BlockCounters {
     /// Completions of which no issue is known: issued before the probe was attached, pushed out of
-    /// the map, or one of two with the same key.
+    /// the table, or one of two that can't be told apart.
     pub unmatched: u64,
-    /// Issues that found no room in the map of requests.
+    /// Issues that had to take another request's place in the table.
     pub starts_lost: u64,
     /// Completions that found no room in the map of histograms.
     pub histograms_lost: u64,
+    /// Failures that found no room in the map of errors.
+    pub errors_lost: u64,
 }
 
 const _: () = {
-    assert!(size_of::<BlockStartKey>() == 16);
-    assert!(size_of::<BlockStart>() == 16);
+    assert!(size_of::<BlockStart>() == 32);
+    assert!(size_of::<BlockPlace>() == 32 * WAYS);
     assert!(size_of::<BlockKey>() == 8);
-    assert!(size_of::<BlockHistogram>() == 8 * SLOTS + 8);
-    assert!(size_of::<BlockCounters>() == 24);
+    assert!(size_of::<BlockHistogram>() == 8 * SLOTS + 16);
+    assert!(size_of::<BlockErrorKey>() == 16);
+    assert!(size_of::<BlockErrorEvent>() == 48);
+    assert!(size_of::<BlockCounters>() == 32);
 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_slot_is_the_bits_of_the_whole_microseconds_above_the_bound_below() {
-        let by_division = |ns: u64| {
-            let us = ns.saturating_sub(1) / 1000;
-            ((u64::BITS - us.leading_zeros()) as usize).min(SLOTS - 1)
-        };
-        let around = (0..64).flat_map(|bit| {
-            [1u64 << bit, 1000u64.saturating_mul(1 << bit)]
-                .into_iter()
-                .flat_map(|n| (0..5).map(move |d| n.saturating_add(d).saturating_sub(2)))
-        });
-        for ns in around.chain(0..100_000).chain([u64::MAX, u64::MAX - 1]) {
-            assert_eq!(slot(ns), by_division(ns), "{ns}");
-        }
-    }
-
-    #[test]
-    fn the_upper_bound_of_a_slot_is_inclusive() {
-        for k in 0..SLOTS - 1 {
-            let bound = 1000 << k;
-            assert_eq!((slot(bound), slot(bound + 1)), (k, k + 1));
-        }
-    }
 
     #[test]
     fn rwbs_names_the_operation() {
@@ -211,6 +240,19 @@ mod tests {
             (*b"?!\0\0", 8, None),
         ] {
             assert_eq!(operation(rwbs, sectors), expected, "{rwbs:?} {sectors}");
+        }
+    }
+
+    #[test]
+    fn requests_are_spread_over_the_places() {
+        let mask = 255;
+        for step in [1, 8, 64, 256, 2_048, 1 << 20] {
+            let mut counts = [0; 256];
+            for n in 0..1_024u64 {
+                counts[place(n * step, 8 << 20, 1, mask) as usize] += 1;
+            }
+            // Four each if they were spread evenly.
+            assert!(counts.iter().all(|count| *count <= 12), "{step}: {counts:?}");
         }
     }
 

@@ -6,6 +6,28 @@
 #![no_std]
 
 pub mod block;
+pub mod direct;
+pub mod event;
+pub mod histogram;
+pub mod oom;
+pub mod plain;
 
-/// The offset of a field that the running kernel's tracepoint does not have.
+/// The place of a field that the running kernel's tracepoint does not have.
 pub const ABSENT: u32 = u32::MAX;
+
+/// What a global that takes a field's place holds: the field's offset, and its size above that.
+pub const fn field_place(offset: u16, size: u8) -> u32 {
+    (size as u32) << 16 | offset as u32
+}
+
+/// The offset of a field's place in bytes.
+#[inline(always)]
+pub const fn field_offset(place: u32) -> usize {
+    (place & 0xffff) as usize
+}
+
+/// The size of a field's place in bytes.
+#[inline(always)]
+pub const fn field_size(place: u32) -> u32 {
+    place >> 16
+}

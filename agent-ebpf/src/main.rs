@@ -6,8 +6,12 @@
 //! reads them from the running kernel's format files and sets the globals when it loads the object.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod block;
+mod event;
+mod fields;
+mod oom;
 
 /// The kernel gives `bpf_probe_read_kernel` and its kin to programs under a GPL-compatible licence
 /// only; the user's choice of two is the usual declaration.

@@ -7,6 +7,7 @@
 //! cursor when the server has answered.
 
 mod entries;
+mod events;
 mod files;
 mod log;
 mod losses;
@@ -199,7 +200,8 @@ fn state(config: &Config, path: String) -> Result<State, RunError> {
         follows_files: !config.files.is_empty(),
         sources: RefCell::default(),
         positions: RefCell::default(),
-        event_labels: losses::labels(&config.agent.labels, &config.agent.instance),
+        agent_labels: agent_labels(config),
+        limiter: Default::default(),
         dropped: Rc::new(Dropped::new(Rc::new(SystemClock))),
     })
 }
@@ -264,6 +266,14 @@ async fn pipeline(
         let files = Files { state: Rc::clone(&state), log: Rc::clone(logs), source, phase };
         tasks.spawn_local(files.run());
     }
+    match state.probes.borrow().descriptor() {
+        Ok(Some(descriptor)) => {
+            let (state, phase) = (Rc::clone(&state), watch_phase.clone());
+            tasks.spawn_local(events::Events { state, descriptor, phase }.run());
+        }
+        Ok(None) => {}
+        Err(error) => ::log::warn!("waiting for the probes' events: {error}"),
+    }
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
         tasks.spawn_local(sync_when_due(Rc::clone(log), watch_phase.clone()));
     }
@@ -307,6 +317,9 @@ async fn pipeline(
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
         log.give_up_held();
     }
+    // What came since the last round.
+    let written = tokio::time::timeout(Duration::from_secs(2), state.write_events());
+    let _ = written.await;
     let reported = tokio::time::timeout(Duration::from_secs(2), state.report_losses(true));
     // The same is said in the agent's log.
     let _ = reported.await;
@@ -319,10 +332,16 @@ async fn pipeline(
     Ok(end)
 }
 
-/// The labels that every series gets.
-fn series_labels(config: &Config) -> Labels {
+/// The labels of the agent's own streams.
+fn agent_labels(config: &Config) -> Labels {
     let mut labels = config.agent.labels.clone();
     labels.set_default("instance", config.agent.instance.clone());
+    labels
+}
+
+/// The labels that every series gets.
+fn series_labels(config: &Config) -> Labels {
+    let mut labels = agent_labels(config);
     labels.set_default("job", config.metrics.job.clone());
     labels
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use mote::host::{Host, Roots};
 use mote::model::Samples;
-use mote::probe::{Loader, Mode, Options, Probes, Source};
+use mote::probe::{Loader, Options, Probes, Source};
 
 const FAMILY: &str = "mote_block_io_duration_seconds";
 const OPERATIONS: [&str; 4] = ["read", "write", "discard", "flush"];
@@ -23,7 +23,7 @@ const BLOCK: usize = 4096;
 
 fn options() -> Options {
     let loader = Loader { executable: env!("CARGO_BIN_EXE_mote").into(), ..Loader::default() };
-    Options { block: Mode::On, loader }
+    Options { loader, ..Options::only("block") }
 }
 
 /// The probes, attached; a failure says what to do, such as `cargo xtask build-ebpf`.
@@ -98,7 +98,7 @@ impl Done {
 /// What the probe says of a device and operation.
 fn probed(probes: &mut Probes, host: &mut Host, device: &str, operation: &str) -> Done {
     let mut out = Samples::with_limit(10_000);
-    probes.collect(host, &mut out);
+    probes.collect(host, 0, &mut out);
     let mut done = Done::default();
     for sample in out.iter().filter(|sample| sample.family == FAMILY) {
         let labels: Vec<_> = sample.labels().collect();
@@ -210,14 +210,14 @@ fn counts_and_times_agree_with_diskstats() {
 /// Events that met another program on their CPU are not among them: others may use perf too.
 fn not_counted_for_want_of_room(probes: &mut Probes, host: &mut Host) -> f64 {
     let mut out = Samples::with_limit(10_000);
-    probes.collect(host, &mut out);
+    probes.collect(host, 0, &mut out);
     let lost: Vec<_> = out
         .iter()
         .filter(|sample| sample.name() == "mote_probe_lost_total")
         .filter(|sample| sample.labels().any(|(_, value)| value.ends_with("_full")))
         .map(|sample| sample.value)
         .collect();
-    assert_eq!(lost.len(), 2);
+    assert_eq!(lost.len(), 4);
     lost.iter().sum()
 }
 
@@ -231,7 +231,7 @@ fn a_histogram_is_whole_and_never_shrinks() {
         file.read_exact_at(&mut Aligned([0; BLOCK]).0, 0).unwrap();
     }
     let mut out = Samples::with_limit(10_000);
-    probes.collect(&mut host, &mut out);
+    probes.collect(&mut host, 0, &mut out);
     let mine: Vec<_> = out
         .iter()
         .filter(|sample| sample.family == FAMILY)
@@ -253,7 +253,7 @@ fn a_histogram_is_whole_and_never_shrinks() {
     assert!(count >= 50.0, "{count}");
     assert_eq!(buckets.last().unwrap().1, count);
     let mut again = Samples::with_limit(10_000);
-    probes.collect(&mut host, &mut again);
+    probes.collect(&mut host, 0, &mut again);
     for sample in &mine {
         let now = again.iter().find(|other| other.key == sample.key).expect("the series stays");
         assert!(now.value >= sample.value);
@@ -358,7 +358,7 @@ fn print_report() {
     let before = resident_kib();
     let mut probes = Probes::start(&options(), &host);
     let mut out = Samples::with_limit(10_000);
-    probes.collect(&mut host, &mut out);
+    probes.collect(&mut host, 0, &mut out);
     let after = resident_kib();
     println!();
     for status in probes.status() {

@@ -51,7 +51,7 @@ impl Field {
         let backoff = "backoff = { min = \"50ms\", max = \"300ms\" }";
         self.agent.configure(&format!(
             "instance = \"box\"\ninterval = \"1s\"\nshutdown_timeout = \"1s\"\n\
-             [probes]\nblock = \"off\"\n\
+             [probes]\ndefault = \"off\"\n\
              [wal]\n{wal}\n\
              [[mimir]]\nurl = {:?}\nsend_interval = \"0s\"\n{backoff}\n\
              [[loki]]\nurl = {:?}\nbatch_wait = \"0s\"\n{backoff}\n\

@@ -39,7 +39,7 @@ fn agent(mimir: &StrictMimir, loki: &StrictLoki) -> Agent {
     fs::create_dir(agent.path("logs")).unwrap();
     agent.configure(&format!(
         "instance = \"box\"\ninterval = \"1s\"\nlog = {{ level = \"warn\" }}\n\
-         [probes]\nblock = \"off\"\n\
+         [probes]\ndefault = \"off\"\n\
          [metrics.collectors]\nonly = [\"time\", \"loadavg\", \"meminfo\"]\n\
          [[mimir]]\nurl = {:?}\nsend_interval = \"0s\"\n\
          backoff = {{ min = \"20ms\", max = \"100ms\" }}\n\

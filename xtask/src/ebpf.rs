@@ -1,5 +1,5 @@
-//! `cargo xtask build-ebpf`: compiles agent-ebpf to `target/bpf/mote.o`, which the agent's build script
-//! embeds. It must not know what the programs do.
+//! `cargo xtask build-ebpf`: compiles agent-ebpf to `target/bpf/mote.o`, and for kernels before 5.8 to
+//! `target/bpf/mote-perf.o`, which the agent's build script embeds. It must not know what the programs do.
 //!
 //! Two things are needed, and each is looked for in a stated order. **A rustc that can compile for
 //! `bpfel-unknown-none`**: (1) a nightly with its library's sources, (2) a rustc whose sysroot has a
@@ -22,6 +22,9 @@ use std::process::{Command, ExitCode};
 const LINKER_OUTPUT: &str = "MOTE_XTASK_BITCODE";
 
 const TARGET: &str = "bpfel-unknown-none";
+
+/// The objects and the features of agent-ebpf that each is built with.
+const OBJECTS: [(&str, &str); 2] = [("mote.o", ""), ("mote-perf.o", "perf-buffer")];
 
 /// What route 4 fetches; the version of the last two is that of the first's LLVM.
 const PACKAGES: [&str; 4] =
@@ -52,7 +55,7 @@ enum Lowering {
     BpfLinker,
 }
 
-/// Builds the object and says on stderr what it does.
+/// Builds the objects, says on stderr what it does, and returns their folder.
 ///
 /// # Errors
 /// A sentence for the user: what is missing, or what the compiler said.
@@ -70,20 +73,25 @@ pub(crate) fn build(root: &Path) -> Result<PathBuf, String> {
         toolchain.rustc.display(),
         if toolchain.build_std { ", building core" } else { "" }
     ));
-    let work = root.join("target/ebpf-build");
-    let bitcode = work.join("mote.bc");
-    fs::create_dir_all(&work).map_err(|e| format!("creating {}: {e}", work.display()))?;
-    compile(root, &work, &toolchain, &lowering, &bitcode)?;
+    for (name, features) in OBJECTS {
+        // A folder for each, or cargo would compile both anew each time.
+        let work = root.join("target/ebpf-build").join(name.trim_end_matches(".o"));
+        let bitcode = work.join("mote.bc");
+        fs::create_dir_all(&work).map_err(|e| format!("creating {}: {e}", work.display()))?;
+        compile(root, &work, &toolchain, &lowering, features, &bitcode)?;
 
-    let lowered = work.join("mote.o");
-    match &lowering {
-        Lowering::Llc(llc) => lower(llc, &toolchain, &bitcode, &lowered)?,
-        Lowering::BpfLinker => {
-            let built = work.join(TARGET).join("release/mote");
-            fs::copy(&built, &lowered).map_err(|e| format!("copying {}: {e}", built.display()))?;
+        let lowered = work.join("mote.o");
+        match &lowering {
+            Lowering::Llc(llc) => lower(llc, &toolchain, &bitcode, &lowered)?,
+            Lowering::BpfLinker => {
+                let built = work.join(TARGET).join("release/mote");
+                let copied = fs::copy(&built, &lowered);
+                copied.map_err(|e| format!("copying {}: {e}", built.display()))?;
+            }
         }
+        publish(root, &lowered, name)?;
     }
-    publish(root, &lowered)
+    Ok(root.join("target/bpf"))
 }
 
 /// When rustc starts this program as its linker: keeps the bitcode, and says with which code to exit.
@@ -279,12 +287,14 @@ fn compile(
     work: &Path,
     toolchain: &Toolchain,
     lowering: &Lowering,
+    features: &str,
     bitcode: &Path,
 ) -> Result<(), String> {
     let mut command = Command::new(&toolchain.cargo);
     command
         .current_dir(root.join("agent-ebpf"))
-        .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
+        .args(["build", "--release", "--locked", "--features", features])
+        .args(["--target", TARGET, "--target-dir"])
         .arg(work)
         .env("RUSTC", &toolchain.rustc)
         // What rustup and the outer cargo set for themselves is not for this toolchain.
@@ -360,7 +370,7 @@ fn strip(llc: &Path, toolchain: &Toolchain, object: &Path) {
 }
 
 /// Puts the object in its place, untouched if it is the same, so that the agent isn't built again.
-fn publish(root: &Path, lowered: &Path) -> Result<PathBuf, String> {
+fn publish(root: &Path, lowered: &Path, name: &str) -> Result<(), String> {
     const EM_BPF: u16 = 247;
     let bytes = fs::read(lowered).map_err(|e| format!("reading {}: {e}", lowered.display()))?;
     // e_machine of the ELF header is at 18.
@@ -369,11 +379,11 @@ fn publish(root: &Path, lowered: &Path) -> Result<PathBuf, String> {
         return Err(format!("{} is not a BPF object", lowered.display()));
     }
     let folder = root.join("target/bpf");
-    let object = folder.join("mote.o");
+    let object = folder.join(name);
     let same = fs::read(&object).is_ok_and(|old| old == bytes);
     if !same {
         // Renamed into place, so that a build that runs meanwhile never embeds half of it.
-        let fresh = folder.join(".mote.o.new");
+        let fresh = folder.join(format!(".{name}.new"));
         fs::create_dir_all(&folder)
             .and_then(|()| fs::write(&fresh, &bytes))
             .and_then(|()| fs::rename(&fresh, &object))
@@ -385,7 +395,7 @@ fn publish(root: &Path, lowered: &Path) -> Result<PathBuf, String> {
         bytes.len(),
         if same { ", unchanged" } else { "" }
     ));
-    Ok(object)
+    Ok(())
 }
 
 /// Debian's compiler as route 4 has unpacked it, fetched if it is not there: the root of its tree.

@@ -221,14 +221,19 @@ fn collectors(t: &Reader<'_>) -> Result<Vec<&'static str>, ConfigError> {
 pub(super) fn probes(top: &Reader<'_>) -> Result<probe::Options, ConfigError> {
     let t = top.section("probes")?;
     let modes = [("auto", probe::Mode::Auto), ("on", probe::Mode::On), ("off", probe::Mode::Off)];
-    let block = t.choice(
-        "block",
+    let default = t.choice(
+        "default",
         "auto",
         &modes,
-        "latency of block I/O: \"auto\" (where it works), \"on\" (refuse to start where it does not), \"off\"",
+        "for the probes that are not named: \"auto\" (by the best source that this host has), \"on\" (refuse to start where its best source does not work), \"off\"",
     )?;
+    let word = modes.iter().find(|(_, mode)| *mode == default).map_or("auto", |(word, _)| word);
+    let mut named = Vec::new();
+    for (name, about) in probe::table() {
+        named.push((name, t.choice(name, word, &modes, about)?));
+    }
     t.finish()?;
-    Ok(probe::Options { block, ..probe::Options::default() })
+    Ok(probe::Options { default, named, ..probe::Options::default() })
 }
 
 pub(super) fn wal(top: &Reader<'_>) -> Result<Wal, ConfigError> {

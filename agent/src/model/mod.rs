@@ -3,10 +3,12 @@
 
 mod block;
 mod desc;
+mod event;
 mod labels;
 mod samples;
 
 pub use block::{Block, EntryRef, PositionRef, StreamId};
 pub use desc::{Desc, Kind};
+pub use event::Event;
 pub use labels::{LabelError, Labels};
 pub use samples::{Family, Sample, Samples, Suffix};

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::log::Log;
 use crate::host::Clock;
-use crate::model::{Block, Labels};
+use crate::model::Event;
 use crate::wal::LossReason;
 
 /// A stretch has ended when nothing was added to it for this long.
@@ -175,6 +175,8 @@ impl LossReport {
             "clock_backwards" => "the clock was set back".to_owned(),
             "max_series" => "more series than metrics.max_series".to_owned(),
             "too_large" => "too large".to_owned(),
+            "event_rate" => "too many events of one kind, which the metrics count".to_owned(),
+            "events_full" => "no room for the probes' events".to_owned(),
             other => match other.strip_prefix("http_") {
                 Some(code) => {
                     let code = code.trim_end_matches("_repeat");
@@ -185,32 +187,15 @@ impl LossReport {
         }
     }
 
-    /// Adds the report to a block as an entry of now.
-    pub(super) fn write(&self, labels: &Labels, now_ns: i64, block: &mut Block) {
-        let Some(stream) = block.stream(labels) else { return };
-        let details = [
-            ("signal", self.signal.to_owned()),
-            ("reason", self.reason.clone()),
-            ("count", self.items.to_string()),
-            ("from", rfc3339(self.from_ms)),
-            ("to", rfc3339(self.to_ms)),
-        ];
-        let mut line = format!("msg=\"{}\"", self.message());
-        for (name, value) in &details {
-            line.push_str(&format!(" {name}={value}"));
-        }
-        let metadata = details.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        block.push_with(stream, now_ns, &line, metadata);
+    /// The report as an event of now.
+    pub(super) fn event(&self, now_ns: i64) -> Event {
+        Event::new("dropped", now_ns, self.message())
+            .with("signal", self.signal)
+            .with("reason", self.reason.clone())
+            .with("count", self.items.to_string())
+            .with("from", rfc3339(self.from_ms))
+            .with("to", rfc3339(self.to_ms))
     }
-}
-
-/// The labels of the stream of reports.
-pub(super) fn labels(agent: &Labels, instance: &str) -> Labels {
-    let mut labels = agent.clone();
-    labels.set_default("instance", instance);
-    labels.set("job", "mote/events");
-    labels.set("event", "dropped");
-    labels
 }
 
 fn rfc3339(ms: i64) -> String {
@@ -296,18 +281,9 @@ mod tests {
     }
 
     #[test]
-    fn entry_has_its_details_in_the_line_and_as_metadata() {
-        let agent = Labels::from_pairs([("site", "home"), ("job", "mine")]).unwrap();
-        let mut block = Block::new();
-        report(7, 0, 60_000).write(&labels(&agent, "pi"), 5, &mut block);
-        assert_eq!(
-            block.streams()[0].to_string(),
-            "{event=\"dropped\", instance=\"pi\", job=\"mote/events\", site=\"home\"}"
-        );
-        let entry = block.entries().next().unwrap();
-        assert!(entry.line.ends_with(
+    fn event_has_its_details() {
+        assert!(report(7, 0, 60_000).event(5).line().ends_with(
             "signal=metrics reason=wal_evicted count=7 from=1970-01-01T00:00:00Z to=1970-01-01T00:01:00Z"
         ));
-        assert_eq!(entry.metadata[2], ("count".to_owned(), "7".to_owned()));
     }
 }

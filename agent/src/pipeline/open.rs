@@ -37,12 +37,15 @@ pub(super) fn open_metrics(config: &Config) -> Result<Log, WalError> {
     open_log("metrics", config, options, &config.mimir)
 }
 
-/// The logs WAL, where something is to be written to it or may be left in it.
+/// The logs WAL, where something is to be written to it, if only events, or may be left in it.
 pub(super) fn open_logs(config: &Config) -> Result<Option<Log>, WalError> {
-    if config.files.is_empty() && config.loki.is_empty() {
+    let to_read = !config.files.is_empty();
+    if !to_read && config.loki.is_empty() && !config.probes.any() {
         return Ok(None);
     }
-    let on_full = if config.wal.logs_drop_oldest { OnFull::DropOldest } else { OnFull::Refuse };
+    // Without an endpoint and without sources that could wait, the newest events are worth the most.
+    let keeps_newest = config.wal.logs_drop_oldest || (!to_read && config.loki.is_empty());
+    let on_full = if keeps_newest { OnFull::DropOldest } else { OnFull::Refuse };
     let options = Options::new(config.wal.logs_max_bytes, on_full, LOGS);
     open_log("logs", config, options, &config.loki).map(Some)
 }

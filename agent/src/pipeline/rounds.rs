@@ -48,6 +48,7 @@ impl Rounds {
     pub(super) async fn run(mut self) {
         loop {
             self.round().await;
+            self.state.write_events().await;
             self.state.report_losses(false).await;
             let wait = until_next(self.state.clock.now_ns(), self.interval);
             tokio::select! {
@@ -143,7 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn clock_that_goes_back_costs_a_day_of_rounds_at_most() {
-        let text = "[probes]\nblock = \"off\"\n[metrics.collectors]\nonly = [\"loadavg\"]\n";
+        let text = "[probes]\ndefault = \"off\"\n[metrics.collectors]\nonly = [\"loadavg\"]\n";
         let config = crate::config::parse(text, std::path::Path::new("t"), &[]).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let options = Options::new(1 << 20, OnFull::DropOldest, 1);

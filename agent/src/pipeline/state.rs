@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::events::Limiter;
 use super::files::BlockPayload;
 use super::log::Log;
 use super::losses::{Dropped, LossReport};
@@ -54,8 +55,9 @@ pub(super) struct State {
     pub(super) sources: RefCell<Sources>,
     /// How far every source of the logs WAL has been read.
     pub(super) positions: RefCell<Positions>,
-    /// The labels of what the agent reports of itself as entries.
-    pub(super) event_labels: Labels,
+    /// The labels of every stream of the agent's own.
+    pub(super) agent_labels: Labels,
+    pub(super) limiter: Limiter,
     pub(super) dropped: Rc<Dropped>,
 }
 
@@ -71,7 +73,7 @@ impl State {
         let mut samples = self.samples.borrow_mut();
         samples.clear();
         self.collectors.borrow_mut().collect(&mut host, &mut samples);
-        self.probes.borrow_mut().collect(&mut host, &mut samples);
+        self.probes.borrow_mut().collect(&mut host, self.clock.now_ns(), &mut samples);
         self.last_round_ms.set(Some(self.clock.now_ms()));
         let count = samples.len() as u64;
         drop(samples);
@@ -150,7 +152,7 @@ impl State {
             mode: status.source.as_str().to_owned(),
             reason: status.reason.clone(),
         };
-        probes.status().iter().map(report).collect()
+        probes.status().map(report).collect()
     }
 
     fn sources(&self) -> Vec<SourceReport> {
@@ -245,7 +247,7 @@ impl State {
         let (now_ns, now_ms) = (self.clock.now_ns(), self.clock.now_ms());
         let mut block = Block::new();
         for report in reports {
-            report.write(&self.event_labels, now_ns, &mut block);
+            report.event(now_ns).write(&self.agent_labels, &mut block);
         }
         let positions = self.positions.borrow();
         let mut payload = BlockPayload { block: &block, positions: &positions, now_ms };

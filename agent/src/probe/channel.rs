@@ -1,8 +1,9 @@
 //! What the loader's child tells the agent: one packet for each probe, with the file descriptors of its
 //! maps, programs and perf events. Unix sockets of type SEQPACKET keep the packets apart.
 //!
-//! A packet: version, probe, mode, maps, programs, events (one byte each), two zero bytes, then the
-//! reason as UTF-8. The descriptors come in the order maps, programs, events.
+//! A packet: version, probe, mode, maps, programs, events (one byte each), what the descriptors are for
+//! beside a probe, a zero byte, then the reason as UTF-8. The descriptors come in the order maps,
+//! programs, events.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,7 +14,9 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-const VERSION: u8 = 1;
+use super::Transport;
+
+const VERSION: u8 = 2;
 const HEADER: usize = 8;
 /// A verifier's last lines are a few hundred bytes.
 const MAX_REASON: usize = 2048;
@@ -23,6 +26,8 @@ const MAX_FDS: usize = 24;
 /// What became of a probe in the child.
 #[derive(Debug, Default)]
 pub(super) struct Report {
+    /// The way of the events, whose map and rations this report brings; it is about no probe then.
+    pub(super) transport: Option<Transport>,
     /// The probe's place in the table.
     pub(super) probe: u8,
     /// Whether its programs run.
@@ -57,7 +62,10 @@ pub(super) fn send(
         count(maps),
         count(programs),
         count(events),
-        0,
+        report.transport.map_or(0, |transport| match transport {
+            Transport::Ring => 1,
+            Transport::Perf => 2,
+        }),
         0,
     ];
     let mut end = report.reason.len().min(MAX_REASON);
@@ -106,8 +114,14 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Report>> {
 
 fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Option<Report> {
     let (header, reason) = bytes.split_at_checked(HEADER)?;
-    let &[VERSION, probe, attached @ (0 | 1), maps, programs, events, 0, 0] = header else {
+    let &[VERSION, probe, attached @ (0 | 1), maps, programs, events, transport, 0] = header else {
         return None;
+    };
+    let transport = match transport {
+        0 => None,
+        1 => Some(Transport::Ring),
+        2 => Some(Transport::Perf),
+        _ => return None,
     };
     let [maps, programs, events] = [maps, programs, events].map(usize::from);
     if fds.len() != maps + programs + events {
@@ -115,6 +129,7 @@ fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Option<Report> {
     }
     let mut fds = fds.into_iter();
     Some(Report {
+        transport,
         probe,
         attached: attached == 1,
         reason: std::str::from_utf8(reason).ok()?.to_owned(),
@@ -171,7 +186,7 @@ mod tests {
             &[VERSION + 1, 0, 1, 0, 0, 0, 0, 0],
             &[VERSION, 0, 2, 0, 0, 0, 0, 0],
             &[VERSION, 0, 1, 1, 0, 0, 0, 0],
-            &[VERSION, 0, 1, 0, 0, 0, 1, 0],
+            &[VERSION, 0, 1, 0, 0, 0, 3, 0],
             &[VERSION, 0, 1, 0, 0, 0, 0, 0, 0xff],
             &[],
         ] {

@@ -24,6 +24,8 @@ pub struct Field {
     pub array: bool,
     /// Whether the record holds only offset and length of the data (`__data_loc`, `__rel_loc`).
     pub located: bool,
+    /// Whether that offset is counted from the field's end (`__rel_loc`).
+    pub relative: bool,
 }
 
 /// What a format file says.
@@ -134,11 +136,11 @@ pub fn parse(bytes: &[u8]) -> Result<Format, FormatError> {
 }
 
 impl Format {
-    /// The offset of a number of this many bytes.
+    /// The field that is a number of this many bytes.
     ///
     /// # Errors
     /// No such field, or one of another size.
-    pub fn number(&self, name: &str, size: u32) -> Result<u32, FormatError> {
+    pub fn number(&self, name: &str, size: u32) -> Result<&Field, FormatError> {
         let expected = match size {
             2 => "a number of 2 bytes",
             4 => "a number of 4 bytes",
@@ -148,13 +150,34 @@ impl Format {
         self.shaped(name, expected, |field| field.size == size && !field.array && !field.located)
     }
 
-    /// The offset of an array of at least this many bytes in the record itself.
+    /// The field that is an `unsigned long` or a pointer: of 4 bytes on 32-bit kernels, of 8 on others.
+    ///
+    /// # Errors
+    /// No such field, or one of another size.
+    pub fn word(&self, name: &str) -> Result<&Field, FormatError> {
+        self.shaped(name, "a number of 4 or 8 bytes", |field| {
+            matches!(field.size, 4 | 8) && !field.array && !field.located
+        })
+    }
+
+    /// The field that is an array of at least this many bytes in the record itself.
     ///
     /// # Errors
     /// No such field, or no such array.
-    pub fn array(&self, name: &str, at_least: u32) -> Result<u32, FormatError> {
+    pub fn array(&self, name: &str, at_least: u32) -> Result<&Field, FormatError> {
         self.shaped(name, "an array that is long enough", |field| {
             field.size >= at_least && field.array && !field.located
+        })
+    }
+
+    /// The field that says where a string is, as offset and length.
+    ///
+    /// # Errors
+    /// No such field, or none that is `__data_loc`: what `__rel_loc` says is counted from the field, and
+    /// no tracepoint of the kernel's own has it.
+    pub fn text(&self, name: &str) -> Result<&Field, FormatError> {
+        self.shaped(name, "the place of a string", |field| {
+            field.located && !field.relative && field.size == 4
         })
     }
 
@@ -163,11 +186,11 @@ impl Format {
         name: &str,
         expected: &'static str,
         fits: impl Fn(&Field) -> bool,
-    ) -> Result<u32, FormatError> {
+    ) -> Result<&Field, FormatError> {
         let field = self.fields.iter().find(|field| field.name == name);
         let field = field.ok_or_else(|| FormatError::NoField(name.to_owned()))?;
         if fits(field) {
-            return Ok(field.offset);
+            return Ok(field);
         }
         Err(FormatError::Shape { field: name.to_owned(), size: field.size, expected })
     }
@@ -188,7 +211,8 @@ fn field(line: &str) -> Option<Field> {
     if parts.next().is_some() || offset.checked_add(size)? > MAX_OFFSET {
         return None;
     }
-    let located = declaration.starts_with("__data_loc ") || declaration.starts_with("__rel_loc ");
+    let relative = declaration.starts_with("__rel_loc ");
+    let located = relative || declaration.starts_with("__data_loc ");
     let (declaration, array) = match declaration.strip_suffix(']') {
         Some(array) => (array.rsplit_once('[')?.0, true),
         None => (declaration, false),
@@ -198,7 +222,7 @@ fn field(line: &str) -> Option<Field> {
     if kind.trim().is_empty() || !is_identifier(name) {
         return None;
     }
-    Some(Field { name: name.to_owned(), offset, size, signed, array, located })
+    Some(Field { name: name.to_owned(), offset, size, signed, array, located, relative })
 }
 
 /// Digits only: `parse` alone would take a plus sign.
@@ -259,17 +283,21 @@ mod tests {
         )
     }
 
+    fn at(field: Result<&Field, FormatError>) -> Result<u32, FormatError> {
+        field.map(|field| field.offset)
+    }
+
     #[test]
     fn the_fields_of_two_kernels_are_where_each_says() {
         let old = parse(of_6_1().as_bytes()).unwrap();
         assert_eq!((old.name.as_str(), old.id, old.fields.len()), ("block_rq_issue", 1150, 11));
-        assert_eq!(old.array("rwbs", 4), Ok(32));
+        assert_eq!(at(old.array("rwbs", 4)), Ok(32));
         let new = parse(of_6_18().as_bytes()).unwrap();
-        assert_eq!(new.array("rwbs", 4), Ok(34));
+        assert_eq!(at(new.array("rwbs", 4)), Ok(34));
         for format in [&old, &new] {
-            assert_eq!(format.number("dev", 4), Ok(8));
-            assert_eq!(format.number("sector", 8), Ok(16));
-            assert_eq!(format.number("nr_sector", 4), Ok(24));
+            assert_eq!(at(format.number("dev", 4)), Ok(8));
+            assert_eq!(at(format.number("sector", 8)), Ok(16));
+            assert_eq!(at(format.number("nr_sector", 4)), Ok(24));
         }
         let common_pid = &new.fields[3];
         assert!(common_pid.signed && !common_pid.array && !common_pid.located);
@@ -288,9 +316,17 @@ mod tests {
             format.array("rwbs", 9),
             format.array("dev", 4),
             format.array("cmd", 4),
+            format.word("rwbs"),
+            format.word("cmd"),
+            format.text("sector"),
         ] {
             assert!(matches!(result, Err(FormatError::Shape { .. })), "{result:?}");
         }
+        assert_eq!(at(format.word("sector")), Ok(16));
+        assert_eq!(at(format.word("dev")), Ok(8));
+        assert_eq!(at(format.text("cmd")), Ok(56));
+        let relative = of_6_1().replace("__data_loc", "__rel_loc");
+        assert!(parse(relative.as_bytes()).unwrap().text("cmd").is_err());
     }
 
     #[test]

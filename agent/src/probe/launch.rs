@@ -13,16 +13,17 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::channel::{self, Report};
 use super::loader::LOADER_ARGUMENT;
-use super::object;
+use super::{Transport, object};
 
 /// Who loads the object, and for how long.
 #[derive(Clone, Debug)]
 pub struct Loader {
     /// The binary `mote`. /proc/self/exe is right for it, also when its file has been replaced.
     pub executable: PathBuf,
-    /// The BPF object, or None in a binary that was built without one. The child has its own; this
-    /// one only says whether there is any use in starting it.
-    pub object: Option<&'static [u8]>,
+    /// Whether there is any use in starting it: not in a binary that was built without its programs.
+    pub has_object: bool,
+    /// The way of the events; None for the best that the kernel has.
+    pub transport: Option<Transport>,
     /// After this long the child is killed. Loading takes some 20 ms here, and the verifier of a
     /// slow board some 100 times as long.
     pub timeout: Duration,
@@ -32,7 +33,8 @@ impl Default for Loader {
     fn default() -> Loader {
         Loader {
             executable: "/proc/self/exe".into(),
-            object: object::OBJECT,
+            has_object: super::has_object(),
+            transport: None,
             timeout: Duration::from_secs(10),
         }
     }
@@ -57,7 +59,7 @@ pub(super) fn forbidden() -> Option<String> {
 /// Loads the probes of these names; a report for each that the child came to, and what went wrong
 /// with the child, if anything.
 pub(super) fn run(loader: &Loader, sys: &Path, probes: &str) -> (Vec<Report>, Option<String>) {
-    if loader.object.is_none() {
+    if !loader.has_object {
         return (Vec::new(), Some(object::MISSING.to_owned()));
     }
     let (socket, mut child) = match spawn(loader, sys, probes) {
@@ -94,6 +96,7 @@ fn spawn(loader: &Loader, sys: &Path, probes: &str) -> io::Result<(OwnedFd, Chil
         .arg(LOADER_ARGUMENT)
         .arg(sys)
         .arg(probes)
+        .arg(loader.transport.map_or("auto", Transport::name))
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .spawn()?;
@@ -143,7 +146,8 @@ mod tests {
     use super::*;
 
     fn run_with(executable: &str, timeout: Duration) -> String {
-        let loader = Loader { executable: executable.into(), object: Some(&[]), timeout };
+        let executable = executable.into();
+        let loader = Loader { executable, has_object: true, transport: None, timeout };
         let (reports, fault) = run(&loader, Path::new("/sys"), "block");
         assert!(reports.is_empty());
         fault.unwrap_or_default()
@@ -151,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_binary_without_an_object_says_how_to_build_it() {
-        let loader = Loader { object: None, ..Loader::default() };
+        let loader = Loader { has_object: false, ..Loader::default() };
         let (reports, fault) = run(&loader, Path::new("/sys"), "block");
         assert!(reports.is_empty());
         assert!(fault.unwrap().contains("cargo xtask build-ebpf"));

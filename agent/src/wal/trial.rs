@@ -10,6 +10,7 @@ use super::power_cut::Dice;
 use super::sim::{BLOCK, Files, Sim};
 use super::{
     AppendError, Encoded, OnFull, Options, Payload, ReaderId, Record, SyncJob, Wal, WalError,
+    segment,
 };
 
 /// Bytes of a segment with the options of [`options`].
@@ -354,9 +355,14 @@ impl Trial {
         assert_eq!(self.options.on_full, OnFull::DropOldest, "a refusing log has dropped");
         let left = self.disk.files();
         let gone = |name: &String| name.ends_with(".wal") && !left.contains_key(name);
-        // Foreign files may have been set aside meanwhile.
-        let segment = |content: &[u8]| content.starts_with(b"MOTE-WAL");
-        let last = files.iter().rfind(|(name, content)| gone(name) && segment(content)).unwrap();
+        // Foreign files may have been set aside meanwhile, a segment's copy among them.
+        let is_segment = |name: &str, content: &[u8]| {
+            let base = segment::parse_name(name);
+            let (header, _) = content.split_first_chunk().unzip();
+            base.zip(header).is_some_and(|(base, header)| segment::check(header, base, 1).is_ok())
+        };
+        let last = files.iter().rfind(|(name, content)| gone(name) && is_segment(name, content));
+        let last = last.unwrap();
         let bytes = self.wal.as_ref().map_or(0, Wal::bytes);
         // Room for cursor files is kept, files grow by blocks, and the one that is closed is cut after.
         let kept = Options::MAX_CURSORS * 1_024 + 2 * BLOCK;

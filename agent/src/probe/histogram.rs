@@ -1,0 +1,88 @@
+//! The programs' histograms as Prometheus has them.
+
+use agent_common::histogram::{Histogram, SLOTS};
+
+use crate::model::{Desc, Samples};
+
+/// The slot of the first bucket: up to 16 µs, below which neither a disk nor a network answers.
+const FIRST: usize = 4;
+/// The buckets' upper bounds in seconds, 2^4 µs to 2^23 µs, written as Prometheus' clients write
+/// numbers; what is longer is in `+Inf`.
+const BOUNDS: [&str; 20] = [
+    "1.6e-05", "3.2e-05", "6.4e-05", "0.000128", "0.000256", "0.000512", "0.001024", "0.002048",
+    "0.004096", "0.008192", "0.016384", "0.032768", "0.065536", "0.131072", "0.262144", "0.524288",
+    "1.048576", "2.097152", "4.194304", "8.388608",
+];
+
+/// Adds what one CPU has counted.
+pub(super) fn add(total: &mut Histogram, cpu: &Histogram) {
+    for (sum, slot) in total.slots.iter_mut().zip(&cpu.slots) {
+        *sum += slot;
+    }
+    total.sum_ns += cpu.sum_ns;
+}
+
+/// Moves a total on to what was read now. A 32-bit kernel may be read between the halves of a number;
+/// what would go backwards for that is kept as it was until the next round.
+pub(super) fn advance(total: &mut Histogram, now: &Histogram) {
+    for (old, new) in total.slots.iter_mut().zip(&now.slots) {
+        *old = (*old).max(*new);
+    }
+    total.sum_ns = total.sum_ns.max(now.sum_ns);
+}
+
+/// Writes a histogram, unless it is empty.
+pub(super) fn write(out: &mut Samples, desc: &Desc, labels: &[(&str, &str)], total: &Histogram) {
+    let count = total.slots.iter().sum();
+    if count == 0 {
+        return;
+    }
+    let buckets = buckets(&total.slots);
+    let sum = total.sum_ns as f64 / 1e9;
+    out.family(desc).histogram(labels, BOUNDS.into_iter().zip(buckets), sum, count);
+}
+
+/// The cumulative counts at [`BOUNDS`].
+fn buckets(slots: &[u64; SLOTS]) -> [u64; BOUNDS.len()] {
+    let mut below: u64 = slots.iter().take(FIRST).sum();
+    let mut buckets = [0; BOUNDS.len()];
+    for (bucket, slot) in buckets.iter_mut().zip(slots.iter().skip(FIRST)) {
+        below += slot;
+        *bucket = below;
+    }
+    buckets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_are_the_powers_of_two_in_microseconds() {
+        for (k, bound) in (FIRST..).zip(BOUNDS) {
+            let us: f64 = bound.parse::<f64>().unwrap() * 1e6;
+            assert_eq!(us.round() as u64, 1 << k, "{bound}");
+            // The canonical form of Prometheus' clients: an exponent of two digits below 0.0001.
+            let seconds = (1u64 << k) as f64 / 1e6;
+            let short = if seconds < 1e-4 { format!("{seconds:e}") } else { seconds.to_string() };
+            assert_eq!(short, bound.replace("e-0", "e-"));
+        }
+    }
+
+    #[test]
+    fn what_is_shorter_is_in_the_first_bucket_and_what_is_longer_only_in_the_count() {
+        let mut slots = [0; SLOTS];
+        (slots[0], slots[4], slots[5], slots[23], slots[24], slots[27]) = (1, 2, 4, 8, 16, 32);
+        let buckets = buckets(&slots);
+        assert_eq!((buckets[0], buckets[1], buckets[18], buckets[19]), (3, 7, 7, 15));
+        assert_eq!(slots.iter().sum::<u64>(), 63);
+    }
+
+    #[test]
+    fn a_total_never_goes_backwards() {
+        let mut total = Histogram { sum_ns: 9, ..Histogram::ZERO };
+        total.slots[3] = 5;
+        advance(&mut total, &Histogram::ZERO);
+        assert_eq!((total.slots[3], total.sum_ns), (5, 9));
+    }
+}
