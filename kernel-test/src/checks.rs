@@ -126,6 +126,8 @@ pub(crate) struct World<'a> {
     /// What this boot is.
     pub(crate) plan: &'a Plan,
     agent: Agent,
+    /// The mode of each probe that the agent knows.
+    modes: Vec<(String, String)>,
     /// What was so when the last check ended.
     last: Rc<Snapshot>,
     /// Rounds from this time on (Unix time, seconds) have everything that this program has caused.
@@ -142,6 +144,12 @@ pub(crate) struct Snapshot {
 }
 
 impl World<'_> {
+    /// The mode of a probe; None if the agent does not know it.
+    pub(crate) fn mode(&self, probe: &str) -> Option<&str> {
+        let found = self.modes.iter().find(|(name, _)| name == probe);
+        found.map(|(_, mode)| mode.as_str())
+    }
+
     /// What was so before anything was caused, and what is so since: waits for a round that has it all.
     /// Reading the page is a TCP connection that is not yet in the accounts it comes with, but in the
     /// next ones.
@@ -205,59 +213,23 @@ fn now() -> f64 {
 
 /// Runs every check and prints what came of it.
 pub(crate) fn run(plan: &Plan, agent: Agent) {
-    let mut world = World { plan, agent, last: Rc::default(), settled: now() };
-    let modes = match world.step() {
-        Ok((_, now)) => now.page.modes(),
+    let mut world = World { plan, agent, modes: Vec::new(), last: Rc::default(), settled: now() };
+    match world.step() {
+        Ok((_, now)) => world.modes = now.page.modes(),
         Err(error) => {
             report("agent-works", "FAIL", &error);
             show_log();
             return;
         }
-    };
+    }
     report("agent-works", "ok", "its page has a round");
-    for (probe, mode) in &modes {
-        say("MODE", &format!("{probe} {mode}{}", reason(probe, mode)));
-    }
-    let mode = |probe: &str| {
-        let found = modes.iter().find(|(name, _)| name == probe);
-        found.map(|(_, mode)| mode.as_str())
-    };
-    // An agent without the ladder has no other mode than tracepoints and off.
-    let ladder = modes.iter().any(|(_, mode)| mode == "kmsg" || mode == "proc");
-    for probe in ALWAYS {
-        let name = format!("{probe}-mode");
-        match (mode(probe), plan.bpf) {
-            (None, _) => report(&name, "absent", "the agent does not know this probe"),
-            (Some("tracepoint"), true) => report(&name, "ok", "tracepoint"),
-            (Some("kmsg" | "proc"), false) => report(&name, "ok", mode(probe).unwrap_or_default()),
-            (Some("off"), false) if !ladder => {
-                report(&name, "absent", "the agent has no other source than tracepoints");
-            }
-            (Some(other), _) => report(&name, "FAIL", &format!("{other}{}", reason(probe, other))),
-        }
-    }
+    check_modes(&world);
     for check in CHECKS {
         let began = Instant::now();
-        let (status, detail) = match mode(check.probe) {
-            None => {
-                let why = format!("the agent has no probe {}", check.probe);
-                ("absent", why + &rehearse(check, &mut world))
-            }
-            Some(_) if !plan.knows(check.family) => {
-                let why = format!("the agent knows no {}", check.family);
-                ("absent", why + &rehearse(check, &mut world))
-            }
-            Some(mode) if !check.modes.contains(&mode) => {
-                ("skip", format!("in this mode: {mode}{}", reason(check.probe, mode)))
-            }
-            Some(_) => match (check.run)(&mut world) {
-                Ok(Outcome::Good(detail)) => ("ok", detail),
-                Ok(Outcome::Skip(detail)) => ("skip", detail),
-                Err(error) => ("FAIL", error + &settle(&mut world)),
-            },
-        };
+        let (status, detail) = make(check, &mut world);
         report(check.name, status, &format!("{detail} [{:.1} s]", began.elapsed().as_secs_f64()));
     }
+    check_traces(&world);
     for entry in agent::entries().unwrap_or_default() {
         say("EVENT", &entry);
     }
@@ -268,6 +240,68 @@ pub(crate) fn run(plan: &Plan, agent: Agent) {
         Err(error) => report("agent-ends", "FAIL", &error),
     }
     show_log();
+}
+
+fn check_modes(world: &World<'_>) {
+    for (probe, mode) in &world.modes {
+        say("MODE", &format!("{probe} {mode}{}", reason(probe, mode)));
+    }
+    // An agent without the ladder has no other mode than tracepoints and off.
+    let ladder = world.modes.iter().any(|(_, mode)| mode == "kmsg" || mode == "proc");
+    for probe in ALWAYS {
+        let name = format!("{probe}-mode");
+        match (world.mode(probe), world.plan.bpf) {
+            (None, _) => report(&name, "absent", "the agent does not know this probe"),
+            (Some("tracepoint"), true) => report(&name, "ok", "tracepoint"),
+            (Some(mode @ ("kmsg" | "proc")), false) => report(&name, "ok", mode),
+            (Some("off"), false) if !ladder => {
+                report(&name, "absent", "the agent has no other source than tracepoints");
+            }
+            (Some(other), _) => report(&name, "FAIL", &format!("{other}{}", reason(probe, other))),
+        }
+    }
+}
+
+fn make(check: &Check, world: &mut World<'_>) -> (&'static str, String) {
+    let absent = match world.mode(check.probe) {
+        None => format!("the agent has no probe {}", check.probe),
+        Some(_) if !world.plan.knows(check.family) => {
+            format!("the agent knows no {}", check.family)
+        }
+        Some(mode) if !check.modes.contains(&mode) => {
+            return ("skip", format!("in this mode: {mode}{}", reason(check.probe, mode)));
+        }
+        Some(_) => {
+            return match (check.run)(world) {
+                Ok(Outcome::Good(detail)) => ("ok", detail),
+                Ok(Outcome::Skip(detail)) => ("skip", detail),
+                Err(error) => ("FAIL", error + &settle(world)),
+            };
+        }
+    };
+    ("absent", absent + &rehearse(check, world))
+}
+
+/// What the agent must not leave behind: a tracefs that others see, a changed setting of the kernel's,
+/// or events that were lost.
+fn check_traces(world: &World<'_>) {
+    if !world.plan.tracefs {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        match mounts.lines().find(|line| line.contains(" tracefs ")) {
+            None => report("agent-tracefs", "ok", "mounted for the loader alone"),
+            Some(line) => report("agent-tracefs", "FAIL", line),
+        }
+    }
+    for (name, value) in &world.plan.sysctls {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let is = std::fs::read_to_string(&path).unwrap_or_default();
+        let status = if is.trim() == value { "ok" } else { "FAIL" };
+        report("agent-sysctl", status, &format!("{name} is {}, was {value}", is.trim()));
+    }
+    let lost = "mote_probe_lost_total";
+    if world.last.page.sum(lost, &[]) != 0.0 {
+        report("agent-lost", "FAIL", &world.last.page.show(lost));
+    }
 }
 
 /// Causes what an agent is to notice that does not yet know it, and says what came of it.

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::context::Context;
+use crate::context::{Context, is_root};
 use crate::{Result, ebpf, process};
 
 /// The pinned tools; other versions may do, these did.
@@ -108,12 +108,12 @@ fn zigbuild(context: &Context, triple: &str, folder: &Path) -> Result<Command> {
 
 /// Makes the virtual environment, once.
 fn zig(context: &Context, tools: &Path) -> Result<()> {
-    let works = |program: &str| {
+    let works = |program: &str, arguments: &[&str]| {
         let mut command = Command::new(tools.join("bin").join(program));
-        command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
-    if works("cargo-zigbuild") && works("python-zig") {
+    if works("cargo-zigbuild", &["--version"]) && works("python", &["-m", "ziglang", "version"]) {
         return Ok(());
     }
     context.step(&format!("fetching {} from PyPI", ZIG.join(" and ")), || {
@@ -154,9 +154,12 @@ fn compiler_with_sources(context: &Context) -> Result<PathBuf> {
         process::run(Command::new("cp").arg("-al").arg(&compiler).arg(&partial))?;
         let debs = partial.join("debs");
         fs::create_dir(&debs).map_err(|error| format!("{}: {error}", debs.display()))?;
-        process::run(
-            Command::new("apt-get").args(["-q", "download", "rust-web-src"]).current_dir(&debs),
-        )?;
+        let mut download = Command::new("apt-get");
+        if is_root() {
+            // apt's own user can't write into the target directory; apt would warn.
+            download.args(["-o", "APT::Sandbox::User=root"]);
+        }
+        process::run(download.args(["-q", "download", "rust-web-src"]).current_dir(&debs))?;
         for deb in fs::read_dir(&debs).map_err(|error| error.to_string())?.flatten() {
             process::run(Command::new("dpkg-deb").arg("-x").arg(deb.path()).arg(&partial))?;
         }

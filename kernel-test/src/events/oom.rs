@@ -10,6 +10,7 @@ use crate::checks::{Outcome, World, event};
 /// The argument that makes this program that process.
 pub(crate) const EAT: &str = "eat";
 
+const UNIT: &str = "eater.service";
 const CGROUP: &str = "/sys/fs/cgroup/eater.service";
 const LIMIT: usize = 16 << 20;
 
@@ -42,12 +43,16 @@ pub(crate) fn kill(world: &mut World<'_>) -> Result<Outcome> {
     if counted != expected as f64 {
         return Err(format!("memory.events has {expected}, but {}", after.page.show(name)));
     }
+    let mode = world.mode("oom").unwrap_or_default();
+    let unit = after.page.sum(name, &[("unit", UNIT)]) - before.page.sum(name, &[("unit", UNIT)]);
+    if mode == "tracepoint" && unit != counted {
+        return Err(format!("{expected} of {UNIT}, but {}", after.page.show(name)));
+    }
     let mut last = String::new();
     for pid in &pids {
-        let pid = pid.to_string();
-        last = event("oom_kill", |event| {
-            event.split(|c: char| !c.is_ascii_digit()).any(|number| number == pid)
-        })?;
+        // The counters of /proc name nobody.
+        let number = if mode == "proc" { String::new() } else { format!(" pid={pid} ") };
+        last = event("oom_kill", |event| event.contains(&number))?;
     }
     Ok(Outcome::Good(format!("{counted}, memory.events {expected}; {last}")))
 }

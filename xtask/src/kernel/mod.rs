@@ -200,8 +200,13 @@ impl Lab<'_> {
                 println!("    {:18} {status:8} {}", check.name, check.detail);
             }
         }
-        for failure in booted.failures(self.options.allow_absent) {
+        let failures = booted.failures(self.options.allow_absent);
+        for failure in &failures {
             println!("    failure: {failure}");
+        }
+        if !failures.is_empty() {
+            let folder = self.context.target.join("kernel-test").join(booted.boot.name);
+            println!("    the agent's log and more: {}", folder.join("console.log").display());
         }
     }
 }
