@@ -42,7 +42,7 @@ static CHECKS: &[Check] = &[
         name: "block-io",
         probe: "block",
         family: "mote_block_io_duration_seconds",
-        modes: TRACEPOINT,
+        modes: ANY,
         run: block::requests,
     },
     Check {

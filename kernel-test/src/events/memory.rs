@@ -21,9 +21,12 @@ pub(crate) fn reclaim(world: &mut World<'_>) -> Result<Outcome> {
     if stalls == 0 {
         return Ok(Outcome::Skip("no process had to free memory itself".to_owned()));
     }
+    // What had to be freed for a cgroup is not in allocstall.
     let name = "mote_memory_reclaim_stall_seconds_count";
-    let counted = after.page.sum(name, &[]) - before.page.sum(name, &[]);
-    if counted != stalls as f64 {
+    let labels = [("scope", "host")];
+    let counted = after.page.sum(name, &labels) - before.page.sum(name, &labels);
+    // One stall may be counted again when the kernel tries anew (do_try_to_free_pages in mm/vmscan.c).
+    if counted > stalls as f64 || counted < 0.8 * stalls as f64 {
         return Err(format!("allocstall {stalls}, but {}", after.page.show(name)));
     }
     Ok(Outcome::Good(format!("{counted}, allocstall {stalls}")))
