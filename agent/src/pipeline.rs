@@ -136,6 +136,8 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
     let mut before: Option<Rc<Config>> = None;
     // What the disk has not taken must not be read again after a reload.
     let mut positions = Positions::new();
+    // They go on counting through a reload, and what starts them may be given up by then.
+    let mut probes = None;
     let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
     loop {
         ::log::set_max_level(config.agent.log_level);
@@ -145,6 +147,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
             source.clone(),
             signals.as_mut(),
             &mut positions,
+            &mut probes,
             &dropped,
         );
         match runtime.block_on(tasks.run_until(run)) {
@@ -168,21 +171,28 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
 /// # Errors
 /// A probe that the configuration wants can't work, or standard output is closed.
 pub fn once_to_stdout(config: &Config) -> Result<(), RunError> {
-    let state = State { follows_files: false, ..state(config, String::new())? };
+    let probes = start_probes(config)?;
+    let state = State { follows_files: false, ..state(config, String::new(), probes) };
     state.collect();
     let out = state.text(true);
     std::io::Write::write_all(&mut std::io::stdout().lock(), &out)
         .map_err(|error| RunError::System("writing to standard output", error))
 }
 
+/// The probes, with the rights given up that only their start needs.
+fn start_probes(config: &Config) -> Result<Rc<RefCell<Probes>>, RunError> {
+    let mut probes = Probes::start(&config.probes, &Host::new(config.host.clone()));
+    probes.required().map_err(RunError::Probe)?;
+    probes.give_up_rights();
+    Ok(Rc::new(RefCell::new(probes)))
+}
+
 /// The collecting half, without WALs and endpoints.
-fn state(config: &Config, path: String) -> Result<State, RunError> {
+fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
     let host = Host::new(config.host.clone());
     let enabled = |entry: &crate::collector::Entry| config.metrics.collectors.contains(&entry.name);
     let collectors = Set::new(enabled, &config.metrics.options);
-    let probes = Probes::start(&config.probes, &host);
-    probes.required().map_err(RunError::Probe)?;
-    Ok(State {
+    State {
         clock: Rc::new(SystemClock),
         started: Instant::now(),
         instance: config.agent.instance.clone(),
@@ -190,7 +200,7 @@ fn state(config: &Config, path: String) -> Result<State, RunError> {
         interval: config.agent.interval,
         host: RefCell::new(host),
         collectors: RefCell::new(collectors),
-        probes: RefCell::new(probes),
+        probes,
         samples: RefCell::new(Samples::with_limit(config.metrics.max_series as usize)),
         own: State::own_samples(),
         last_round_ms: Cell::new(None),
@@ -203,7 +213,7 @@ fn state(config: &Config, path: String) -> Result<State, RunError> {
         agent_labels: agent_labels(config),
         limiter: Default::default(),
         dropped: Rc::new(Dropped::new(Rc::new(SystemClock))),
-    })
+    }
 }
 
 /// Collects and ships until a signal or a request ends it; without `signals`, one round. `kept` are the
@@ -213,13 +223,23 @@ async fn pipeline(
     source: Source,
     signals: Option<&mut Signals>,
     kept: &mut Positions,
+    probes: &mut Option<Rc<RefCell<Probes>>>,
     dropped: &Rc<Dropped>,
 ) -> Result<End, RunError> {
     let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
     // The WALs first: they are what may refuse to start, and their lock keeps a second agent away.
     let metrics = Rc::new(open_metrics(&config)?);
     let logs = open_logs(&config)?.map(Rc::new);
-    let mut state = State { dropped: Rc::clone(dropped), ..state(&config, path)? };
+    let probes = match probes {
+        Some(probes) => {
+            let mut running = probes.borrow_mut();
+            running.adjust(&config.probes);
+            running.required().map_err(RunError::Probe)?;
+            Rc::clone(probes)
+        }
+        None => Rc::clone(probes.insert(start_probes(&config)?)),
+    };
+    let mut state = State { dropped: Rc::clone(dropped), ..state(&config, path, probes) };
     let (phase, watch_phase) = watch::channel(Phase::Running);
     let mut tasks = JoinSet::new();
 

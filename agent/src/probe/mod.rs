@@ -17,13 +17,16 @@ mod errno;
 pub mod format;
 mod histogram;
 mod jit;
+pub mod kmsg;
 mod launch;
 mod loader;
 mod maps;
 mod object;
 mod oom;
 mod perf;
+pub mod proc;
 mod record;
+mod rights;
 mod spec;
 mod tracefs;
 mod transport;
@@ -305,7 +308,7 @@ impl Probes {
     }
 
     fn load(&mut self, options: &Options, host: &Host, names: &str) {
-        let (reports, fault) = match launch::forbidden() {
+        let (reports, fault) = match rights::lacking() {
             Some(reason) => (Vec::new(), Some(reason)),
             None => launch::run(&options.loader, &host.roots().sys, names),
         };
@@ -336,6 +339,41 @@ impl Probes {
                 let unsaid = || "the loader ended without a word about it".to_owned();
                 status.reason = fault.clone().unwrap_or_else(unsaid);
             }
+        }
+    }
+
+    /// Switches probes off, and those on again that still run, as the options of a reload want it. The
+    /// others stay off: the rights to load them have been given up.
+    pub fn adjust(&mut self, options: &Options) {
+        for slot in &mut self.slots {
+            let wanted = options.mode(slot.spec.name);
+            let was = std::mem::replace(&mut slot.status.wanted, wanted);
+            if wanted == Mode::Off {
+                slot.probe = None;
+                slot.status.source = Source::Off;
+                slot.status.reason = "switched off".to_owned();
+            } else if was == Mode::Off {
+                slot.status.reason =
+                    "it was off when the agent was started; a restart starts it".to_owned();
+            }
+        }
+    }
+
+    /// Gives up the rights that are for loading the probes alone. To be called by the only thread.
+    pub fn give_up_rights(&mut self) {
+        let events = &self.events;
+        let mut scratch = Samples::with_limit(usize::MAX);
+        let mut host = Host::new(Default::default());
+        let slots = &mut self.slots;
+        let given = rights::give_up(|| {
+            events.as_ref().is_none_or(|events| events.missed().is_ok())
+                && slots.iter_mut().filter_map(|slot| slot.probe.as_mut()).all(|probe| {
+                    let (out, host, events) = (&mut scratch, &mut host, &mut Pending::default());
+                    probe.collect(&mut Round { host, out, events, missed: None }).is_ok()
+                })
+        });
+        if !given && self.slots.iter().any(|slot| slot.probe.is_some()) {
+            log::info!("this kernel wants CAP_BPF for reading the probes' maps: it is kept");
         }
     }
 
