@@ -88,6 +88,13 @@ static CHECKS: &[Check] = &[
         run: oom::kill,
     },
     Check {
+        name: "oom-unit",
+        probe: "oom",
+        family: "mote_oom_kills_total",
+        modes: AND_KMSG,
+        run: oom::unit,
+    },
+    Check {
         name: "mmc-error",
         probe: "mmc",
         family: "mote_mmc_errors_total",
