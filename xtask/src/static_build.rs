@@ -45,65 +45,98 @@ impl Target {
     }
 }
 
-/// Builds binaries of these packages and returns the folder that they are in. In release mode it is the
-/// binary as users get it; otherwise it has debug assertions and overflow checks, builds in a fraction
-/// of the time, and has no line numbers, which would be most of its size.
-///
-/// # Errors
-/// A tool is missing and could not be got, or the compiler failed.
-pub(crate) fn build(
-    context: &Context,
-    target: Target,
-    packages: &[&str],
-    release: bool,
-) -> Result<PathBuf> {
-    let triple = target.triple();
-    let what = format!("building {} for {triple}, static", packages.join(" and "));
-    let (mut command, folder) = if triple.ends_with("-gnu") {
-        let mut cargo = context.cargo();
-        cargo.arg("build").env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
-        (cargo, context.target.clone())
-    } else {
-        let folder = context.target.join("static");
-        (zigbuild(context, triple, &folder)?, folder)
-    };
-    command.args(["--bins", "--target", triple]);
-    for package in packages {
-        command.args(["--package", package]);
-    }
-    if release {
-        command.arg("--release");
-    } else {
-        command.env("CARGO_PROFILE_DEV_DEBUG", "false");
-        command.env("CARGO_PROFILE_DEV_STRIP", "debuginfo");
-    }
-    context.step(&what, || process::run(&mut command))?;
-    Ok(folder.join(triple).join(if release { "release" } else { "debug" }))
+/// All that is needed to build for a target.
+pub(crate) struct Toolchain {
+    triple: &'static str,
+    zig: Option<Zig>,
 }
 
-/// `cargo zigbuild`, but for the packages.
-fn zigbuild(context: &Context, triple: &str, folder: &Path) -> Result<Command> {
-    let tools = context.target.join("tools/zig");
-    zig(context, &tools)?;
-    let mut command = Command::new(tools.join("bin/cargo-zigbuild"));
-    command.arg("zigbuild").current_dir(&context.root);
-    // The cargo that runs us, and zig (as `python -m ziglang`) from the virtual environment.
-    let path = env::var_os("PATH").unwrap_or_default();
-    let path = [tools.join("bin")].into_iter().chain(env::split_paths(&path));
-    command.env("PATH", env::join_paths(path).map_err(|error| format!("PATH: {error}"))?);
-    for name in ["CARGO_ZIGBUILD_CACHE_DIR", "ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"] {
-        command.env(name, tools.join("cache"));
+/// The folder of the tools, and a compiler whose library has to be built too.
+struct Zig {
+    tools: PathBuf,
+    compiler: Option<PathBuf>,
+}
+
+impl Toolchain {
+    /// Finds it, or fetches what is missing.
+    ///
+    /// # Errors
+    /// Something is missing and could not be got.
+    pub(crate) fn get(context: &Context, target: Target) -> Result<Toolchain> {
+        let triple = target.triple();
+        if triple.ends_with("-gnu") {
+            return Ok(Toolchain { triple, zig: None });
+        }
+        let tools = context.target.join("tools/zig");
+        zig(context, &tools)?;
+        let compiler =
+            if has_library(triple) { None } else { Some(compiler_with_sources(context)?) };
+        Ok(Toolchain { triple, zig: Some(Zig { tools, compiler }) })
     }
-    // zig brings musl's start files itself.
-    command.env("RUSTFLAGS", "-Clink-self-contained=no").env("CARGO_TARGET_DIR", folder);
-    if has_library(triple) {
-        return Ok(command);
+
+    /// Builds the binaries of these packages and returns the folder that they are in. In release mode
+    /// they are as users get them; otherwise they have debug assertions and overflow checks, take a
+    /// fraction of the time, and have no line numbers, which would be most of their size.
+    ///
+    /// # Errors
+    /// The compiler failed.
+    pub(crate) fn build(
+        &self,
+        context: &Context,
+        packages: &[&str],
+        release: bool,
+    ) -> Result<PathBuf> {
+        let triple = self.triple;
+        let folder = match self.zig {
+            None => context.target.clone(),
+            Some(_) => context.target.join("static"),
+        };
+        let mut command = match &self.zig {
+            None => {
+                let mut cargo = context.cargo();
+                cargo.arg("build").env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+                cargo
+            }
+            Some(zig) => zig.command(context)?,
+        };
+        command.env("CARGO_TARGET_DIR", &folder).args(["--bins", "--target", triple]);
+        for package in packages {
+            command.args(["--package", package]);
+        }
+        if release {
+            command.arg("--release");
+        } else {
+            command.env("CARGO_PROFILE_DEV_DEBUG", "false");
+            command.env("CARGO_PROFILE_DEV_STRIP", "debuginfo");
+        }
+        let what = format!("building {} for {triple}, static", packages.join(" and "));
+        context.step(&what, || process::run(&mut command))?;
+        Ok(folder.join(triple).join(if release { "release" } else { "debug" }))
     }
-    let compiler = compiler_with_sources(context)?;
-    command.env("RUSTC", compiler.join("usr/bin/rustc")).env("RUSTC_BOOTSTRAP", "1");
-    command.env("LD_LIBRARY_PATH", library_path(&compiler)).env_remove("RUSTUP_TOOLCHAIN");
-    command.arg("-Zbuild-std=std,panic_abort");
-    Ok(command)
+}
+
+impl Zig {
+    /// `cargo zigbuild`, but for target and packages.
+    fn command(&self, context: &Context) -> Result<Command> {
+        let bin = self.tools.join("bin");
+        let mut command = Command::new(bin.join("cargo-zigbuild"));
+        command.arg("zigbuild").current_dir(&context.root);
+        // zig itself is `python -m ziglang` of the virtual environment.
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = [bin].into_iter().chain(env::split_paths(&path));
+        command.env("PATH", env::join_paths(path).map_err(|error| format!("PATH: {error}"))?);
+        for name in ["CARGO_ZIGBUILD_CACHE_DIR", "ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"] {
+            command.env(name, self.tools.join("cache"));
+        }
+        // zig brings musl's start files itself.
+        command.env("RUSTFLAGS", "-Clink-self-contained=no");
+        if let Some(compiler) = &self.compiler {
+            command.env("RUSTC", compiler.join("usr/bin/rustc")).env("RUSTC_BOOTSTRAP", "1");
+            command.env("LD_LIBRARY_PATH", library_path(compiler)).env_remove("RUSTUP_TOOLCHAIN");
+            command.arg("-Zbuild-std=std,panic_abort");
+        }
+        Ok(command)
+    }
 }
 
 /// Makes the virtual environment, once.

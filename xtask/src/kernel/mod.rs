@@ -12,19 +12,19 @@ mod machine;
 mod modules;
 mod report;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs;
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use boots::{BOOTS, Board, Boot};
+use boots::{BOOTS, Boot};
 use debian::{Archive, Kernel};
 use machine::Programs;
 use report::{Booted, Console, Status};
 
-use crate::context::{Context, is_root};
+use crate::context::Context;
 use crate::process::Interrupt;
-use crate::static_build::{self, Target};
+use crate::static_build::{Target, Toolchain};
 use crate::{Result, apt, build, process};
 
 /// What is asked for.
@@ -62,25 +62,18 @@ pub(crate) fn kernel_test(context: &Context, options: &Options) -> Result<ExitCo
     }
     let interrupt = Interrupt::install()?;
     build::bpf_object(context)?;
-    let mut lab = Lab { context, options, programs: BTreeMap::new() };
-    let (mut prepared, mut skipped) = (VecDeque::new(), Vec::new());
-    for boot in chosen {
+    let (mut booted, mut skipped) = (Vec::new(), Vec::new());
+    // One target after the other, so that no compiler disturbs the machines that run.
+    let mut targets: Vec<Target> = chosen.iter().map(|boot| boot.board.target).collect();
+    targets.dedup();
+    for target in targets {
+        let boots = chosen.iter().filter(|boot| boot.board.target == target);
+        let lab = Lab { context, options, interrupt: &interrupt };
+        booted.extend(lab.run(target, boots, &mut skipped));
         if interrupt.requested() {
             return Err("interrupted".to_owned());
         }
-        match lab.prepare(boot) {
-            Ok(kernel) => prepared.push_back((boot, kernel)),
-            Err(why) => {
-                context.say(&format!("{}: skipped: {why}", boot.name));
-                skipped.push(format!("{}: {why}", boot.name));
-            }
-        }
     }
-    let mut booted = lab.boot_all(&interrupt, prepared);
-    if interrupt.requested() {
-        return Err("interrupted".to_owned());
-    }
-    booted.sort_by_key(|booted| BOOTS.iter().position(|boot| boot.name == booted.boot.name));
     conclude(context, options, &booted, &skipped)
 }
 
@@ -100,12 +93,53 @@ fn choose(options: &Options) -> Result<Vec<&'static Boot>> {
 struct Lab<'a> {
     context: &'a Context,
     options: &'a Options,
-    programs: BTreeMap<Target, Programs>,
+    interrupt: &'a Interrupt,
 }
 
 impl Lab<'_> {
-    /// Gets everything that a boot needs. An error is a reason to skip it.
-    fn prepare(&mut self, boot: &Boot) -> Result<Kernel> {
+    /// Runs the boots of one target. What can't be had here is a reason to skip one; an agent that can't
+    /// be compiled is a failure of all.
+    fn run<'b>(
+        &self,
+        target: Target,
+        boots: impl Iterator<Item = &'b &'static Boot>,
+        skipped: &mut Vec<String>,
+    ) -> Vec<Booted> {
+        let mut prepared = VecDeque::new();
+        let mut toolchain = None;
+        for boot in boots.copied() {
+            let mut prepare = || {
+                let kernel = self.kernel(boot)?;
+                if toolchain.is_none() {
+                    toolchain = Some(Toolchain::get(self.context, target)?);
+                }
+                Ok(kernel)
+            };
+            match prepare() {
+                Ok(kernel) => prepared.push_back((boot, kernel)),
+                Err::<_, String>(why) => {
+                    self.context.say(&format!("{}: skipped: {why}", boot.name));
+                    skipped.push(format!("{}: {why}", boot.name));
+                }
+            }
+        }
+        let Some(toolchain) = toolchain else { return Vec::new() };
+        let packages = ["agent", "kernel-test"];
+        let built = toolchain.build(self.context, &packages, self.options.release);
+        match built.and_then(|folder| Programs::read(&folder)) {
+            Ok(programs) => self.boot_all(prepared, &programs),
+            Err(why) => {
+                let failed = |(boot, kernel): (_, Kernel)| Booted {
+                    boot,
+                    version: kernel.version,
+                    console: Err(why.clone()),
+                };
+                prepared.into_iter().map(failed).collect()
+            }
+        }
+    }
+
+    fn kernel(&self, boot: &Boot) -> Result<Kernel> {
         let board = boot.board;
         for (program, package) in [
             (board.qemu, board.qemu_package),
@@ -115,9 +149,7 @@ impl Lab<'_> {
         ] {
             self.need(program, package)?;
         }
-        let kernel = Archive::open(self.context, board)?.kernel(boot.pick)?;
-        self.build(board)?;
-        Ok(kernel)
+        Archive::open(self.context, board)?.kernel(boot.pick)
     }
 
     fn need(&self, program: &str, package: &str) -> Result<()> {
@@ -125,37 +157,26 @@ impl Lab<'_> {
             return Ok(());
         }
         if apt::can_install() {
-            apt::install(self.context, &[package])?;
-            return Ok(());
+            return apt::install(self.context, &[package]);
         }
-        let root = if is_root() { "" } else { "; as root this command installs it" };
-        Err(format!("there is no {program} (Debian: {package}{root})"))
-    }
-
-    fn build(&mut self, board: &Board) -> Result<()> {
-        if self.programs.contains_key(&board.target) {
-            return Ok(());
-        }
-        let packages = ["agent", "kernel-test"];
-        let folder =
-            static_build::build(self.context, board.target, &packages, self.options.release)?;
-        self.programs.insert(board.target, Programs::read(&folder)?);
-        Ok(())
+        Err(format!("there is no {program} (Debian: {package}; as root this command installs it)"))
     }
 
     /// Boots them, as many at a time as there are processors: most of a boot is waiting.
     fn boot_all(
         &self,
-        interrupt: &Interrupt,
         prepared: VecDeque<(&'static Boot, Kernel)>,
+        programs: &Programs,
     ) -> Vec<Booted> {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let (queue, booted) = (Mutex::new(prepared), Mutex::new(Vec::new()));
         let work = || {
             loop {
                 let next = lock(&queue).pop_front();
-                let Some((boot, kernel)) = next.filter(|_| !interrupt.requested()) else { return };
-                let done = self.boot(interrupt, boot, &kernel);
+                let Some((boot, kernel)) = next.filter(|_| !self.interrupt.requested()) else {
+                    return;
+                };
+                let done = self.boot(boot, &kernel, programs);
                 let mut booted = lock(&booted);
                 self.show(&done);
                 booted.push(done);
@@ -166,17 +187,16 @@ impl Lab<'_> {
                 scope.spawn(work);
             }
         });
-        std::mem::take(&mut *lock(&booted))
+        let mut booted = std::mem::take(&mut *lock(&booted));
+        let place = |booted: &Booted| BOOTS.iter().position(|boot| boot.name == booted.boot.name);
+        booted.sort_by_key(place);
+        booted
     }
 
-    fn boot(&self, interrupt: &Interrupt, boot: &'static Boot, kernel: &Kernel) -> Booted {
-        let context = self.context;
-        context.say(&format!("{}: booting {}", boot.name, kernel.version));
+    fn boot(&self, boot: &'static Boot, kernel: &Kernel, programs: &Programs) -> Booted {
+        self.context.say(&format!("{}: booting {}", boot.name, kernel.version));
         let rehearse = self.options.rehearse;
-        let console = match self.programs.get(&boot.board.target) {
-            Some(programs) => machine::run(context, interrupt, boot, kernel, programs, rehearse),
-            None => Err(format!("nothing was built for {}", boot.board.arch)),
-        };
+        let console = machine::run(self.context, self.interrupt, boot, kernel, programs, rehearse);
         let console = console.map(|text| Console::parse(&text));
         Booted { boot, version: kernel.version.clone(), console }
     }
