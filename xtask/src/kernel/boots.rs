@@ -29,6 +29,17 @@ pub(super) enum Pick {
     Newest,
 }
 
+impl Pick {
+    /// For the list.
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            Pick::Oldest => "oldest",
+            Pick::Line(line) => line,
+            Pick::Newest => "newest",
+        }
+    }
+}
+
 /// What is not as in an ordinary boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Special {

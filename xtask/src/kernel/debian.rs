@@ -108,6 +108,7 @@ impl<'a> Archive<'a> {
         let done = self.context.step(&what, || {
             process::run(self.apt("apt-get").args(["-q", "update"]).stdout(Stdio::null()))
         });
+        self.forget_candidates();
         // A suite that has left the archive is no reason to do without the others.
         match done {
             Err(error) if self.candidates()?.is_empty() => Err(error),
@@ -150,8 +151,23 @@ impl<'a> Archive<'a> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// What there is by the lists; apt takes seconds to find out, so it is written down.
     fn candidates(&self) -> Result<Vec<Candidate>> {
-        Ok(candidates(&self.show(self.board.package)?))
+        let known = self.state.join(format!("{}.txt", self.board.package));
+        if let Ok(text) = fs::read_to_string(&known) {
+            return Ok(candidates(&text));
+        }
+        let text = self.show(self.board.package)?;
+        fs::write(&known, &text).map_err(|error| format!("{}: {error}", known.display()))?;
+        Ok(candidates(&text))
+    }
+
+    fn forget_candidates(&self) {
+        for entry in fs::read_dir(&self.state).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "txt") {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// The kernel that is asked for, from `target/kernels` or the archive.

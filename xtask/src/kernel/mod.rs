@@ -54,9 +54,14 @@ pub(crate) fn kernel_test(context: &Context, options: &Options) -> Result<ExitCo
     let chosen = choose(options)?;
     if options.list {
         for boot in &chosen {
-            let quick = if boot.quick { " (quick)" } else { "" };
-            let special = boot.special.describe();
-            println!("{:32} {:?} {} {special}{quick}", boot.name, boot.pick, boot.board.arch);
+            let about = [
+                boot.pick.describe(),
+                boot.board.arch,
+                boot.special.describe(),
+                if boot.quick { "--quick" } else { "" },
+            ];
+            let about: Vec<&str> = about.into_iter().filter(|part| !part.is_empty()).collect();
+            println!("{:30} {}", boot.name, about.join(", "));
         }
         return Ok(ExitCode::SUCCESS);
     }
