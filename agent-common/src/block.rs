@@ -67,6 +67,20 @@ pub const fn operation(rwbs: [u8; 4], sectors: u32) -> Option<Operation> {
     }
 }
 
+/// The number of the operation that `block_rq_error` says has failed; 0 for one that is none of the four.
+///
+/// A flush of the device's cache that fails is told as an error of the write that asked for it, which then
+/// has no sectors, and its own request is not told at all, as it has no data (blk_flush_complete_seq in
+/// block/blk-flush.c, blk_update_request in block/blk-mq.c).
+#[inline(always)]
+pub const fn failed_operation(rwbs: [u8; 4], sectors: u32) -> u32 {
+    match operation(rwbs, sectors) {
+        Some(Operation::Write) if sectors == 0 => Operation::Flush as u32,
+        Some(operation) => operation as u32,
+        None => 0,
+    }
+}
+
 /// Whether a failed request's error is one of the device or of what is between: not `EAGAIN` of a
 /// request that must not wait, and not `EOPNOTSUPP` of an operation that the device does not have.
 #[inline(always)]
@@ -195,8 +209,6 @@ pub struct BlockCounters {
     pub starts_lost: u64,
     /// Completions that found no room in the map of histograms.
     pub histograms_lost: u64,
-    /// Failures that found no room in the map of errors.
-    pub errors_lost: u64,
 }
 
 const _: () = {
@@ -206,7 +218,7 @@ const _: () = {
     assert!(size_of::<BlockHistogram>() == 8 * SLOTS + 16);
     assert!(size_of::<BlockErrorKey>() == 16);
     assert!(size_of::<BlockErrorEvent>() == 48);
-    assert!(size_of::<BlockCounters>() == 32);
+    assert!(size_of::<BlockCounters>() == 24);
 };
 
 #[cfg(test)]
@@ -253,6 +265,22 @@ mod tests {
             }
             // Four each if they were spread evenly.
             assert!(counts.iter().all(|count| *count <= 12), "{step}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_failed_write_without_sectors_is_a_failed_flush() {
+        use Operation::{Flush, Read, Write};
+        for (rwbs, sectors, expected) in [
+            (*b"WS\0\0", 0, Flush as u32),
+            (*b"FWS\0", 0, Flush as u32),
+            (*b"FF\0\0", 0, Flush as u32),
+            (*b"WS\0\0", 8, Write as u32),
+            (*b"R\0\0\0", 8, Read as u32),
+            (*b"ZR\0\0", 0, 0),
+            (*b"N\0\0\0", 0, 0),
+        ] {
+            assert_eq!(failed_operation(rwbs, sectors), expected, "{rwbs:?} {sectors}");
         }
     }
 

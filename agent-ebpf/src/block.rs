@@ -19,7 +19,7 @@
 use agent_common::{ABSENT, direct};
 use agent_common::block::{
     BlockCounters, BlockErrorEvent, BlockErrorKey, BlockHistogram, BlockKey, BlockPlace, BlockStart,
-    Operation, is_fault, operation, place,
+    Operation, failed_operation, is_fault, operation, place,
 };
 use agent_common::event::Kind;
 use aya_ebpf::Global;
@@ -29,6 +29,7 @@ use aya_ebpf::macros::{map, tracepoint};
 use aya_ebpf::maps::{Array, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::programs::TracePointContext;
 
+use crate::errors;
 use crate::event::{emit, header};
 use crate::fields::{direct, field};
 
@@ -111,7 +112,8 @@ fn block_rq_complete(ctx: TracePointContext) -> u32 {
     );
     if let Some(request) = request {
         if let Some(error) = field(&ctx, &BLOCK_COMPLETE_ERROR) {
-            failed(&ctx, &request, error);
+            let Request { sector, device, operation, sectors } = request;
+            failed(&ctx, device, operation as u32, sector, sectors, error);
         }
         completed(&request);
     }
@@ -120,18 +122,17 @@ fn block_rq_complete(ctx: TracePointContext) -> u32 {
 
 #[tracepoint]
 fn block_rq_error(ctx: TracePointContext) -> u32 {
-    let (Some(device), Some(sector), Some(sectors), Some(rwbs), Some(error)) = (
+    let (Some(device), Some(rwbs), Some(sectors), Some(sector), Some(error)) = (
         field(&ctx, &BLOCK_ERROR_DEV),
-        field(&ctx, &BLOCK_ERROR_SECTOR),
-        field(&ctx, &BLOCK_ERROR_NR_SECTOR),
         field(&ctx, &BLOCK_ERROR_RWBS),
+        field::<u32>(&ctx, &BLOCK_ERROR_NR_SECTOR),
+        field::<u64>(&ctx, &BLOCK_ERROR_SECTOR),
         field(&ctx, &BLOCK_ERROR_ERROR),
     ) else {
         return 0;
     };
-    if let Some(request) = request(device, sector, sectors, rwbs) {
-        failed(&ctx, &request, error);
-    }
+    let sector = if sector == u64::MAX { 0 } else { sector };
+    failed(&ctx, device, failed_operation(rwbs, sectors), sector, sectors, error);
     0
 }
 
@@ -256,28 +257,22 @@ fn completed(request: &Request) {
 
 /// Counts a request that has failed and hands it over.
 #[inline(always)]
-fn failed(ctx: &TracePointContext, request: &Request, error: i32) {
+fn failed(
+    ctx: &TracePointContext,
+    device: u32,
+    operation: u32,
+    sector: u64,
+    sectors: u32,
+    error: i32,
+) {
     let error = error.wrapping_neg() as u32;
     if !is_fault(error) {
         return;
     }
-    let (sector, operation) = (request.sector, request.operation as u32);
-    let key = BlockErrorKey { device: request.device, operation, error, padding: 0 };
-    let counted = match BLOCK_ERRORS.get_ptr_mut(key) {
-        Some(counted) => Some(counted),
-        None => {
-            // Another CPU may have been first, so only what is found afterwards counts.
-            let _ = BLOCK_ERRORS.insert(key, 0, BPF_NOEXIST as u64);
-            BLOCK_ERRORS.get_ptr_mut(key)
-        }
-    };
-    match counted {
-        // SAFETY: as in `completed`.
-        Some(counted) => unsafe { *counted += 1 },
-        None => count(|counters| counters.errors_lost += 1),
-    }
+    let key = BlockErrorKey { device, operation, error, padding: 0 };
+    errors::count(&BLOCK_ERRORS, &key, Kind::BlockError);
     let header = header(Kind::BlockError);
-    let event = BlockErrorEvent { header, key, sector, sectors: request.sectors as u64 };
+    let event = BlockErrorEvent { header, key, sector, sectors: sectors as u64 };
     emit(ctx, Kind::BlockError, &header, &event);
 }
 

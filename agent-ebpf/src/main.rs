@@ -9,9 +9,16 @@
 #![feature(asm_experimental_arch)]
 
 mod block;
+mod errors;
 mod event;
 mod fields;
+mod filesystem;
+mod mmc;
 mod oom;
+mod reclaim;
+mod tcp;
+mod scsi;
+mod thermal;
 
 /// The kernel gives `bpf_probe_read_kernel` and its kin to programs under a GPL-compatible licence
 /// only; the user's choice of two is the usual declaration.

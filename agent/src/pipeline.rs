@@ -32,10 +32,11 @@ use tokio::time::Instant;
 use crate::collector::Set;
 use crate::config::{Config, Source};
 use crate::encode::{Positions, RoundEncoder, apply};
+use crate::host::kmsg::Position;
 use crate::host::{Host, SystemClock};
 use crate::logs::file::FileSource;
 use crate::model::{Labels, Samples};
-use crate::probe::{ProbeError, Probes};
+use crate::probe::{self, ProbeError, Probes};
 use crate::status;
 use crate::wal::WalError;
 
@@ -171,7 +172,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
 /// # Errors
 /// A probe that the configuration wants can't work, or standard output is closed.
 pub fn once_to_stdout(config: &Config) -> Result<(), RunError> {
-    let probes = start_probes(config)?;
+    let probes = start_probes(config, None)?;
     let state = State { follows_files: false, ..state(config, String::new(), probes) };
     state.collect();
     let out = state.text(true);
@@ -180,8 +181,12 @@ pub fn once_to_stdout(config: &Config) -> Result<(), RunError> {
 }
 
 /// The probes, with the rights given up that only their start needs.
-fn start_probes(config: &Config) -> Result<Rc<RefCell<Probes>>, RunError> {
-    let mut probes = Probes::start(&config.probes, &Host::new(config.host.clone()));
+fn start_probes(
+    config: &Config,
+    position: Option<Position>,
+) -> Result<Rc<RefCell<Probes>>, RunError> {
+    let options = probe::Options { position, ..config.probes.clone() };
+    let mut probes = Probes::start(&options, &Host::new(config.host.clone()));
     probes.required().map_err(RunError::Probe)?;
     probes.give_up_rights();
     Ok(Rc::new(RefCell::new(probes)))
@@ -230,6 +235,13 @@ async fn pipeline(
     // The WALs first: they are what may refuse to start, and their lock keeps a second agent away.
     let metrics = Rc::new(open_metrics(&config)?);
     let logs = open_logs(&config)?.map(Rc::new);
+    let mut positions = Positions::new();
+    if let Some(logs) = &logs {
+        positions = files::recover_positions(logs)?;
+        for (key, position) in kept.iter() {
+            apply(&mut positions, key, position);
+        }
+    }
     let probes = match probes {
         Some(probes) => {
             let mut running = probes.borrow_mut();
@@ -237,7 +249,10 @@ async fn pipeline(
             running.required().map_err(RunError::Probe)?;
             Rc::clone(probes)
         }
-        None => Rc::clone(probes.insert(start_probes(&config)?)),
+        None => {
+            let kmsg = positions.get(events::KMSG).and_then(|bytes| Position::from_bytes(bytes));
+            Rc::clone(probes.insert(start_probes(&config, kmsg)?))
+        }
     };
     let mut state = State { dropped: Rc::clone(dropped), ..state(&config, path, probes) };
     let (phase, watch_phase) = watch::channel(Phase::Running);
@@ -271,13 +286,7 @@ async fn pipeline(
         last_ms,
         behind: false,
     };
-    if let Some(logs) = &logs {
-        let mut positions = files::recover_positions(logs)?;
-        for (key, position) in kept.iter() {
-            apply(&mut positions, key, position);
-        }
-        *state.positions.borrow_mut() = positions;
-    }
+    *state.positions.borrow_mut() = positions;
     if let (Some(logs), false) = (&logs, config.files.is_empty()) {
         let positions = state.positions.borrow().clone();
         let source = FileSource::new(&config.files, &positions, Rc::clone(&state.clock))
@@ -286,12 +295,13 @@ async fn pipeline(
         let files = Files { state: Rc::clone(&state), log: Rc::clone(logs), source, phase };
         tasks.spawn_local(files.run());
     }
-    match state.probes.borrow().descriptor() {
-        Ok(Some(descriptor)) => {
-            let (state, phase) = (Rc::clone(&state), watch_phase.clone());
-            tasks.spawn_local(events::Events { state, descriptor, phase }.run());
+    match state.probes.borrow().descriptors() {
+        Ok(descriptors) => {
+            for descriptor in descriptors {
+                let (state, phase) = (Rc::clone(&state), watch_phase.clone());
+                tasks.spawn_local(events::Events { state, descriptor, phase }.run());
+            }
         }
-        Ok(None) => {}
         Err(error) => ::log::warn!("waiting for the probes' events: {error}"),
     }
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {

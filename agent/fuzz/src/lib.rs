@@ -30,7 +30,7 @@ pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
 pub use push::{loki, remote_write};
 pub use status::status;
-pub use text::{config, tracepoint_format};
+pub use text::{config, mounts, tracepoint_format};
 pub use wal::{wal_cursor, wal_segment};
 
 /// An entry function.
@@ -47,6 +47,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log_position", log_position),
     ("loki", loki),
     ("probe_proc", probe_proc),
+    ("mounts", mounts),
     ("remote_write", remote_write),
     ("rounds", rounds),
     ("samples", samples),

@@ -15,10 +15,12 @@ use aya::maps::MapError;
 
 use super::channel::Report;
 use super::device::{MINOR_BITS, Namer};
+use super::errors::{Errors, Family, LOST_MAP};
+use super::fallback::Fallback;
 use super::maps::{self, PerCpu, PerCpuTable, Value};
 use super::record::Record;
 use super::spec::{Needed, Presence, Shape, Sized, Spec, Target, Tracepoint, direct, needed};
-use super::{LOST, Probe, Round, UNMATCHED, errno, histogram, nested};
+use super::{LOST, Moment, Probe, Round, UNMATCHED, errno, histogram, nested};
 use crate::host::Host;
 use crate::model::{Desc, Event, Samples};
 
@@ -70,7 +72,7 @@ pub(super) static SPEC: Spec = Spec {
             ],
         },
     ],
-    maps: &["BLOCK_LATENCY", "BLOCK_ERRORS", "BLOCK_COUNTERS"],
+    maps: &["BLOCK_LATENCY", "BLOCK_COUNTERS", "BLOCK_ERRORS", LOST_MAP],
     sized: &[
         // Each has room for four requests and 128 bytes. A fast NVMe device has 1,024 requests queued; a
         // card has one.
@@ -87,6 +89,7 @@ pub(super) static SPEC: Spec = Spec {
     ],
     events: &[Kind::BlockError],
     start: |report| Ok(Box::new(Block::new(report)?)),
+    fallback: Fallback::Diskstats,
 };
 
 pub(super) const DURATION: Desc = Desc::histogram(
@@ -102,6 +105,9 @@ pub(super) const ERRORS: Desc = Desc::counter(
     "Requests, or parts of them, that have failed, by the error's number.",
 );
 
+const FAMILY: Family<3> =
+    Family { desc: &ERRORS, labels: ["device", "error", "operation"], kind: Kind::BlockError };
+
 /// A device and operation that have been seen.
 struct Known {
     key: BlockKey,
@@ -112,23 +118,14 @@ struct Known {
     total: BlockHistogram,
 }
 
-/// A failure that has been seen.
-struct Failure {
-    key: BlockErrorKey,
-    device: String,
-    error: String,
-    count: u64,
-}
-
 /// The attached probe. Dropped, it detaches.
 struct Block {
     latency: PerCpuTable<BlockKey, BlockHistogram>,
-    errors: PerCpuTable<BlockErrorKey, u64>,
+    errors: Errors<BlockErrorKey, 3>,
     counters: PerCpu<BlockCounters>,
     programs: Vec<OwnedFd>,
     _events: Vec<OwnedFd>,
     known: Vec<Known>,
-    failures: Vec<Failure>,
     namer: Namer,
     text: String,
 }
@@ -136,22 +133,21 @@ struct Block {
 impl Block {
     /// The probe from what the loader handed over.
     fn new(report: Report) -> Result<Block, String> {
-        let [latency, errors, counters] = maps::all(report.maps)?;
+        let [latency, counters, errors, lost] = maps::all(report.maps)?;
         Ok(Block {
             latency: maps::per_cpu_table(latency)?,
-            errors: maps::per_cpu_table(errors)?,
+            errors: Errors::new(FAMILY, errors, lost)?,
             counters: maps::per_cpu(counters)?,
             programs: report.programs,
             _events: report.events,
             known: Vec::new(),
-            failures: Vec::new(),
             namer: Namer::default(),
             text: String::new(),
         })
     }
 
     /// Takes up the keys that are new in the kernel's maps.
-    fn discover(&mut self, host: &Host) -> Result<(), MapError> {
+    fn discover(&mut self) -> Result<(), MapError> {
         for key in self.latency.keys() {
             let Value(key) = key?;
             // The programs write no other operation.
@@ -160,15 +156,6 @@ impl Block {
             if let Err(at) = self.known.binary_search_by_key(&(key.device, key.operation), place) {
                 let (total, device) = (BlockHistogram::ZERO, String::new());
                 self.known.insert(at, Known { key, operation, device, total });
-            }
-        }
-        for key in self.errors.keys() {
-            let Value(key) = key?;
-            if !self.failures.iter().any(|known| known.key == key) {
-                // The name of when it first failed: later it may be gone.
-                let device = self.namer.name(host, key.device);
-                let error = errno::name(key.error);
-                self.failures.push(Failure { key, device, error, count: 0 });
             }
         }
         Ok(())
@@ -214,45 +201,40 @@ impl Block {
         Ok(())
     }
 
-    fn collect_errors(&mut self, out: &mut Samples) -> Result<(), MapError> {
-        for failure in &mut self.failures {
-            let mut sum = 0;
-            for Value(cpu) in self.errors.get(&Value(failure.key), 0)?.iter() {
-                sum += cpu;
+    fn collect_errors(&mut self, host: &Host, out: &mut Samples) -> Result<(), MapError> {
+        let (namer, known) = (&mut self.namer, &self.known);
+        self.errors.collect(out, |key| {
+            let mut device = String::new();
+            if !namer.write(host, key.device, &mut device) {
+                // A disk that has been pulled out fails, and is gone.
+                let same = |known: &&Known| known.key.device == key.device;
+                let named = known.iter().filter(same).find(|known| !known.device.is_empty());
+                device = named.map_or(device, |known| known.device.clone());
             }
-            failure.count = failure.count.max(sum);
-        }
-        for failure in &self.failures {
-            let labels = [
-                ("device", failure.device.as_str()),
-                ("error", failure.error.as_str()),
-                ("operation", operation_name(failure.key.operation)),
-            ];
-            out.family(&ERRORS).add(&labels, failure.count as f64);
-        }
-        Ok(())
+            [device, errno::name(key.error), operation_name(key.operation).to_owned()]
+        })
     }
 }
 
 impl Probe for Block {
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError> {
-        self.discover(round.host)?;
+        self.discover()?;
+        // While devices that are gone still have their names.
+        self.collect_errors(round.host, round.out)?;
         self.collect_devices(round.host, round.out)?;
-        self.collect_errors(round.out)?;
-        let mut sum =
-            BlockCounters { unmatched: 0, starts_lost: 0, histograms_lost: 0, errors_lost: 0 };
+        let errors_lost = self.errors.lost()?;
+        let mut sum = BlockCounters { unmatched: 0, starts_lost: 0, histograms_lost: 0 };
         maps::sum(&self.counters, 0, |cpu: BlockCounters| {
             sum.unmatched += cpu.unmatched;
             sum.starts_lost += cpu.starts_lost;
             sum.histograms_lost += cpu.histograms_lost;
-            sum.errors_lost += cpu.errors_lost;
         })?;
         let nested = nested(&self.programs, &mut self.text);
         round.out.family(&UNMATCHED).add(&[("probe", SPEC.name)], sum.unmatched as f64);
         for (reason, count) in [
             ("starts_full", sum.starts_lost),
             ("histograms_full", sum.histograms_lost),
-            ("errors_full", sum.errors_lost),
+            ("errors_full", errors_lost),
             ("nested", nested),
         ] {
             let labels = [("probe", SPEC.name), ("reason", reason)];
@@ -261,17 +243,19 @@ impl Probe for Block {
         Ok(())
     }
 
-    fn event(&mut self, host: &mut Host, at_ns: i64, mut event: Record<'_>) -> Option<Event> {
+    fn event(&mut self, moment: &mut Moment<'_>, mut event: Record<'_>) -> Option<Event> {
         let (device, operation) = (event.u32()?, event.u32()?);
         let (error, _padding) = (event.u32()?, event.u32()?);
         let (sector, sectors) = (event.u64()?, event.u64()?);
-        let (device, operation) = (self.namer.name(host, device), operation_name(operation));
+        let (device, operation) = (self.namer.name(moment.host, device), operation_name(operation));
         let error = errno::name(error);
         let bytes = sectors.saturating_mul(512);
-        let message =
-            format!("{operation} of {bytes} bytes at sector {sector} of {device}: {error}");
+        let message = match bytes {
+            0 => format!("{operation} of {device}: {error}"),
+            _ => format!("{operation} of {bytes} bytes at sector {sector} of {device}: {error}"),
+        };
         Some(
-            Event::new("io_error", at_ns, message)
+            Event::new("io_error", moment.at_ns, message)
                 .with("device", device)
                 .with("operation", operation)
                 .with("sector", sector.to_string())

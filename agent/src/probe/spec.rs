@@ -2,8 +2,10 @@
 
 use agent_common::{ABSENT, field_place};
 
+use super::Probe;
+use super::channel::Report;
+use super::fallback::Fallback;
 use super::format::{Field, Format, FormatError};
-use super::{Probe, channel::Report};
 
 /// A probe's programs, maps and fields.
 pub(super) struct Spec {
@@ -21,6 +23,24 @@ pub(super) struct Spec {
     pub(super) events: &'static [agent_common::event::Kind],
     /// Makes the probe of what the loader handed over.
     pub(super) start: fn(Report) -> Result<Box<dyn Probe>, String>,
+    /// What it uses where that can't be.
+    pub(super) fallback: Fallback,
+}
+
+impl Spec {
+    /// A probe that has no tracepoint anywhere.
+    pub(super) const fn of_log(name: &'static str, about: &'static str) -> Spec {
+        Spec {
+            name,
+            about,
+            tracepoints: &[],
+            maps: &[],
+            sized: &[],
+            events: &[],
+            start: |_| Err("it has no programs".to_owned()),
+            fallback: Fallback::Kmsg,
+        }
+    }
 }
 
 /// A tracepoint and the program that runs there, which has the event's name.

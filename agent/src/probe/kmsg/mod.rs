@@ -93,6 +93,12 @@ impl Recognizer {
         Some(Finding { notice, count, repeated })
     }
 
+    /// The cgroup of a process that is being killed, where the kernel has said it: before it tells of the
+    /// kill itself.
+    pub fn cgroup_of(&self, pid: u32, comm: &str) -> Option<String> {
+        self.oom.cgroup_of(pid, comm)
+    }
+
     fn recognize(&mut self, record: &Record<'_>) -> Option<(Notice, u64)> {
         let text = record.text;
         let found = match text.as_bytes().first()? {

@@ -15,6 +15,8 @@
 //! going to be killed due to memory.oom.group set`. A name of a process or cgroup may hold anything but
 //! a NUL; the parts of a line are found from their unambiguous ends.
 
+use std::collections::VecDeque;
+
 use super::notice::{MEMORY, Notice, OomKill};
 use super::scan::{Scan, number_after};
 use crate::host::kmsg::Record;
@@ -22,6 +24,8 @@ use crate::probe::blackbox;
 
 /// More than a record's text, less fragments than would grow.
 const MAX_SUMMARY: usize = 4096;
+/// Summaries that are remembered: the kernel writes ten in 5 s at most.
+const MAX_EARLIER: usize = 10;
 /// How long the lines of one kill take, on a slow serial console.
 const WINDOW_US: u64 = 10_000_000;
 /// The processes of a group are killed in one loop.
@@ -32,6 +36,8 @@ const GROUP_US: u64 = 50_000;
 pub(super) struct Oom {
     /// What follows `oom-kill:constraint=`.
     summary: String,
+    /// The summaries before it, the newest first.
+    earlier: VecDeque<String>,
     /// Before 5.0, the cgroup of the task that is about to be killed, and that whose limit was met.
     task: Option<(String, String)>,
     /// Whether a victim has been named since these lines.
@@ -89,7 +95,18 @@ impl Oom {
         }
     }
 
+    /// The cgroup of a victim of the last summaries.
+    pub(super) fn cgroup_of(&self, pid: u32, comm: &str) -> Option<String> {
+        let victim = OomKill { pid, comm: comm.to_owned(), ..OomKill::default() };
+        let last = Some(&self.summary).into_iter().chain(&self.earlier);
+        last.filter_map(|text| summary(text, &victim)).find_map(|of| of.cgroup.map(str::to_owned))
+    }
+
     fn forget(&mut self) {
+        if !self.summary.is_empty() {
+            self.earlier.truncate(MAX_EARLIER - 1);
+            self.earlier.push_front(std::mem::take(&mut self.summary));
+        }
         self.summary.clear();
         self.task = None;
         (self.used, self.in_cgroup) = (false, false);
