@@ -6,13 +6,19 @@
 //! reads them from the running kernel's format files and sets the globals when it loads the object.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod block;
+mod errors;
 mod event;
 mod fields;
+mod filesystem;
+mod mmc;
 mod oom;
 mod reclaim;
 mod tcp;
+mod scsi;
+mod thermal;
 
 /// The kernel gives `bpf_probe_read_kernel` and its kin to programs under a GPL-compatible licence
 /// only; the user's choice of two is the usual declaration.

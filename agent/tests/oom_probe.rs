@@ -3,15 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::fs;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+mod support;
+
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
 use mote::host::{Host, Roots};
 use mote::model::{Event, Samples};
 use mote::probe::{Loader, Options, Probes, Transport};
+use support::Group;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -23,58 +23,6 @@ fn start(host: &Host, transport: Option<Transport>) -> Probes {
         panic!("{error}");
     }
     probes
-}
-
-/// A memory cgroup of its own with a limit, of whichever version this host has.
-struct Group {
-    path: PathBuf,
-    limit: &'static str,
-    kills: &'static str,
-}
-
-impl Group {
-    fn new(name: &str, bytes: u64) -> Group {
-        let (root, limit, kills) = match fs::exists("/sys/fs/cgroup/memory").unwrap() {
-            true => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.oom_control"),
-            false => ("/sys/fs/cgroup", "memory.max", "memory.events"),
-        };
-        if limit == "memory.max" {
-            // Already there where systemd has set it.
-            let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
-        }
-        let path = PathBuf::from(root).join(format!("mote-{name}-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        fs::write(path.join(limit), bytes.to_string()).unwrap();
-        Group { path, limit, kills }
-    }
-
-    fn name(&self) -> String {
-        self.path.file_name().unwrap().to_str().unwrap().to_owned()
-    }
-
-    /// How many processes the kernel has killed in it, as the cgroup says.
-    fn kills(&self) -> u64 {
-        let text = fs::read_to_string(self.path.join(self.kills)).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).unwrap();
-        line.trim().parse().unwrap()
-    }
-
-    /// A shell in the cgroup that asks for more and more memory.
-    fn hog(&self) -> Child {
-        let procs = self.path.join("cgroup.procs");
-        let script = "echo $$ > \"$0\"; x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done";
-        let mut command = Command::new("sh");
-        command.args(["-c", script]).arg(&procs).arg0("sh").stderr(Stdio::null());
-        command.spawn().unwrap()
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::write(self.path.join(self.limit), "-1");
-        // Its processes have been waited for.
-        let _ = fs::remove_dir(&self.path);
-    }
 }
 
 /// Takes events until there are so many of this cgroup's victims.
@@ -149,42 +97,4 @@ fn kills_are_counted_and_told_through_the_ring_buffer() {
 #[test]
 fn kills_are_counted_and_told_through_the_perf_buffer() {
     kills_are_told(Some(Transport::Perf), "perf");
-}
-
-#[test]
-fn a_thousand_kills_are_all_counted_and_what_has_no_room_is_counted_as_lost() {
-    let mut host = Host::new(Roots::default());
-    let mut probes = start(&host, None);
-    let group = Group::new("flood", 2 << 20);
-    // One process is the victim of so many kills that no one is reading the events meanwhile: each of
-    // its children is one.
-    let kills = 1_000;
-    let before = counted(&mut probes, &mut host);
-    let script = "i=0; while [ $i -lt 1000 ]; do \
-                  (echo 0 > \"$0\"; exec tail /dev/zero); i=$((i+1)); done";
-    let mut shell = Command::new("sh");
-    let procs = group.path.join("cgroup.procs");
-    let status = shell.args(["-c", script]).arg(procs).stderr(Stdio::null()).status().unwrap();
-    assert!(status.success());
-    assert_eq!(group.kills(), kills);
-    let now = counted(&mut probes, &mut host) - before;
-    assert!(now >= kills as f64, "{now} counted of {kills}");
-    let mut out = Samples::with_limit(1_000);
-    probes.collect(&mut host, 0, &mut out);
-    let is_lost = |labels: Vec<(&str, &str)>| labels.contains(&("reason", "events_full"));
-    let lost = out
-        .iter()
-        .find(|s| s.name() == "mote_probe_lost_total" && is_lost(s.labels().collect()))
-        .unwrap()
-        .value;
-    // The ring has room for some three hundred, and no one took any.
-    assert!(lost >= 500.0 && lost < kills as f64, "{lost}");
-    let mut told = 0;
-    while probes.next_event().is_some() {
-        told += 1;
-    }
-    assert!(
-        told > 100 && told as f64 + lost <= now + probes.take_dropped() as f64,
-        "{told} {lost}"
-    );
 }

@@ -1,9 +1,9 @@
-//! Texts that people and the kernel write: the configuration, a tracepoint's format.
+//! Texts that people and the kernel write: the configuration, a tracepoint's format, mounts.
 
 use std::path::Path;
 
 use mote::config::{Place, parse};
-use mote::probe::format;
+use mote::probe::{format, mountinfo};
 
 /// The configuration's text; after a NUL byte each, arguments of `--set`.
 pub fn config(data: &[u8]) {
@@ -59,4 +59,15 @@ pub fn tracepoint_format(data: &[u8]) {
             }
         }
     }
+}
+
+/// A `mountinfo` of procfs, behind the number of the device that is looked for.
+pub fn mounts(data: &[u8]) {
+    let Some((device, text)) = data.split_first_chunk() else { return };
+    let found = mountinfo::find(text, u32::from_le_bytes(*device));
+    assert!(found.places.len() <= 4);
+    assert!(!found.places.is_empty() || found.source.is_empty());
+    // No name is longer than what stands there, but for bytes that are no text.
+    let longest = text.len() * 3;
+    assert!(found.places.iter().chain([&found.source]).all(|name| name.len() <= longest));
 }

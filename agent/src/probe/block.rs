@@ -5,21 +5,22 @@
 //! A latency is from the request's issue to its driver to the completion of its last sector: the time
 //! that the device has it. /proc/diskstats adds the time that the request waited for its turn.
 
+use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use agent_common::block::{
-    BlockCounters, BlockErrorKey, BlockHistogram, BlockKey, BlockStart, BlockStartKey, Operation,
-};
+use agent_common::block::{BlockCounters, BlockErrorKey, BlockHistogram, BlockKey, Operation};
+use agent_common::direct as fields;
 use agent_common::event::Kind;
 use aya::maps::MapError;
 
 use super::channel::Report;
 use super::device::{MINOR_BITS, Namer};
-use super::maps::{self, PerCpu, PerCpuTable, Table, Value};
+use super::errors::{Errors, Family, LOST_MAP};
+use super::fallback::Fallback;
+use super::maps::{self, PerCpu, PerCpuTable, Value};
 use super::record::Record;
-use super::spec::{Needed, Presence, Shape, Sized, Spec, Tracepoint, needed};
-use super::{LOST, Probe, Round, UNMATCHED, errno, histogram, nested};
+use super::spec::{Needed, Presence, Shape, Sized, Spec, Target, Tracepoint, direct, needed};
+use super::{LOST, Moment, Probe, Round, UNMATCHED, errno, histogram, nested};
 use crate::host::Host;
 use crate::model::{Desc, Event, Samples};
 
@@ -33,13 +34,13 @@ pub(super) static SPEC: Spec = Spec {
             event: "block_rq_complete",
             optional: false,
             fields: &[
-                needed("dev", "BLOCK_COMPLETE_DEV", Shape::Number(4)),
-                needed("sector", "BLOCK_COMPLETE_SECTOR", Shape::Number(8)),
-                needed("nr_sector", "BLOCK_COMPLETE_NR_SECTOR", Shape::Number(4)),
-                needed("rwbs", "BLOCK_COMPLETE_RWBS", Shape::Array(4)),
+                direct("dev", fields::COMPLETE_DEV, Shape::Number(4)),
+                direct("sector", fields::COMPLETE_SECTOR, Shape::Number(8)),
+                direct("nr_sector", fields::COMPLETE_NR_SECTOR, Shape::Number(4)),
+                direct("rwbs", fields::COMPLETE_RWBS, Shape::Array(4)),
                 Needed {
                     field: "error",
-                    global: "BLOCK_COMPLETE_ERROR",
+                    target: Target::Global("BLOCK_COMPLETE_ERROR"),
                     shape: Shape::Number(4),
                     presence: Presence::Without("block_rq_error"),
                 },
@@ -64,23 +65,31 @@ pub(super) static SPEC: Spec = Spec {
             event: "block_rq_issue",
             optional: false,
             fields: &[
-                needed("dev", "BLOCK_ISSUE_DEV", Shape::Number(4)),
-                needed("sector", "BLOCK_ISSUE_SECTOR", Shape::Number(8)),
-                needed("nr_sector", "BLOCK_ISSUE_NR_SECTOR", Shape::Number(4)),
-                needed("rwbs", "BLOCK_ISSUE_RWBS", Shape::Array(4)),
+                direct("dev", fields::ISSUE_DEV, Shape::Number(4)),
+                direct("sector", fields::ISSUE_SECTOR, Shape::Number(8)),
+                direct("nr_sector", fields::ISSUE_NR_SECTOR, Shape::Number(4)),
+                direct("rwbs", fields::ISSUE_RWBS, Shape::Array(4)),
             ],
         },
     ],
-    maps: &["BLOCK_LATENCY", "BLOCK_ERRORS", "BLOCK_COUNTERS", "BLOCK_STARTS"],
+    maps: &["BLOCK_LATENCY", "BLOCK_COUNTERS", "BLOCK_ERRORS", LOST_MAP],
     sized: &[
-        // A fast NVMe device has 1,024 requests queued; a card has one.
-        Sized { map: "BLOCK_STARTS", base: 512, each_device: 256, most: 8192 },
+        // Each has room for four requests and 128 bytes. A fast NVMe device has 1,024 requests queued; a
+        // card has one.
+        Sized {
+            map: "BLOCK_STARTS",
+            base: 64,
+            each_device: 64,
+            most: 4096,
+            mask: Some("BLOCK_PLACES"),
+        },
         // Four operations for each device, and for some that come later.
-        Sized { map: "BLOCK_LATENCY", base: 32, each_device: 4, most: 1024 },
-        Sized { map: "BLOCK_ERRORS", base: 32, each_device: 4, most: 1024 },
+        Sized { map: "BLOCK_LATENCY", base: 32, each_device: 4, most: 1024, mask: None },
+        Sized { map: "BLOCK_ERRORS", base: 32, each_device: 4, most: 1024, mask: None },
     ],
     events: &[Kind::BlockError],
     start: |report| Ok(Box::new(Block::new(report)?)),
+    fallback: Fallback::Diskstats,
 };
 
 pub(super) const DURATION: Desc = Desc::histogram(
@@ -91,18 +100,13 @@ pub(super) const BYTES: Desc =
     Desc::counter("mote_block_io_bytes_total", "Bytes of completed requests.");
 pub(super) const INFLIGHT: Desc =
     Desc::gauge("mote_block_io_inflight", "Requests that the device's driver has at the moment.");
-const OLDEST: Desc = Desc::gauge(
-    "mote_block_io_oldest_seconds",
-    "How long the device's driver has had the oldest request that is not completed.",
-);
 pub(super) const ERRORS: Desc = Desc::counter(
     "mote_block_io_errors_total",
     "Requests, or parts of them, that have failed, by the error's number.",
 );
 
-/// A request that the driver has had for this long may have been completed unseen; if the kernel says
-/// that the device has none, it was.
-const DOUBTFUL: Duration = Duration::from_secs(30);
+const FAMILY: Family<3> =
+    Family { desc: &ERRORS, labels: ["device", "error", "operation"], kind: Kind::BlockError };
 
 /// A device and operation that have been seen.
 struct Known {
@@ -112,29 +116,16 @@ struct Known {
     device: String,
     /// The sum over the CPUs of the last round.
     total: BlockHistogram,
-    inflight: u64,
-    oldest_ns: u64,
-}
-
-/// A failure that has been seen.
-struct Failure {
-    key: BlockErrorKey,
-    device: String,
-    error: String,
-    count: u64,
 }
 
 /// The attached probe. Dropped, it detaches.
 struct Block {
     latency: PerCpuTable<BlockKey, BlockHistogram>,
-    errors: PerCpuTable<BlockErrorKey, u64>,
+    errors: Errors<BlockErrorKey, 3>,
     counters: PerCpu<BlockCounters>,
-    starts: Table<BlockStartKey, BlockStart>,
     programs: Vec<OwnedFd>,
     _events: Vec<OwnedFd>,
     known: Vec<Known>,
-    failures: Vec<Failure>,
-    forgotten: u64,
     namer: Namer,
     text: String,
 }
@@ -142,24 +133,21 @@ struct Block {
 impl Block {
     /// The probe from what the loader handed over.
     fn new(report: Report) -> Result<Block, String> {
-        let [latency, errors, counters, starts] = maps::all(report.maps)?;
+        let [latency, counters, errors, lost] = maps::all(report.maps)?;
         Ok(Block {
             latency: maps::per_cpu_table(latency)?,
-            errors: maps::per_cpu_table(errors)?,
+            errors: Errors::new(FAMILY, errors, lost)?,
             counters: maps::per_cpu(counters)?,
-            starts: maps::table(starts)?,
             programs: report.programs,
             _events: report.events,
             known: Vec::new(),
-            failures: Vec::new(),
-            forgotten: 0,
             namer: Namer::default(),
             text: String::new(),
         })
     }
 
     /// Takes up the keys that are new in the kernel's maps.
-    fn discover(&mut self, host: &Host) -> Result<(), MapError> {
+    fn discover(&mut self) -> Result<(), MapError> {
         for key in self.latency.keys() {
             let Value(key) = key?;
             // The programs write no other operation.
@@ -167,58 +155,13 @@ impl Block {
             let place = |known: &Known| (known.key.device, known.key.operation);
             if let Err(at) = self.known.binary_search_by_key(&(key.device, key.operation), place) {
                 let (total, device) = (BlockHistogram::ZERO, String::new());
-                let known = Known { key, operation, device, total, inflight: 0, oldest_ns: 0 };
-                self.known.insert(at, known);
-            }
-        }
-        for key in self.errors.keys() {
-            let Value(key) = key?;
-            if !self.failures.iter().any(|known| known.key == key) {
-                // The name of when it first failed: later it may be gone.
-                let device = self.namer.name(host, key.device);
-                let error = errno::name(key.error);
-                self.failures.push(Failure { key, device, error, count: 0 });
+                self.known.insert(at, Known { key, operation, device, total });
             }
         }
         Ok(())
     }
 
-    /// Looks at the requests that the drivers have, and takes out what was forgotten.
-    fn look_at_starts(&mut self, host: &mut Host) -> Result<(), MapError> {
-        for known in &mut self.known {
-            (known.inflight, known.oldest_ns) = (0, 0);
-        }
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-        let mut old = None;
-        for entry in self.starts.iter() {
-            // One that is completed meanwhile is none.
-            let Ok((Value(key), Value(start))) = entry else { continue };
-            let age_ns = now_ns.saturating_sub(start.at_ns);
-            if age_ns > DOUBTFUL.as_nanos() as u64 && is_idle(host, key.device) {
-                old = Some(key);
-                continue;
-            }
-            let same = |known: &&mut Known| {
-                known.key.device == key.device && known.key.operation == key.operation
-            };
-            if let Some(known) = self.known.iter_mut().find(same) {
-                known.inflight += 1;
-                known.oldest_ns = known.oldest_ns.max(age_ns);
-            }
-        }
-        // One a round: where they come faster, the count of those without room says so.
-        if let Some(key) = old {
-            match self.starts.remove(&Value(key)) {
-                Ok(()) => self.forgotten += 1,
-                Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn collect_devices(&mut self, host: &Host, out: &mut Samples) -> Result<(), MapError> {
+    fn collect_devices(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), MapError> {
         let mut at = 0;
         while let Some(known) = self.known.get_mut(at) {
             let before = known.total;
@@ -248,55 +191,50 @@ impl Block {
             out.family(&BYTES).add(&known.labels(), known.total.bytes as f64);
         }
         for known in &self.known {
-            out.family(&INFLIGHT).add(&known.labels(), known.inflight as f64);
-        }
-        for known in &self.known {
-            out.family(&OLDEST).add(&known.labels(), known.oldest_ns as f64 / 1e9);
+            // One of a device's operations stands for it, and the kernel counts by two of them.
+            if let Operation::Read | Operation::Write = known.operation
+                && let Some(count) = inflight(host, known.key, &mut self.text)
+            {
+                out.family(&INFLIGHT).add(&known.labels(), count as f64);
+            }
         }
         Ok(())
     }
 
-    fn collect_errors(&mut self, out: &mut Samples) -> Result<(), MapError> {
-        for failure in &mut self.failures {
-            let mut sum = 0;
-            for Value(cpu) in self.errors.get(&Value(failure.key), 0)?.iter() {
-                sum += cpu;
+    fn collect_errors(&mut self, host: &Host, out: &mut Samples) -> Result<(), MapError> {
+        let (namer, known) = (&mut self.namer, &self.known);
+        self.errors.collect(out, |key| {
+            let mut device = String::new();
+            if !namer.write(host, key.device, &mut device) {
+                // A disk that has been pulled out fails, and is gone.
+                let same = |known: &&Known| known.key.device == key.device;
+                let named = known.iter().filter(same).find(|known| !known.device.is_empty());
+                device = named.map_or(device, |known| known.device.clone());
             }
-            failure.count = failure.count.max(sum);
-        }
-        for failure in &self.failures {
-            let labels = [
-                ("device", failure.device.as_str()),
-                ("error", failure.error.as_str()),
-                ("operation", operation_name(failure.key.operation)),
-            ];
-            out.family(&ERRORS).add(&labels, failure.count as f64);
-        }
-        Ok(())
+            [device, errno::name(key.error), operation_name(key.operation).to_owned()]
+        })
     }
 }
 
 impl Probe for Block {
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError> {
-        self.discover(round.host)?;
-        self.look_at_starts(round.host)?;
+        self.discover()?;
+        // While devices that are gone still have their names.
+        self.collect_errors(round.host, round.out)?;
         self.collect_devices(round.host, round.out)?;
-        self.collect_errors(round.out)?;
-        let mut sum =
-            BlockCounters { unmatched: 0, starts_lost: 0, histograms_lost: 0, errors_lost: 0 };
+        let errors_lost = self.errors.lost()?;
+        let mut sum = BlockCounters { unmatched: 0, starts_lost: 0, histograms_lost: 0 };
         maps::sum(&self.counters, 0, |cpu: BlockCounters| {
             sum.unmatched += cpu.unmatched;
             sum.starts_lost += cpu.starts_lost;
             sum.histograms_lost += cpu.histograms_lost;
-            sum.errors_lost += cpu.errors_lost;
         })?;
         let nested = nested(&self.programs, &mut self.text);
         round.out.family(&UNMATCHED).add(&[("probe", SPEC.name)], sum.unmatched as f64);
         for (reason, count) in [
             ("starts_full", sum.starts_lost),
             ("histograms_full", sum.histograms_lost),
-            ("errors_full", sum.errors_lost),
-            ("forgotten", self.forgotten),
+            ("errors_full", errors_lost),
             ("nested", nested),
         ] {
             let labels = [("probe", SPEC.name), ("reason", reason)];
@@ -305,17 +243,19 @@ impl Probe for Block {
         Ok(())
     }
 
-    fn event(&mut self, host: &mut Host, at_ns: i64, mut event: Record<'_>) -> Option<Event> {
+    fn event(&mut self, moment: &mut Moment<'_>, mut event: Record<'_>) -> Option<Event> {
         let (device, operation) = (event.u32()?, event.u32()?);
         let (error, _padding) = (event.u32()?, event.u32()?);
         let (sector, sectors) = (event.u64()?, event.u64()?);
-        let (device, operation) = (self.namer.name(host, device), operation_name(operation));
+        let (device, operation) = (self.namer.name(moment.host, device), operation_name(operation));
         let error = errno::name(error);
         let bytes = sectors.saturating_mul(512);
-        let message =
-            format!("{operation} of {bytes} bytes at sector {sector} of {device}: {error}");
+        let message = match bytes {
+            0 => format!("{operation} of {device}: {error}"),
+            _ => format!("{operation} of {bytes} bytes at sector {sector} of {device}: {error}"),
+        };
         Some(
-            Event::new("io_error", at_ns, message)
+            Event::new("io_error", moment.at_ns, message)
                 .with("device", device)
                 .with("operation", operation)
                 .with("sector", sector.to_string())
@@ -342,13 +282,16 @@ impl Known {
     }
 }
 
-/// Whether the kernel says that a device has nothing to do, or there is no such device.
-fn is_idle(host: &mut Host, device: u32) -> bool {
-    let (major, minor) = (device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1));
-    match host.sys(&format!("dev/block/{major}:{minor}/inflight")) {
-        Ok(counts) => counts.split(u8::is_ascii_whitespace).all(|n| n.is_empty() || n == b"0"),
-        Err(error) => error.is_absent(),
-    }
+/// The requests that the kernel says a device's driver has (Documentation/ABI/stable/sysfs-block):
+/// `inflight` has those that read, and all others. A count of the programs' own would drift with each
+/// event that they miss.
+fn inflight(host: &mut Host, key: BlockKey, path: &mut String) -> Option<u64> {
+    let (major, minor) = (key.device >> MINOR_BITS, key.device & ((1 << MINOR_BITS) - 1));
+    path.clear();
+    let _ = write!(path, "dev/block/{major}:{minor}/inflight");
+    let text = std::str::from_utf8(host.sys(path).ok()?).ok()?;
+    let at = usize::from(key.operation != Operation::Read as u32);
+    text.split_ascii_whitespace().nth(at)?.parse().ok()
 }
 
 fn operation_name(operation: u32) -> &'static str {

@@ -29,6 +29,7 @@ pub(super) fn name(error: u32) -> String {
         113 => "EHOSTUNREACH",
         117 => "EUCLEAN",
         121 => "EREMOTEIO",
+        122 => "EDQUOT",
         123 => "ENOMEDIUM",
         125 => "ECANCELED",
         other => return other.to_string(),

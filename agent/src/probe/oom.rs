@@ -9,11 +9,11 @@ use aya::maps::MapError;
 
 use super::blackbox::{self, Victim};
 use super::channel::Report;
+use super::fallback::Fallback;
 use super::maps::{self, PerCpu};
 use super::record::Record;
 use super::spec::{Shape, Spec, Tracepoint, needed, optional};
-use super::{LOST, Probe, Round, nested};
-use crate::host::Host;
+use super::{LOST, Moment, Probe, Round, nested};
 use crate::model::{Desc, Event};
 
 /// What the loader has to find for it.
@@ -41,6 +41,7 @@ pub(super) static SPEC: Spec = Spec {
     sized: &[],
     events: &[Kind::Oom],
     start: |report| Ok(Box::new(Oom::new(report)?)),
+    fallback: Fallback::OomKill,
 };
 
 pub(super) const KILLS: Desc = Desc::counter(
@@ -130,7 +131,7 @@ impl Probe for Oom {
         Ok(())
     }
 
-    fn event(&mut self, host: &mut Host, at_ns: i64, mut event: Record<'_>) -> Option<Event> {
+    fn event(&mut self, moment: &mut Moment<'_>, mut event: Record<'_>) -> Option<Event> {
         let mut figure = || event.u64().map(|kb| Some(kb).filter(|kb| *kb != UNKNOWN));
         let (total_vm_kb, anon_rss_kb, file_rss_kb) = (figure()?, figure()?, figure()?);
         let (shmem_rss_kb, pgtables_kb) = (figure()?, figure()?);
@@ -139,6 +140,8 @@ impl Probe for Oom {
         let trigger_pid = event.u32()?;
         let oom_score_adj = Some(event.i32()?).filter(|adjust| *adjust != i32::MIN);
         let (comm, trigger) = (event.text::<COMM>()?, event.text::<COMM>()?);
+        // The kernel has said it before it chose the victim, whose own cgroup is the root once it ends.
+        let cgroup = moment.kernel.and_then(|kernel| kernel.cgroup_of(pid, &comm));
         let victim = Victim {
             pid,
             comm,
@@ -150,13 +153,14 @@ impl Probe for Oom {
             pgtables_kb,
             oom_score_adj,
             trigger: Some((trigger, trigger_pid)),
-            ..Victim::default()
+            cgroup,
         };
+        let at_ns = moment.at_ns;
         if at_ns.saturating_sub(self.window_ns) > WINDOW_NS {
             (self.window_ns, self.whole) = (at_ns, 0);
         }
         self.whole += 1;
-        let (unit, event) = blackbox::event(host, at_ns, victim, self.whole > WHOLE);
+        let (unit, event) = blackbox::event(moment.host, at_ns, victim, self.whole > WHOLE);
         self.kills.add(&unit, 1);
         Some(event)
     }

@@ -9,6 +9,7 @@ use agent_common::reclaim::{ReclaimStalls, Scope};
 use aya::maps::MapError;
 
 use super::channel::Report;
+use super::fallback::Fallback;
 use super::maps::{self, PerCpu, Table};
 use super::spec::{Sized, Spec, Tracepoint};
 use super::sweep::{self, Sweeper};
@@ -34,9 +35,10 @@ pub(super) static SPEC: Spec = Spec {
     maps: &["RECLAIM_STALLS", "RECLAIM_STARTS"],
     // The kernel lets few threads reclaim at once (throttle_direct_reclaim, too_many_isolated in
     // mm/vmscan.c), but it does not count them.
-    sized: &[Sized { map: "RECLAIM_STARTS", base: 256, each_device: 0, most: 256 }],
+    sized: &[Sized { map: "RECLAIM_STARTS", base: 256, each_device: 0, most: 256, mask: None }],
     events: &[],
     start: |report| Ok(Box::new(Reclaim::new(report)?)),
+    fallback: Fallback::None,
 };
 
 const STALLS: Desc = Desc::histogram(

@@ -31,10 +31,14 @@ impl<'a> Record<'a> {
 
     /// A text of at most `N` bytes, closed with NUL if it is shorter.
     pub(super) fn text<const N: usize>(&mut self) -> Option<String> {
-        let bytes: [u8; N] = self.bytes()?;
-        let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-        Some(String::from_utf8_lossy(text).into_owned())
+        self.bytes::<N>().map(|bytes| until_nul(&bytes))
     }
+}
+
+/// The text before the first NUL.
+pub(super) fn until_nul(bytes: &[u8]) -> String {
+    let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
 }
 
 #[cfg(test)]

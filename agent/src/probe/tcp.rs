@@ -11,6 +11,7 @@ use agent_common::tcp::{
 use aya::maps::MapError;
 
 use super::channel::Report;
+use super::fallback::Fallback;
 use super::maps::{self, PerCpu, Table};
 use super::spec::{Needed, Shape, Sized, Spec, Tracepoint, needed, optional};
 use super::sweep::{self, Sweeper};
@@ -97,11 +98,12 @@ pub(super) static SPEC: Spec = Spec {
     maps: &["TCP_CPU", "TCP_CONNECT", "TCP_STARTS", "TCP_PEERS"],
     sized: &[
         // As many as a client of many peers has open at once; 72 bytes each.
-        Sized { map: "TCP_STARTS", base: 1024, each_device: 0, most: 1024 },
-        Sized { map: "TCP_PEERS", base: 256, each_device: 0, most: 256 },
+        Sized { map: "TCP_STARTS", base: 1024, each_device: 0, most: 1024, mask: None },
+        Sized { map: "TCP_PEERS", base: 256, each_device: 0, most: 256, mask: None },
     ],
     events: &[],
     start: |report| Ok(Box::new(Tcp::new(report)?)),
+    fallback: Fallback::Snmp,
 };
 
 pub(super) const RETRANSMITS: Desc =

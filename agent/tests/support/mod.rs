@@ -15,11 +15,14 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod cgroup;
 pub mod dice;
 pub mod fault;
 pub mod http;
 pub mod message;
+pub mod probed;
 pub mod prometheus;
+pub mod small_disk;
 pub mod strict_loki;
 pub mod strict_mimir;
 pub mod volume;
@@ -27,6 +30,7 @@ pub mod watch;
 pub mod wire;
 
 pub use agent::Agent;
+pub use cgroup::Group;
 pub use dice::Dice;
 pub use fault::Fault;
 pub use http::Server;
