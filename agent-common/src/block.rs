@@ -6,7 +6,7 @@ use crate::event::Header;
 use crate::histogram::{Histogram, SLOTS};
 use crate::plain::plain;
 
-plain!(BlockStartKey, BlockStart, BlockKey, BlockHistogram, BlockErrorKey, BlockCounters);
+plain!(BlockKey, BlockHistogram, BlockErrorKey, BlockCounters);
 
 /// What a request asks of the device; the groups of /proc/diskstats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,28 +91,58 @@ pub const fn is_fault(error: u32) -> bool {
 }
 
 /// A request that the driver has. Two requests of one kind that start at one sector of one device at
-/// the same time share a key: the tracepoints carry nothing that tells them apart.
+/// the same time can't be told apart: the tracepoints carry nothing that would.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
-pub struct BlockStartKey {
+pub struct BlockStart {
+    /// When it was issued, in nanoseconds of CLOCK_MONOTONIC; 0 for none.
+    pub at_ns: u64,
     /// The first sector that is not completed yet; 0 for a flush.
     pub sector: u64,
     /// The kernel's dev_t: major << 20 | minor.
     pub device: u32,
     /// An [`Operation`].
     pub operation: u32,
-}
-
-/// What is known of a request that the driver has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct BlockStart {
-    /// When it was issued, in nanoseconds of CLOCK_MONOTONIC.
-    pub at_ns: u64,
     /// Sectors of 512 bytes that are not completed yet; 0 for a flush.
     pub sectors: u32,
     /// Sectors that were completed before: parts of a request may be.
     pub done: u32,
+}
+
+impl BlockStart {
+    /// No request.
+    pub const NONE: BlockStart =
+        BlockStart { at_ns: 0, sector: 0, device: 0, operation: 0, sectors: 0, done: 0 };
+
+    /// Whether it is the request that this part belongs to.
+    #[inline(always)]
+    pub const fn is(&self, sector: u64, device: u32, operation: u32) -> bool {
+        self.at_ns != 0
+            && self.sector == sector
+            && self.device == device
+            && self.operation == operation
+    }
+}
+
+/// Requests that may be looked for in one place.
+pub const WAYS: usize = 4;
+
+/// A place in the table of requests, which is a plain array: an entry costs no lock and no search. Where
+/// all of a place is taken the oldest gives way. Two CPUs that write to one place at the same moment may
+/// lose one of the two, whose completion is counted as one without a beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct BlockPlace {
+    /// Its requests.
+    pub starts: [BlockStart; WAYS],
+}
+
+/// The place of a request in a table of `mask + 1` places, a power of two.
+#[inline(always)]
+pub const fn place(sector: u64, device: u32, operation: u32, mask: u32) -> u32 {
+    // Fibonacci hashing: neighbours in sectors are spread, and the upper bits are the good ones.
+    let mixed = (sector as u32) ^ (device << 7) ^ (operation << 3);
+    ((mixed as u64).wrapping_mul(0x9e37_79b1) >> 16) as u32 & mask
 }
 
 /// What a histogram is about.
@@ -173,17 +203,17 @@ pub struct BlockErrorEvent {
 #[repr(C, align(8))]
 pub struct BlockCounters {
     /// Completions of which no issue is known: issued before the probe was attached, pushed out of
-    /// the map, or one of two with the same key.
+    /// the table, or one of two that can't be told apart.
     pub unmatched: u64,
-    /// Issues that found no room in the map of requests.
+    /// Issues that had to take another request's place in the table.
     pub starts_lost: u64,
     /// Completions that found no room in the map of histograms.
     pub histograms_lost: u64,
 }
 
 const _: () = {
-    assert!(size_of::<BlockStartKey>() == 16);
-    assert!(size_of::<BlockStart>() == 16);
+    assert!(size_of::<BlockStart>() == 32);
+    assert!(size_of::<BlockPlace>() == 32 * WAYS);
     assert!(size_of::<BlockKey>() == 8);
     assert!(size_of::<BlockHistogram>() == 8 * SLOTS + 16);
     assert!(size_of::<BlockErrorKey>() == 16);
@@ -222,6 +252,19 @@ mod tests {
             (*b"?!\0\0", 8, None),
         ] {
             assert_eq!(operation(rwbs, sectors), expected, "{rwbs:?} {sectors}");
+        }
+    }
+
+    #[test]
+    fn requests_are_spread_over_the_places() {
+        let mask = 255;
+        for step in [1, 8, 64, 256, 2_048, 1 << 20] {
+            let mut counts = [0; 256];
+            for n in 0..1_024u64 {
+                counts[place(n * step, 8 << 20, 1, mask) as usize] += 1;
+            }
+            // Four each if they were spread evenly.
+            assert!(counts.iter().all(|count| *count <= 12), "{step}: {counts:?}");
         }
     }
 

@@ -6,13 +6,16 @@
 #![no_std]
 
 pub mod block;
+pub mod direct;
 pub mod event;
 pub mod filesystem;
 pub mod histogram;
 pub mod mmc;
 pub mod oom;
 pub mod plain;
+pub mod reclaim;
 pub mod scsi;
+pub mod tcp;
 pub mod thermal;
 
 /// The place of a field that the running kernel's tracepoint does not have.

@@ -16,39 +16,23 @@
 //! Programs of perf's tracepoints don't nest on a CPU (trace_call_bpf): a completion that interrupts
 //! another such program is missed, and the kernel counts it in the program's `recursion_misses`.
 
-use agent_common::ABSENT;
 use agent_common::block::{
-    BlockCounters, BlockErrorEvent, BlockErrorKey, BlockHistogram, BlockKey, BlockStart,
-    BlockStartKey, Operation, failed_operation, is_fault, operation,
+    BlockCounters, BlockErrorEvent, BlockErrorKey, BlockHistogram, BlockKey, BlockPlace,
+    BlockStart, Operation, failed_operation, is_fault, operation, place,
 };
 use agent_common::event::Kind;
+use agent_common::{ABSENT, direct};
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{map, tracepoint};
-use aya_ebpf::maps::{HashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::maps::{Array, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::programs::TracePointContext;
 
 use crate::errors;
 use crate::event::{emit, header};
-use crate::fields::field;
+use crate::fields::{direct, field};
 
-#[unsafe(no_mangle)]
-static BLOCK_ISSUE_DEV: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
-static BLOCK_ISSUE_SECTOR: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
-static BLOCK_ISSUE_NR_SECTOR: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
-static BLOCK_ISSUE_RWBS: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
-static BLOCK_COMPLETE_DEV: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
-static BLOCK_COMPLETE_SECTOR: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
-static BLOCK_COMPLETE_NR_SECTOR: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
-static BLOCK_COMPLETE_RWBS: Global<u32> = Global::new(ABSENT);
 /// Present only where there is no `block_rq_error`.
 #[unsafe(no_mangle)]
 static BLOCK_COMPLETE_ERROR: Global<u32> = Global::new(ABSENT);
@@ -63,10 +47,13 @@ static BLOCK_ERROR_RWBS: Global<u32> = Global::new(ABSENT);
 #[unsafe(no_mangle)]
 static BLOCK_ERROR_ERROR: Global<u32> = Global::new(ABSENT);
 
-/// Requests that drivers have; the agent sizes it, counts them, and takes out what is there so long that
-/// its completion must have been missed.
+/// Places in the table of requests less one.
+#[unsafe(no_mangle)]
+static BLOCK_PLACES: Global<u32> = Global::new(0);
+
+/// Requests that drivers have; the agent sizes it.
 #[map]
-static BLOCK_STARTS: HashMap<BlockStartKey, BlockStart> = HashMap::with_max_entries(1024, 0);
+static BLOCK_STARTS: Array<BlockPlace> = Array::with_max_entries(1, 0);
 
 /// Failed requests: some devices, each with some operations and errors.
 #[map]
@@ -83,21 +70,26 @@ static BLOCK_COUNTERS: PerCpuArray<BlockCounters> = PerCpuArray::with_max_entrie
 /// In read-only data, because 240 zero bytes on the stack of 512 would be a call of memset.
 static EMPTY: BlockHistogram = BlockHistogram::ZERO;
 
-/// The fields that both tracepoints have.
+/// The fields that all tracepoints have.
 struct Request {
-    key: BlockStartKey,
+    sector: u64,
+    device: u32,
     operation: Operation,
     sectors: u32,
 }
 
 #[tracepoint]
 fn block_rq_issue(ctx: TracePointContext) -> u32 {
-    let request = read(
-        &ctx,
-        &BLOCK_ISSUE_DEV,
-        &BLOCK_ISSUE_SECTOR,
-        &BLOCK_ISSUE_NR_SECTOR,
-        &BLOCK_ISSUE_RWBS,
+    let request = request(
+        direct!(&ctx, u32, direct::ISSUE_DEV),
+        direct!(&ctx, u64, direct::ISSUE_SECTOR),
+        direct!(&ctx, u32, direct::ISSUE_NR_SECTOR),
+        [
+            direct!(&ctx, u8, direct::ISSUE_RWBS),
+            direct!(&ctx, u8, direct::ISSUE_RWBS + 1),
+            direct!(&ctx, u8, direct::ISSUE_RWBS + 2),
+            0,
+        ],
     );
     if let Some(request) = request {
         issued(&request);
@@ -107,97 +99,139 @@ fn block_rq_issue(ctx: TracePointContext) -> u32 {
 
 #[tracepoint]
 fn block_rq_complete(ctx: TracePointContext) -> u32 {
-    let request = read(
-        &ctx,
-        &BLOCK_COMPLETE_DEV,
-        &BLOCK_COMPLETE_SECTOR,
-        &BLOCK_COMPLETE_NR_SECTOR,
-        &BLOCK_COMPLETE_RWBS,
+    let request = request(
+        direct!(&ctx, u32, direct::COMPLETE_DEV),
+        direct!(&ctx, u64, direct::COMPLETE_SECTOR),
+        direct!(&ctx, u32, direct::COMPLETE_NR_SECTOR),
+        [
+            direct!(&ctx, u8, direct::COMPLETE_RWBS),
+            direct!(&ctx, u8, direct::COMPLETE_RWBS + 1),
+            direct!(&ctx, u8, direct::COMPLETE_RWBS + 2),
+            0,
+        ],
     );
     if let Some(request) = request {
         if let Some(error) = field(&ctx, &BLOCK_COMPLETE_ERROR) {
-            failed(&ctx, &request.key, request.sectors, error);
+            let Request { sector, device, operation, sectors } = request;
+            failed(&ctx, device, operation as u32, sector, sectors, error);
         }
-        completed(request);
+        completed(&request);
     }
     0
 }
 
 #[tracepoint]
 fn block_rq_error(ctx: TracePointContext) -> u32 {
-    let (Some(device), Some(rwbs), Some(sectors), Some(sector), Some(error)) = (
+    let (Some(device), Some(sector), Some(sectors), Some(rwbs), Some(error)) = (
         field(&ctx, &BLOCK_ERROR_DEV),
+        field(&ctx, &BLOCK_ERROR_SECTOR),
+        field(&ctx, &BLOCK_ERROR_NR_SECTOR),
         field(&ctx, &BLOCK_ERROR_RWBS),
-        field::<u32>(&ctx, &BLOCK_ERROR_NR_SECTOR),
-        field::<u64>(&ctx, &BLOCK_ERROR_SECTOR),
         field(&ctx, &BLOCK_ERROR_ERROR),
     ) else {
         return 0;
     };
     let sector = if sector == u64::MAX { 0 } else { sector };
-    let key = BlockStartKey { sector, device, operation: failed_operation(rwbs, sectors) };
-    failed(&ctx, &key, sectors, error);
+    failed(&ctx, device, failed_operation(rwbs, sectors), sector, sectors, error);
     0
 }
 
 #[inline(always)]
-fn read(
-    ctx: &TracePointContext,
-    dev: &Global<u32>,
-    sector: &Global<u32>,
-    nr_sector: &Global<u32>,
-    rwbs: &Global<u32>,
-) -> Option<Request> {
-    let sectors: u32 = field(ctx, nr_sector)?;
-    let operation = operation(field(ctx, rwbs)?, sectors)?;
-    let mut sector: u64 = field(ctx, sector)?;
+fn request(device: u32, sector: u64, sectors: u32, rwbs: [u8; 4]) -> Option<Request> {
+    let operation = operation(rwbs, sectors)?;
     if matches!(operation, Operation::Flush) {
-        sector = 0;
-    } else if sectors == 0 || sector == u64::MAX {
+        return Some(Request { sector: 0, device, operation, sectors: 0 });
+    }
+    if sectors == 0 || sector == u64::MAX {
         return None;
     }
-    let key = BlockStartKey { sector, device: field(ctx, dev)?, operation: operation as u32 };
-    Some(Request { key, operation, sectors })
+    Some(Request { sector, device, operation, sectors })
+}
+
+/// The place of a request that begins at this sector.
+#[inline(always)]
+fn place_of(sector: u64, request: &Request) -> Option<&'static mut BlockPlace> {
+    let operation = request.operation as u32;
+    let place = place(sector, request.device, operation, BLOCK_PLACES.load());
+    // SAFETY: plain numbers that other CPUs may write as well, as `BlockPlace` says.
+    BLOCK_STARTS.get_ptr_mut(place).map(|place| unsafe { &mut *place })
+}
+
+/// Notes a request, in the place of the oldest if there is no free one.
+#[inline(always)]
+fn note(start: BlockStart, request: &Request) {
+    let Some(place) = place_of(start.sector, request) else { return };
+    let [first, second, third, fourth] = &mut place.starts;
+    let same =
+        |have: &BlockStart| have.at_ns == 0 || have.is(start.sector, start.device, start.operation);
+    if same(first) {
+        *first = start;
+    } else if same(second) {
+        *second = start;
+    } else if same(third) {
+        *third = start;
+    } else if same(fourth) {
+        *fourth = start;
+    } else {
+        count(|counters| counters.starts_lost += 1);
+        let left = if first.at_ns < second.at_ns { first } else { second };
+        let right = if third.at_ns < fourth.at_ns { third } else { fourth };
+        if left.at_ns < right.at_ns {
+            *left = start;
+        } else {
+            *right = start;
+        }
+    }
 }
 
 #[inline(always)]
 fn issued(request: &Request) {
-    let sectors = if matches!(request.operation, Operation::Flush) { 0 } else { request.sectors };
-    // SAFETY: the helper has no preconditions.
-    let at_ns = unsafe { bpf_ktime_get_ns() };
-    let start = BlockStart { at_ns, sectors, done: 0 };
-    if BLOCK_STARTS.insert(request.key, start, BPF_ANY as u64).is_err() {
-        count(|counters| counters.starts_lost += 1);
-    }
+    let start = BlockStart {
+        // SAFETY: the helper has no preconditions.
+        at_ns: unsafe { bpf_ktime_get_ns() },
+        sector: request.sector,
+        device: request.device,
+        operation: request.operation as u32,
+        sectors: request.sectors,
+        done: 0,
+    };
+    note(start, request);
 }
 
 #[inline(always)]
-fn completed(request: Request) {
-    // SAFETY: entries are preallocated and may be reused while they are read, but only once they have
-    // been removed: by the completion of this request, which is this one, or by the agent, long after.
-    let Some(&BlockStart { at_ns, sectors, done }) = (unsafe { BLOCK_STARTS.get(request.key) })
-    else {
+fn completed(request: &Request) {
+    let Some(place) = place_of(request.sector, request) else { return };
+    let is = |have: &BlockStart| have.is(request.sector, request.device, request.operation as u32);
+    let [first, second, third, fourth] = &mut place.starts;
+    let start = if is(first) {
+        first
+    } else if is(second) {
+        second
+    } else if is(third) {
+        third
+    } else if is(fourth) {
+        fourth
+    } else {
         count(|counters| counters.unmatched += 1);
         return;
     };
-    // Nothing to be done about a failure: the agent has taken it out meanwhile.
-    let _ = BLOCK_STARTS.remove(request.key);
+    let BlockStart { at_ns, sectors, done, .. } = *start;
+    start.at_ns = 0;
     if request.sectors < sectors {
-        let mut rest = request.key;
-        rest.sector += request.sectors as u64;
-        let start = BlockStart {
+        let rest = BlockStart {
             at_ns,
+            sector: request.sector + request.sectors as u64,
+            device: request.device,
+            operation: request.operation as u32,
             sectors: sectors - request.sectors,
             done: done.wrapping_add(request.sectors),
         };
-        if BLOCK_STARTS.insert(rest, start, BPF_ANY as u64).is_err() {
-            count(|counters| counters.starts_lost += 1);
-        }
+        note(rest, request);
         return;
     }
     // SAFETY: the helper has no preconditions.
     let latency = unsafe { bpf_ktime_get_ns() }.wrapping_sub(at_ns);
-    let key = BlockKey { device: request.key.device, operation: request.key.operation };
+    let key = BlockKey { device: request.device, operation: request.operation as u32 };
     let histogram = match BLOCK_LATENCY.get_ptr_mut(key) {
         Some(histogram) => histogram,
         None => {
@@ -220,12 +254,18 @@ fn completed(request: Request) {
 
 /// Counts a request that has failed and hands it over.
 #[inline(always)]
-fn failed(ctx: &TracePointContext, request: &BlockStartKey, sectors: u32, error: i32) {
+fn failed(
+    ctx: &TracePointContext,
+    device: u32,
+    operation: u32,
+    sector: u64,
+    sectors: u32,
+    error: i32,
+) {
     let error = error.wrapping_neg() as u32;
     if !is_fault(error) {
         return;
     }
-    let BlockStartKey { sector, device, operation } = *request;
     let key = BlockErrorKey { device, operation, error, padding: 0 };
     errors::count(&BLOCK_ERRORS, &key, Kind::BlockError);
     let header = header(Kind::BlockError);

@@ -50,3 +50,31 @@ pub(crate) fn text<const N: usize>(
         bpf_probe_read_kernel_str(text.as_mut_ptr().cast(), N as u32, source);
     }
 }
+
+/// Reads `$size` bytes of the context at the number of a field, a constant of `agent_common::direct`.
+macro_rules! direct {
+    ($ctx:expr, u8, $field:expr) => {
+        crate::fields::direct!(@ $ctx, "{0} = *(u8 *)({1} + {2})", $field) as u8
+    };
+    ($ctx:expr, u32, $field:expr) => {
+        crate::fields::direct!(@ $ctx, "{0} = *(u32 *)({1} + {2})", $field) as u32
+    };
+    ($ctx:expr, u64, $field:expr) => {
+        crate::fields::direct!(@ $ctx, "{0} = *(u64 *)({1} + {2})", $field)
+    };
+    (@ $ctx:expr, $load:literal, $field:expr) => {{
+        let value: u64;
+        // SAFETY: a load from the context, whose bounds the verifier checks.
+        unsafe {
+            core::arch::asm!(
+                $load,
+                out(reg) value,
+                in(reg) aya_ebpf::EbpfContext::as_ptr($ctx),
+                const $field,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        value
+    }};
+}
+pub(crate) use direct;

@@ -6,6 +6,7 @@
 //! reads them from the running kernel's format files and sets the globals when it loads the object.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod block;
 mod errors;
@@ -14,7 +15,9 @@ mod fields;
 mod filesystem;
 mod mmc;
 mod oom;
+mod reclaim;
 mod scsi;
+mod tcp;
 mod thermal;
 
 /// The kernel gives `bpf_probe_read_kernel` and its kin to programs under a GPL-compatible licence

@@ -32,10 +32,11 @@ use tokio::time::Instant;
 use crate::collector::Set;
 use crate::config::{Config, Source};
 use crate::encode::{Positions, RoundEncoder, apply};
+use crate::host::kmsg::Position;
 use crate::host::{Host, SystemClock};
 use crate::logs::file::FileSource;
 use crate::model::{Labels, Samples};
-use crate::probe::{ProbeError, Probes};
+use crate::probe::{self, ProbeError, Probes};
 use crate::status;
 use crate::wal::WalError;
 
@@ -136,6 +137,8 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
     let mut before: Option<Rc<Config>> = None;
     // What the disk has not taken must not be read again after a reload.
     let mut positions = Positions::new();
+    // They go on counting through a reload, and what starts them may be given up by then.
+    let mut probes = None;
     let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
     loop {
         ::log::set_max_level(config.agent.log_level);
@@ -145,6 +148,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
             source.clone(),
             signals.as_mut(),
             &mut positions,
+            &mut probes,
             &dropped,
         );
         match runtime.block_on(tasks.run_until(run)) {
@@ -168,21 +172,32 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
 /// # Errors
 /// A probe that the configuration wants can't work, or standard output is closed.
 pub fn once_to_stdout(config: &Config) -> Result<(), RunError> {
-    let state = State { follows_files: false, ..state(config, String::new())? };
+    let probes = start_probes(config, None)?;
+    let state = State { follows_files: false, ..state(config, String::new(), probes) };
     state.collect();
     let out = state.text(true);
     std::io::Write::write_all(&mut std::io::stdout().lock(), &out)
         .map_err(|error| RunError::System("writing to standard output", error))
 }
 
+/// The probes, with the rights given up that only their start needs.
+fn start_probes(
+    config: &Config,
+    position: Option<Position>,
+) -> Result<Rc<RefCell<Probes>>, RunError> {
+    let options = probe::Options { position, ..config.probes.clone() };
+    let mut probes = Probes::start(&options, &Host::new(config.host.clone()));
+    probes.required().map_err(RunError::Probe)?;
+    probes.give_up_rights();
+    Ok(Rc::new(RefCell::new(probes)))
+}
+
 /// The collecting half, without WALs and endpoints.
-fn state(config: &Config, path: String) -> Result<State, RunError> {
+fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
     let host = Host::new(config.host.clone());
     let enabled = |entry: &crate::collector::Entry| config.metrics.collectors.contains(&entry.name);
     let collectors = Set::new(enabled, &config.metrics.options);
-    let probes = Probes::start(&config.probes, &host);
-    probes.required().map_err(RunError::Probe)?;
-    Ok(State {
+    State {
         clock: Rc::new(SystemClock),
         started: Instant::now(),
         instance: config.agent.instance.clone(),
@@ -190,7 +205,7 @@ fn state(config: &Config, path: String) -> Result<State, RunError> {
         interval: config.agent.interval,
         host: RefCell::new(host),
         collectors: RefCell::new(collectors),
-        probes: RefCell::new(probes),
+        probes,
         samples: RefCell::new(Samples::with_limit(config.metrics.max_series as usize)),
         own: State::own_samples(),
         last_round_ms: Cell::new(None),
@@ -203,7 +218,7 @@ fn state(config: &Config, path: String) -> Result<State, RunError> {
         agent_labels: agent_labels(config),
         limiter: Default::default(),
         dropped: Rc::new(Dropped::new(Rc::new(SystemClock))),
-    })
+    }
 }
 
 /// Collects and ships until a signal or a request ends it; without `signals`, one round. `kept` are the
@@ -213,13 +228,33 @@ async fn pipeline(
     source: Source,
     signals: Option<&mut Signals>,
     kept: &mut Positions,
+    probes: &mut Option<Rc<RefCell<Probes>>>,
     dropped: &Rc<Dropped>,
 ) -> Result<End, RunError> {
     let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
     // The WALs first: they are what may refuse to start, and their lock keeps a second agent away.
     let metrics = Rc::new(open_metrics(&config)?);
     let logs = open_logs(&config)?.map(Rc::new);
-    let mut state = State { dropped: Rc::clone(dropped), ..state(&config, path)? };
+    let mut positions = Positions::new();
+    if let Some(logs) = &logs {
+        positions = files::recover_positions(logs)?;
+        for (key, position) in kept.iter() {
+            apply(&mut positions, key, position);
+        }
+    }
+    let probes = match probes {
+        Some(probes) => {
+            let mut running = probes.borrow_mut();
+            running.adjust(&config.probes);
+            running.required().map_err(RunError::Probe)?;
+            Rc::clone(probes)
+        }
+        None => {
+            let kmsg = positions.get(events::KMSG).and_then(|bytes| Position::from_bytes(bytes));
+            Rc::clone(probes.insert(start_probes(&config, kmsg)?))
+        }
+    };
+    let mut state = State { dropped: Rc::clone(dropped), ..state(&config, path, probes) };
     let (phase, watch_phase) = watch::channel(Phase::Running);
     let mut tasks = JoinSet::new();
 
@@ -251,13 +286,7 @@ async fn pipeline(
         last_ms,
         behind: false,
     };
-    if let Some(logs) = &logs {
-        let mut positions = files::recover_positions(logs)?;
-        for (key, position) in kept.iter() {
-            apply(&mut positions, key, position);
-        }
-        *state.positions.borrow_mut() = positions;
-    }
+    *state.positions.borrow_mut() = positions;
     if let (Some(logs), false) = (&logs, config.files.is_empty()) {
         let positions = state.positions.borrow().clone();
         let source = FileSource::new(&config.files, &positions, Rc::clone(&state.clock))
@@ -266,12 +295,13 @@ async fn pipeline(
         let files = Files { state: Rc::clone(&state), log: Rc::clone(logs), source, phase };
         tasks.spawn_local(files.run());
     }
-    match state.probes.borrow().descriptor() {
-        Ok(Some(descriptor)) => {
-            let (state, phase) = (Rc::clone(&state), watch_phase.clone());
-            tasks.spawn_local(events::Events { state, descriptor, phase }.run());
+    match state.probes.borrow().descriptors() {
+        Ok(descriptors) => {
+            for descriptor in descriptors {
+                let (state, phase) = (Rc::clone(&state), watch_phase.clone());
+                tasks.spawn_local(events::Events { state, descriptor, phase }.run());
+            }
         }
-        Ok(None) => {}
         Err(error) => ::log::warn!("waiting for the probes' events: {error}"),
     }
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {

@@ -16,6 +16,7 @@ mod bytes;
 mod collectors;
 mod encode;
 mod endpoint;
+mod kmsg;
 mod logs;
 mod push;
 mod status;
@@ -25,6 +26,7 @@ mod wal;
 pub use collectors::collectors;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
+pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
 pub use push::{loki, remote_write};
 pub use status::status;
@@ -40,10 +42,12 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("blocks", blocks),
     ("collectors", collectors),
     ("config", config),
+    ("kmsg", kmsg),
     ("log_file", log_file),
     ("log_position", log_position),
     ("loki", loki),
     ("mounts", mounts),
+    ("probe_proc", probe_proc),
     ("remote_write", remote_write),
     ("rounds", rounds),
     ("samples", samples),

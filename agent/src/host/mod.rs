@@ -3,6 +3,7 @@
 
 mod clock;
 mod identity;
+pub mod kmsg;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use identity::hostname;
+pub use kmsg::Kmsg;
 
 /// More than any file that the agent reads whole; /proc/stat of 512 CPUs has 60 KiB.
 const MAX_FILE: u64 = 4 << 20;

@@ -15,9 +15,14 @@ use super::Phase;
 use super::files::BlockPayload;
 use super::log::Log;
 use super::state::State;
-use crate::encode::BLOCK;
-use crate::model::{Block, Event};
+use crate::encode::{BLOCK, apply};
+use crate::host::kmsg::Position;
+use crate::model::Block;
+use crate::probe::Waiting;
 use crate::wal::AppendError;
+
+/// The key of the position in the kernel's log.
+pub(super) const KMSG: &str = "kmsg";
 
 /// Entries of one block.
 const BATCH: usize = 64;
@@ -59,7 +64,7 @@ impl Limiter {
     }
 }
 
-/// Waits for the probes' events until the agent drains.
+/// Waits for what a descriptor of the probes says, until the agent drains.
 pub(super) struct Events {
     pub(super) state: Rc<State>,
     pub(super) descriptor: OwnedFd,
@@ -112,12 +117,14 @@ impl State {
         self.dropped.add("logs", "events_full", dropped);
         loop {
             let batch = self.next_batch();
-            if batch.is_empty() {
+            let position = self.probes.borrow_mut().take_position();
+            let position = position.or_else(|| batch.iter().rev().find_map(|found| found.position));
+            if batch.is_empty() && position.is_none() {
                 return;
             }
             let Some(logs) = &self.logs else { continue };
-            let urgent = batch.iter().any(|event| event.kind == URGENT);
-            match self.append_events(logs, &batch) {
+            let urgent = batch.iter().any(|found| found.event.kind == URGENT);
+            match self.append_events(logs, &batch, position) {
                 Ok(()) if urgent => {
                     // A failure is logged and counted there.
                     let _ = logs.sync().await;
@@ -138,17 +145,17 @@ impl State {
     }
 
     /// The next events that may be reported.
-    fn next_batch(&self) -> Vec<Event> {
+    fn next_batch(&self) -> Vec<Waiting> {
         let mut probes = self.probes.borrow_mut();
         let mut batch = Vec::new();
         while batch.len() < BATCH {
-            let Some(event) = probes.next_event() else { break };
+            let Some(found) = probes.next_event() else { break };
             // One that comes back was allowed, and told, before.
-            if event.told || self.limiter.allow(event.event.kind) {
-                if !event.told {
-                    log::warn!("{}", event.event.message);
+            if found.told || self.limiter.allow(found.event.kind) {
+                if !found.told {
+                    log::warn!("{}", found.event.message);
                 }
-                batch.push(event.event);
+                batch.push(found);
             } else {
                 self.dropped.add("logs", "event_rate", 1);
             }
@@ -156,16 +163,30 @@ impl State {
         batch
     }
 
-    fn append_events(&self, logs: &Log, events: &[Event]) -> Result<(), AppendError> {
+    fn append_events(
+        &self,
+        logs: &Log,
+        events: &[Waiting],
+        position: Option<Position>,
+    ) -> Result<(), AppendError> {
         let mut block = Block::new();
-        for event in events {
+        for found in events {
             // A block has room for far more streams than there are kinds of events.
-            event.write(&self.agent_labels, &mut block);
+            found.event.write(&self.agent_labels, &mut block);
+        }
+        let position = position.map(Position::to_bytes);
+        if let Some(position) = &position {
+            block.set_position(KMSG, position);
         }
         let positions = self.positions.borrow();
         let now_ms = self.clock.now_ms();
         let mut payload = BlockPayload { block: &block, positions: &positions, now_ms };
-        logs.append(BLOCK, &mut payload).map(drop)
+        logs.append(BLOCK, &mut payload)?;
+        drop(positions);
+        if let Some(position) = &position {
+            apply(&mut self.positions.borrow_mut(), KMSG, position);
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -73,7 +74,9 @@ pub(super) struct Log {
     buffer: RefCell<Option<Wal<Memory>>>,
     synced_at: Cell<Instant>,
     /// Syncs that run, on their threads. A disk that hangs in one would hang this thread too.
-    syncing: Arc<AtomicU32>,
+    syncing: RefCell<Arc<AtomicU32>>,
+    /// The device that the last sync was of.
+    synced_device: Cell<Option<u64>>,
     /// When the disk may be tried again, and the pause after that.
     mend_at: Cell<Instant>,
     mend_pause: Cell<Duration>,
@@ -98,7 +101,8 @@ impl Log {
             disk: RefCell::default(),
             buffer: RefCell::default(),
             synced_at: Cell::new(now),
-            syncing: Arc::default(),
+            syncing: RefCell::default(),
+            synced_device: Cell::new(None),
             mend_at: Cell::new(now),
             mend_pause: Cell::new(MEND),
             before: Cell::default(),
@@ -247,7 +251,8 @@ impl Log {
             Some(Ok(None)) | None => return Ok(()),
             Some(Err(error)) => return Err(error),
         };
-        let syncing = Syncing::begin(&self.syncing);
+        let syncing = Syncing::begin(&self.syncing.borrow());
+        self.synced_device.set(self.device());
         let ran = tokio::task::spawn_blocking(move || {
             let result = job.run();
             drop(syncing);
@@ -330,11 +335,13 @@ impl Log {
         if !self.mend_due().is_some_and(|left| left.is_zero()) {
             return;
         }
-        if self.is_syncing() {
+        if self.is_syncing() && self.synced_device.get() == self.device() {
             self.mend_at.set(Instant::now() + self.mend_pause.get());
-        } else {
-            self.mend_now();
+            return;
         }
+        // A sync that hangs with a disk that was taken away is none of the disk in its place.
+        self.syncing.take();
+        self.mend_now();
     }
 
     fn mend_now(&self) {
@@ -412,7 +419,12 @@ impl Log {
 
     /// Whether a sync runs; a disk that fails may hang in it.
     pub(super) fn is_syncing(&self) -> bool {
-        self.syncing.load(Ordering::Acquire) > 0
+        self.syncing.borrow().load(Ordering::Acquire) > 0
+    }
+
+    /// The device that the directory is on now.
+    fn device(&self) -> Option<u64> {
+        std::fs::metadata(&self.options.path).ok().map(|found| found.dev())
     }
 
     /// The last failure, while it lasts.
@@ -515,7 +527,8 @@ impl Log {
         }
         match self.with(|wal| wal.share_cursor(reader)) {
             Some(Ok(Some(file))) => {
-                let syncing = Syncing::begin(&self.syncing);
+                let syncing = Syncing::begin(&self.syncing.borrow());
+                self.synced_device.set(self.device());
                 let synced = tokio::task::spawn_blocking(move || {
                     let result = file.sync();
                     drop(syncing);
@@ -545,22 +558,6 @@ impl Log {
     /// Waits for an acknowledgement after this call.
     pub(super) fn freed(&self) -> impl Future<Output = ()> + '_ {
         self.freed.notified()
-    }
-}
-
-#[cfg(test)]
-impl Log {
-    /// A WAL with one reader, "a".
-    pub(super) fn for_test(path: &Path, wal: Options, sync_every: Option<Duration>) -> Log {
-        let options = LogOptions {
-            name: if wal.on_full == crate::wal::OnFull::Refuse { "logs" } else { "metrics" },
-            path: path.to_owned(),
-            wal,
-            readers: vec!["a".into()],
-            sync_every,
-            memory_bytes: 256 << 10,
-        };
-        Log::open(options).unwrap()
     }
 }
 

@@ -150,7 +150,8 @@ mod tests {
         let options = Options::new(1 << 20, OnFull::DropOldest, 1);
         let log = Rc::new(Log::for_test(dir.path(), options, None));
         let clock = ManualClock::at(1_000 * HOUR_NS);
-        let state = super::super::state(&config, String::new()).unwrap();
+        let probes = super::super::start_probes(&config, None).unwrap();
+        let state = super::super::state(&config, String::new(), probes);
         let state = Rc::new(State { clock: Rc::new(clock.clone()), ..state });
         let (_phase, phase) = watch::channel(Phase::Running);
         let mut rounds = Rounds {

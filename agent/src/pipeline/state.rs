@@ -42,7 +42,7 @@ pub(super) struct State {
     pub(super) interval: Duration,
     pub(super) host: RefCell<Host>,
     pub(super) collectors: RefCell<Set>,
-    pub(super) probes: RefCell<Probes>,
+    pub(super) probes: Rc<RefCell<Probes>>,
     /// The newest round's samples of collectors and probes.
     pub(super) samples: RefCell<Samples>,
     /// The newest round's samples of the agent itself.

@@ -32,8 +32,14 @@ pub(super) struct Victim {
     pub(super) cgroup: Option<String>,
 }
 
-/// The victim's unit, and the event. What is not there any more is left out.
-pub(super) fn event(host: &mut Host, at_ns: i64, mut victim: Victim) -> (String, Event) {
+/// The victim's unit, and the event. What is not there any more is left out, and with `brief` all that
+/// would have to be gathered from many files.
+pub(super) fn event(
+    host: &mut Host,
+    at_ns: i64,
+    mut victim: Victim,
+    brief: bool,
+) -> (String, Event) {
     complete(host, &mut victim);
     let unit = victim.cgroup.as_deref().map_or("unknown".to_owned(), unit);
     let name = if victim.comm.is_empty() { "a process" } else { &victim.comm };
@@ -63,6 +69,9 @@ pub(super) fn event(host: &mut Host, at_ns: i64, mut victim: Victim) -> (String,
         add("trigger", Some(comm));
         add("trigger_pid", Some(pid.to_string()));
     }
+    if brief {
+        return (unit, event);
+    }
     let top = top(host);
     add("top", Some(top).filter(|top| !top.is_empty()));
     for (name, key) in [
@@ -80,10 +89,16 @@ pub(super) fn event(host: &mut Host, at_ns: i64, mut victim: Victim) -> (String,
 /// What /proc still has of the victim: a process that is killed is there until it has ended.
 fn complete(host: &mut Host, victim: &mut Victim) {
     let pid = victim.pid;
+    // A process that is ending has been moved to the root before it is gone.
     if victim.cgroup.is_none()
         && let Ok(text) = host.proc(&format!("{pid}/cgroup"))
     {
         victim.cgroup = cgroup(&String::from_utf8_lossy(text));
+        if victim.cgroup.as_deref() == Some("/")
+            && host.proc(&format!("{pid}/statm")).is_ok_and(|statm| statm.starts_with(b"0 "))
+        {
+            victim.cgroup = None;
+        }
     }
     if (victim.comm.is_empty() || victim.uid.is_none())
         && let Ok(text) = host.proc(&format!("{pid}/status"))
@@ -228,7 +243,7 @@ mod tests {
     fn victim_that_is_there_is_completed_and_the_moment_is_described() {
         let mut host = Host::new(Default::default());
         let victim = Victim { pid: std::process::id(), ..Victim::default() };
-        let (unit, event) = event(&mut host, 7, victim);
+        let (unit, event) = event(&mut host, 7, victim, false);
         assert!(!unit.is_empty() && unit != "unknown");
         let value = |name| event.fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
         assert!(value("comm").is_some_and(|comm| event.message.contains(comm)), "{event:?}");
@@ -252,7 +267,7 @@ mod tests {
             cgroup: Some("/system.slice/a.service".to_owned()),
             ..Victim::default()
         };
-        let (unit, event) = event(&mut host, 7, victim);
+        let (unit, event) = event(&mut host, 7, victim, false);
         assert_eq!(unit, "a.service");
         let wanted = "out of memory: hog (PID 12, 3 MiB resident) of a.service was killed";
         assert_eq!(event.message, wanted);

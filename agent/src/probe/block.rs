@@ -5,22 +5,22 @@
 //! A latency is from the request's issue to its driver to the completion of its last sector: the time
 //! that the device has it. /proc/diskstats adds the time that the request waited for its turn.
 
+use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use agent_common::block::{
-    BlockCounters, BlockErrorKey, BlockHistogram, BlockKey, BlockStart, BlockStartKey, Operation,
-};
+use agent_common::block::{BlockCounters, BlockErrorKey, BlockHistogram, BlockKey, Operation};
+use agent_common::direct as fields;
 use agent_common::event::Kind;
 use aya::maps::MapError;
 
 use super::channel::Report;
-use super::device::Namer;
+use super::device::{MINOR_BITS, Namer};
 use super::errors::{Errors, Family, LOST_MAP};
-use super::maps::{self, PerCpu, PerCpuTable, Table, Value};
+use super::fallback::Fallback;
+use super::maps::{self, PerCpu, PerCpuTable, Value};
 use super::record::Record;
-use super::spec::{Needed, Presence, Shape, Sized, Spec, Tracepoint, needed};
-use super::{LOST, Probe, Round, UNMATCHED, errno, histogram, nested};
+use super::spec::{Needed, Presence, Shape, Sized, Spec, Target, Tracepoint, direct, needed};
+use super::{LOST, Moment, Probe, Round, UNMATCHED, errno, histogram, nested};
 use crate::host::Host;
 use crate::model::{Desc, Event, Samples};
 
@@ -31,27 +31,16 @@ pub(super) static SPEC: Spec = Spec {
     tracepoints: &[
         Tracepoint {
             family: "block",
-            event: "block_rq_issue",
-            optional: false,
-            fields: &[
-                needed("dev", "BLOCK_ISSUE_DEV", Shape::Number(4)),
-                needed("sector", "BLOCK_ISSUE_SECTOR", Shape::Number(8)),
-                needed("nr_sector", "BLOCK_ISSUE_NR_SECTOR", Shape::Number(4)),
-                needed("rwbs", "BLOCK_ISSUE_RWBS", Shape::Array(4)),
-            ],
-        },
-        Tracepoint {
-            family: "block",
             event: "block_rq_complete",
             optional: false,
             fields: &[
-                needed("dev", "BLOCK_COMPLETE_DEV", Shape::Number(4)),
-                needed("sector", "BLOCK_COMPLETE_SECTOR", Shape::Number(8)),
-                needed("nr_sector", "BLOCK_COMPLETE_NR_SECTOR", Shape::Number(4)),
-                needed("rwbs", "BLOCK_COMPLETE_RWBS", Shape::Array(4)),
+                direct("dev", fields::COMPLETE_DEV, Shape::Number(4)),
+                direct("sector", fields::COMPLETE_SECTOR, Shape::Number(8)),
+                direct("nr_sector", fields::COMPLETE_NR_SECTOR, Shape::Number(4)),
+                direct("rwbs", fields::COMPLETE_RWBS, Shape::Array(4)),
                 Needed {
                     field: "error",
-                    global: "BLOCK_COMPLETE_ERROR",
+                    target: Target::Global("BLOCK_COMPLETE_ERROR"),
                     shape: Shape::Number(4),
                     presence: Presence::Without("block_rq_error"),
                 },
@@ -70,17 +59,37 @@ pub(super) static SPEC: Spec = Spec {
                 needed("error", "BLOCK_ERROR_ERROR", Shape::Number(4)),
             ],
         },
+        // The last: what it has seen must not be completed unseen.
+        Tracepoint {
+            family: "block",
+            event: "block_rq_issue",
+            optional: false,
+            fields: &[
+                direct("dev", fields::ISSUE_DEV, Shape::Number(4)),
+                direct("sector", fields::ISSUE_SECTOR, Shape::Number(8)),
+                direct("nr_sector", fields::ISSUE_NR_SECTOR, Shape::Number(4)),
+                direct("rwbs", fields::ISSUE_RWBS, Shape::Array(4)),
+            ],
+        },
     ],
-    maps: &["BLOCK_LATENCY", "BLOCK_COUNTERS", "BLOCK_STARTS", "BLOCK_ERRORS", LOST_MAP],
+    maps: &["BLOCK_LATENCY", "BLOCK_COUNTERS", "BLOCK_ERRORS", LOST_MAP],
     sized: &[
-        // A fast NVMe device has 1,024 requests queued; a card has one.
-        Sized { map: "BLOCK_STARTS", base: 512, each_device: 256, most: 8192 },
+        // Each has room for four requests and 128 bytes. A fast NVMe device has 1,024 requests queued; a
+        // card has one.
+        Sized {
+            map: "BLOCK_STARTS",
+            base: 64,
+            each_device: 64,
+            most: 4096,
+            mask: Some("BLOCK_PLACES"),
+        },
         // Four operations for each device, and for some that come later.
-        Sized { map: "BLOCK_LATENCY", base: 32, each_device: 4, most: 1024 },
-        Sized { map: "BLOCK_ERRORS", base: 32, each_device: 4, most: 1024 },
+        Sized { map: "BLOCK_LATENCY", base: 32, each_device: 4, most: 1024, mask: None },
+        Sized { map: "BLOCK_ERRORS", base: 32, each_device: 4, most: 1024, mask: None },
     ],
     events: &[Kind::BlockError],
     start: |report| Ok(Box::new(Block::new(report)?)),
+    fallback: Fallback::Diskstats,
 };
 
 pub(super) const DURATION: Desc = Desc::histogram(
@@ -91,10 +100,6 @@ pub(super) const BYTES: Desc =
     Desc::counter("mote_block_io_bytes_total", "Bytes of completed requests.");
 pub(super) const INFLIGHT: Desc =
     Desc::gauge("mote_block_io_inflight", "Requests that the device's driver has at the moment.");
-const OLDEST: Desc = Desc::gauge(
-    "mote_block_io_oldest_seconds",
-    "How long the device's driver has had the oldest request that is not completed.",
-);
 pub(super) const ERRORS: Desc = Desc::counter(
     "mote_block_io_errors_total",
     "Requests, or parts of them, that have failed, by the error's number.",
@@ -102,10 +107,6 @@ pub(super) const ERRORS: Desc = Desc::counter(
 
 const FAMILY: Family<3> =
     Family { desc: &ERRORS, labels: ["device", "error", "operation"], kind: Kind::BlockError };
-
-/// A request that the driver has had for this long must have been completed unseen: drivers give up
-/// after some 30 s a try, and after some tries.
-const FORGOTTEN: Duration = Duration::from_secs(1_800);
 
 /// A device and operation that have been seen.
 struct Known {
@@ -115,8 +116,6 @@ struct Known {
     device: String,
     /// The sum over the CPUs of the last round.
     total: BlockHistogram,
-    inflight: u64,
-    oldest_ns: u64,
 }
 
 /// The attached probe. Dropped, it detaches.
@@ -124,11 +123,9 @@ struct Block {
     latency: PerCpuTable<BlockKey, BlockHistogram>,
     errors: Errors<BlockErrorKey, 3>,
     counters: PerCpu<BlockCounters>,
-    starts: Table<BlockStartKey, BlockStart>,
     programs: Vec<OwnedFd>,
     _events: Vec<OwnedFd>,
     known: Vec<Known>,
-    forgotten: u64,
     namer: Namer,
     text: String,
 }
@@ -136,16 +133,14 @@ struct Block {
 impl Block {
     /// The probe from what the loader handed over.
     fn new(report: Report) -> Result<Block, String> {
-        let [latency, counters, starts, errors, lost] = maps::all(report.maps)?;
+        let [latency, counters, errors, lost] = maps::all(report.maps)?;
         Ok(Block {
             latency: maps::per_cpu_table(latency)?,
             errors: Errors::new(FAMILY, errors, lost)?,
             counters: maps::per_cpu(counters)?,
-            starts: maps::table(starts)?,
             programs: report.programs,
             _events: report.events,
             known: Vec::new(),
-            forgotten: 0,
             namer: Namer::default(),
             text: String::new(),
         })
@@ -160,49 +155,13 @@ impl Block {
             let place = |known: &Known| (known.key.device, known.key.operation);
             if let Err(at) = self.known.binary_search_by_key(&(key.device, key.operation), place) {
                 let (total, device) = (BlockHistogram::ZERO, String::new());
-                let known = Known { key, operation, device, total, inflight: 0, oldest_ns: 0 };
-                self.known.insert(at, known);
+                self.known.insert(at, Known { key, operation, device, total });
             }
         }
         Ok(())
     }
 
-    /// Looks at the requests that the drivers have, and takes out what was forgotten.
-    fn look_at_starts(&mut self) -> Result<(), MapError> {
-        for known in &mut self.known {
-            (known.inflight, known.oldest_ns) = (0, 0);
-        }
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-        let mut old = None;
-        for entry in self.starts.iter() {
-            // One that is completed meanwhile is none.
-            let Ok((Value(key), Value(start))) = entry else { continue };
-            let age_ns = now_ns.saturating_sub(start.at_ns);
-            if age_ns > FORGOTTEN.as_nanos() as u64 {
-                old = Some(key);
-                continue;
-            }
-            let same = |known: &&mut Known| {
-                known.key.device == key.device && known.key.operation == key.operation
-            };
-            if let Some(known) = self.known.iter_mut().find(same) {
-                known.inflight += 1;
-                known.oldest_ns = known.oldest_ns.max(age_ns);
-            }
-        }
-        // One a round: where they come faster, the count of those without room says so.
-        if let Some(key) = old {
-            match self.starts.remove(&Value(key)) {
-                Ok(()) => self.forgotten += 1,
-                Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn collect_devices(&mut self, host: &Host, out: &mut Samples) -> Result<(), MapError> {
+    fn collect_devices(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), MapError> {
         let mut at = 0;
         while let Some(known) = self.known.get_mut(at) {
             let before = known.total;
@@ -232,10 +191,12 @@ impl Block {
             out.family(&BYTES).add(&known.labels(), known.total.bytes as f64);
         }
         for known in &self.known {
-            out.family(&INFLIGHT).add(&known.labels(), known.inflight as f64);
-        }
-        for known in &self.known {
-            out.family(&OLDEST).add(&known.labels(), known.oldest_ns as f64 / 1e9);
+            // One of a device's operations stands for it, and the kernel counts by two of them.
+            if let Operation::Read | Operation::Write = known.operation
+                && let Some(count) = inflight(host, known.key, &mut self.text)
+            {
+                out.family(&INFLIGHT).add(&known.labels(), count as f64);
+            }
         }
         Ok(())
     }
@@ -258,7 +219,6 @@ impl Block {
 impl Probe for Block {
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError> {
         self.discover()?;
-        self.look_at_starts()?;
         // While devices that are gone still have their names.
         self.collect_errors(round.host, round.out)?;
         self.collect_devices(round.host, round.out)?;
@@ -275,7 +235,6 @@ impl Probe for Block {
             ("starts_full", sum.starts_lost),
             ("histograms_full", sum.histograms_lost),
             ("errors_full", errors_lost),
-            ("forgotten", self.forgotten),
             ("nested", nested),
         ] {
             let labels = [("probe", SPEC.name), ("reason", reason)];
@@ -284,11 +243,11 @@ impl Probe for Block {
         Ok(())
     }
 
-    fn event(&mut self, host: &mut Host, at_ns: i64, mut event: Record<'_>) -> Option<Event> {
+    fn event(&mut self, moment: &mut Moment<'_>, mut event: Record<'_>) -> Option<Event> {
         let (device, operation) = (event.u32()?, event.u32()?);
         let (error, _padding) = (event.u32()?, event.u32()?);
         let (sector, sectors) = (event.u64()?, event.u64()?);
-        let (device, operation) = (self.namer.name(host, device), operation_name(operation));
+        let (device, operation) = (self.namer.name(moment.host, device), operation_name(operation));
         let error = errno::name(error);
         let bytes = sectors.saturating_mul(512);
         let message = match bytes {
@@ -296,7 +255,7 @@ impl Probe for Block {
             _ => format!("{operation} of {bytes} bytes at sector {sector} of {device}: {error}"),
         };
         Some(
-            Event::new("io_error", at_ns, message)
+            Event::new("io_error", moment.at_ns, message)
                 .with("device", device)
                 .with("operation", operation)
                 .with("sector", sector.to_string())
@@ -321,6 +280,18 @@ impl Known {
         self.total.bytes = self.total.bytes.max(now.bytes);
         Ok(())
     }
+}
+
+/// The requests that the kernel says a device's driver has (Documentation/ABI/stable/sysfs-block):
+/// `inflight` has those that read, and all others. A count of the programs' own would drift with each
+/// event that they miss.
+fn inflight(host: &mut Host, key: BlockKey, path: &mut String) -> Option<u64> {
+    let (major, minor) = (key.device >> MINOR_BITS, key.device & ((1 << MINOR_BITS) - 1));
+    path.clear();
+    let _ = write!(path, "dev/block/{major}:{minor}/inflight");
+    let text = std::str::from_utf8(host.sys(path).ok()?).ok()?;
+    let at = usize::from(key.operation != Operation::Read as u32);
+    text.split_ascii_whitespace().nth(at)?.parse().ok()
 }
 
 fn operation_name(operation: u32) -> &'static str {

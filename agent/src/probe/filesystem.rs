@@ -7,10 +7,11 @@ use aya::maps::MapError;
 
 use super::device::{MINOR_BITS, Namer};
 use super::errors::{Attached, Family, LOST_MAP};
+use super::fallback::Fallback;
 use super::mountinfo::{self, Mounted};
 use super::record::Record;
 use super::spec::{Shape, Sized, Spec, Tracepoint, needed};
-use super::{Probe, Round, errno};
+use super::{Moment, Probe, Round, errno};
 use crate::host::Host;
 use crate::model::{Desc, Event};
 
@@ -41,12 +42,13 @@ pub(super) static SPEC: Spec = Spec {
         },
     ],
     maps: &["FILESYSTEM_ERRORS", LOST_MAP],
-    sized: &[Sized { map: "FILESYSTEM_ERRORS", base: 32, each_device: 4, most: 1024 }],
+    sized: &[Sized { map: "FILESYSTEM_ERRORS", base: 32, each_device: 4, most: 1024, mask: None }],
     events: &[Kind::Filesystem],
     start: |report| {
         let errors = Attached::new(SPEC.name, FAMILY, report)?;
         Ok(Box::new(Filesystem { errors, names: Names::default() }))
     },
+    fallback: Fallback::Kmsg,
 };
 
 const ERRORS: Desc = Desc::counter(
@@ -71,8 +73,8 @@ impl Probe for Filesystem {
         self.errors.collect(out, name)
     }
 
-    fn event(&mut self, host: &mut Host, at_ns: i64, event: Record<'_>) -> Option<Event> {
-        self.names.describe(host, at_ns, event)
+    fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
+        self.names.describe(moment.host, moment.at_ns, event)
     }
 }
 

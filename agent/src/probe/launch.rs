@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::thread::{CapabilitySet, capabilities};
 
 use super::channel::{self, Report};
 use super::loader::LOADER_ARGUMENT;
@@ -38,22 +37,6 @@ impl Default for Loader {
             timeout: Duration::from_secs(10),
         }
     }
-}
-
-/// What this process would have to be allowed, if it is not.
-pub(super) fn forbidden() -> Option<String> {
-    let may = match capabilities(None) {
-        Ok(sets) => sets.effective,
-        Err(error) => return Some(format!("asking for this process' capabilities: {error}")),
-    };
-    // CAP_BPF and CAP_PERFMON were split off CAP_SYS_ADMIN in 5.8.
-    let enough = may.contains(CapabilitySet::SYS_ADMIN)
-        || may.contains(CapabilitySet::BPF | CapabilitySet::PERFMON);
-    (!enough).then(|| {
-        "it needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_DAC_READ_SEARCH \
-         (before Linux 5.8 CAP_SYS_ADMIN)"
-            .to_owned()
-    })
 }
 
 /// Loads the probes of these names; a report for each that the child came to, and what went wrong

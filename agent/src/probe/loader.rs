@@ -15,11 +15,11 @@ use aya::programs::{ProgramError, TracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
 use super::channel::{self, Report};
-use super::format;
+use super::format::{self, Field};
 use super::object;
 use super::perf;
-use super::spec::{Spec, Tracepoint};
-use super::{Transport, jit, tracefs};
+use super::spec::{self, Sized, Spec, Target, Tracepoint};
+use super::{Transport, direct, jit, tracefs};
 
 /// The hidden first argument of the child.
 pub const LOADER_ARGUMENT: &str = "__load-probes";
@@ -33,6 +33,8 @@ const EVENT_MAPS: [&str; 2] = ["EVENTS", "EVENT_RATIONS"];
 /// Bytes of the ring buffer, a power of two: some 300 OOM kills. At least a page, of up to 64 KiB.
 const RING_BYTES: u32 = 32 << 10;
 
+const ALIGNMENT: usize = 8;
+
 /// Where the devices can't be counted.
 const MANY_DEVICES: u32 = 32;
 
@@ -42,8 +44,8 @@ struct Resolved {
     spec: &'static Spec,
     /// The tracepoints that this kernel has, with their IDs.
     tracepoints: Vec<(&'static Tracepoint, u32)>,
-    /// Globals of the object and their values.
-    globals: Vec<(&'static str, u32)>,
+    /// The fields that its programs read.
+    fields: Fields,
     /// The optional tracepoints that are not there.
     missing: Vec<&'static str>,
 }
@@ -136,7 +138,7 @@ fn load_all(
 
 fn resolve(tracefs: &Path, index: u8, spec: &'static Spec) -> Result<Resolved, String> {
     let mut probe =
-        Resolved { index, spec, tracepoints: Vec::new(), globals: Vec::new(), missing: Vec::new() };
+        Resolved { index, spec, tracepoints: Vec::new(), fields: Vec::new(), missing: Vec::new() };
     let path = |tracepoint: &Tracepoint| -> PathBuf {
         tracefs.join("events").join(tracepoint.family).join(tracepoint.event).join("format")
     };
@@ -145,9 +147,9 @@ fn resolve(tracefs: &Path, index: u8, spec: &'static Spec) -> Result<Resolved, S
     };
     for tracepoint in spec.tracepoints {
         match resolve_tracepoint(&path(tracepoint), tracepoint, exists) {
-            Ok((id, globals)) => {
+            Ok((id, fields)) => {
                 probe.tracepoints.push((tracepoint, id));
-                probe.globals.extend(globals);
+                probe.fields.extend(fields);
             }
             Err(reason) if !tracepoint.optional => return Err(reason),
             Err(_) => probe.missing.push(tracepoint.event),
@@ -162,14 +164,14 @@ fn resolve(tracefs: &Path, index: u8, spec: &'static Spec) -> Result<Resolved, S
     Ok(probe)
 }
 
-type Globals = Vec<(&'static str, u32)>;
+type Fields = Vec<(Target, Option<Field>)>;
 
 /// A tracepoint's ID and where its fields are.
 fn resolve_tracepoint(
     path: &Path,
     tracepoint: &'static Tracepoint,
     exists: impl Fn(&str) -> bool,
-) -> Result<(u32, Globals), String> {
+) -> Result<(u32, Fields), String> {
     let bytes = fs::read(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             format!("this kernel has no tracepoint {}:{}", tracepoint.family, tracepoint.event)
@@ -178,32 +180,58 @@ fn resolve_tracepoint(
     })?;
     let unusable = |error| format!("{}: {error}", path.display());
     let format = format::parse(&bytes).map_err(unusable)?;
-    let mut globals = Vec::new();
+    let mut fields = Vec::new();
     for needed in tracepoint.fields {
-        globals.push((needed.global, needed.resolve(&format, &exists).map_err(unusable)?));
+        let field = needed.resolve(&format, &exists).map_err(unusable)?;
+        fields.push((needed.target, field.cloned()));
     }
-    Ok((format.id, globals))
+    Ok((format.id, fields))
 }
 
 fn load_object(probes: &[Resolved], sys: &Path, transport: Transport) -> Result<Ebpf, String> {
     let bytes = object::object(transport).ok_or(object::MISSING)?;
+    // Aligned as the reader of ELF files wants it.
+    let mut buffer = vec![0; bytes.len() + ALIGNMENT];
+    let start = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+    let copy = buffer.get_mut(start..).and_then(|rest| rest.get_mut(..bytes.len()));
+    let copy = copy.ok_or("no room for the object")?;
+    copy.copy_from_slice(bytes);
+    let direct: Vec<(i16, &Field)> = fields(probes)
+        .filter_map(|(target, field)| match target {
+            Target::Direct(number) => Some((*number, field.as_ref()?)),
+            Target::Global(_) => None,
+        })
+        .collect();
+    direct::patch(copy, &direct)?;
     let devices = devices(sys);
+    let places: Vec<(&str, u32)> = fields(probes)
+        .filter_map(|(target, field)| match target {
+            Target::Global(global) => Some((*global, spec::place(field.as_ref()))),
+            Target::Direct(_) => None,
+        })
+        .collect();
+    let sized = || super::SPECS.iter().flat_map(|spec| spec.sized.iter().map(move |s| (spec, s)));
+    // The maps of probes that don't run are made as well, as small as a map can be.
+    let runs = |spec: &Spec| probes.iter().any(|probe| probe.spec.name == spec.name);
+    let entries = |spec: &Spec, sized: &Sized| if runs(spec) { sized.entries(devices) } else { 1 };
+    let masks: Vec<(&str, u32)> =
+        sized().filter_map(|(spec, sized)| Some((sized.mask?, entries(spec, sized) - 1))).collect();
     let mut loader = EbpfLoader::new();
-    for spec in super::SPECS {
-        // The maps of probes that don't run are made as well, as small as a map can be.
-        let runs = probes.iter().any(|probe| probe.spec.name == spec.name);
-        for sized in spec.sized {
-            loader.map_max_entries(sized.map, if runs { sized.entries(devices) } else { 1 });
-        }
+    for (spec, sized) in sized() {
+        loader.map_max_entries(sized.map, entries(spec, sized));
     }
-    for (global, place) in probes.iter().flat_map(|probe| &probe.globals) {
-        loader.override_global(global, place, true);
+    for (global, value) in places.iter().chain(&masks) {
+        loader.override_global(global, value, true);
     }
     if transport == Transport::Ring {
         let page = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
         loader.map_max_entries("EVENTS", RING_BYTES.max(page));
     }
-    loader.load(bytes).map_err(|error| explain_load(&error))
+    loader.load(copy).map_err(|error| explain_load(&error))
+}
+
+fn fields(probes: &[Resolved]) -> impl Iterator<Item = &(Target, Option<Field>)> {
+    probes.iter().flat_map(|probe| &probe.fields)
 }
 
 /// The block devices that requests go to: neither RAM disks nor loop devices that nobody has set up.

@@ -7,10 +7,10 @@ use agent_common::mmc::{HOST, MmcErrorKey, Part};
 use aya::maps::MapError;
 
 use super::errors::{Attached, Family, LOST_MAP};
+use super::fallback::Fallback;
 use super::record::{Record, until_nul};
 use super::spec::{Shape, Sized, Spec, Tracepoint, needed};
-use super::{Probe, Round, errno};
-use crate::host::Host;
+use super::{Moment, Probe, Round, errno};
 use crate::model::{Desc, Event};
 
 /// What the loader has to find for it.
@@ -32,9 +32,10 @@ pub(super) static SPEC: Spec = Spec {
         ],
     }],
     maps: &["MMC_ERRORS", LOST_MAP],
-    sized: &[Sized { map: "MMC_ERRORS", base: 32, each_device: 0, most: 32 }],
+    sized: &[Sized { map: "MMC_ERRORS", base: 32, each_device: 0, most: 32, mask: None }],
     events: &[Kind::Mmc],
     start: |report| Ok(Box::new(Mmc(Attached::new(SPEC.name, FAMILY, report)?))),
+    fallback: Fallback::Kmsg,
 };
 
 const ERRORS: Desc = Desc::counter(
@@ -51,8 +52,8 @@ impl Probe for Mmc {
         self.0.collect(round.out, |key| [errno::name(key.error), until_nul(&key.host)])
     }
 
-    fn event(&mut self, _: &mut Host, at_ns: i64, event: Record<'_>) -> Option<Event> {
-        describe(at_ns, event)
+    fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
+        describe(moment.at_ns, event)
     }
 }
 

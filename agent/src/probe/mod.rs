@@ -12,12 +12,16 @@ mod blackbox;
 mod block;
 mod channel;
 mod device;
+mod direct;
 mod errno;
 mod errors;
+mod fallback;
 mod filesystem;
 pub mod format;
 mod histogram;
 mod jit;
+mod kernel;
+pub mod kmsg;
 mod launch;
 mod loader;
 mod maps;
@@ -25,15 +29,22 @@ mod mmc;
 pub mod mountinfo;
 mod object;
 mod oom;
+mod options;
+mod pending;
 mod perf;
+pub mod proc;
+mod reclaim;
 mod record;
+mod rights;
 mod scsi;
 mod spec;
+mod sweep;
+mod tcp;
+mod tcp_burst;
 mod thermal;
 mod tracefs;
 mod transport;
 
-use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::{self, Read as _};
@@ -42,19 +53,38 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use agent_common::event::{KINDS, Kind};
 use aya::maps::MapError;
 
+use self::kernel::Kernel;
+use self::pending::{MAX_PENDING, Pending};
 use self::record::Record;
 use self::spec::Spec;
 use self::transport::{Events, Missed};
 use crate::host::Host;
+use crate::host::kmsg::Position;
 use crate::model::{Desc, Event, Samples};
 
 pub use launch::Loader;
 pub use loader::{LOADER_ARGUMENT, loader_main};
+pub use options::{Mode, Options, ProbeError, ProbeStatus, Source};
+pub use pending::Waiting;
 pub use transport::Transport;
 
 /// Every probe. Its place here is its number between the loader and the agent.
-static SPECS: &[&Spec] =
-    &[&block::SPEC, &oom::SPEC, &mmc::SPEC, &scsi::SPEC, &filesystem::SPEC, &thermal::SPEC];
+static SPECS: &[&Spec] = &[
+    &block::SPEC,
+    &tcp::SPEC,
+    &oom::SPEC,
+    &reclaim::SPEC,
+    &mmc::SPEC,
+    &scsi::SPEC,
+    &filesystem::SPEC,
+    &thermal::SPEC,
+    &ATA,
+    &UNDERVOLTAGE,
+];
+
+static ATA: Spec = Spec::of_log("ata", "errors of ATA commands and links, from the kernel's log");
+static UNDERVOLTAGE: Spec =
+    Spec::of_log("undervoltage", "a supply that is too weak (Raspberry Pi), from the kernel's log");
 
 const UNMATCHED: Desc = Desc::counter(
     "mote_probe_unmatched_total",
@@ -67,11 +97,10 @@ const WITHHELD: Desc = Desc::counter(
     "Events that were counted and not reported one by one, because there were too many.",
 );
 
-/// The most events that wait until the pipeline takes them; then the oldest go, counted.
-const MAX_PENDING: usize = 256;
-
-/// Events that are taken out of the programs' buffer at a time.
+/// Events that are taken out of the programs' buffer at a time, and how often in a round: more than it
+/// has room for.
 const BATCH: usize = 64;
+const MAX_BATCHES: usize = 64;
 
 /// Whether this binary was built with its BPF programs.
 pub fn has_object() -> bool {
@@ -106,101 +135,6 @@ fn recursion_misses(fdinfo: &str) -> Option<u64> {
     fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
 
-/// What the user wants of a probe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Where it works.
-    #[default]
-    Auto,
-    /// It must work; see [`Probes::required`].
-    On,
-    /// Never.
-    Off,
-}
-
-/// What the user may set of the probes.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// For the probes that are not named.
-    pub default: Mode,
-    /// By name.
-    pub named: Vec<(&'static str, Mode)>,
-    /// How the programs get into the kernel.
-    pub loader: Loader,
-}
-
-impl Options {
-    /// One probe that must work, and no other.
-    pub fn only(name: &'static str) -> Options {
-        Options { default: Mode::Off, named: vec![(name, Mode::On)], ..Options::default() }
-    }
-
-    /// Whether any probe is not off.
-    pub fn any(&self) -> bool {
-        SPECS.iter().any(|spec| self.mode(spec.name) != Mode::Off)
-    }
-
-    fn mode(&self, name: &str) -> Mode {
-        self.named.iter().find(|(named, _)| *named == name).map_or(self.default, |(_, mode)| *mode)
-    }
-}
-
-/// The source that a probe uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// BPF programs on the kernel's tracepoints.
-    Tracepoint,
-    /// The kernel's messages in /dev/kmsg.
-    Kmsg,
-    /// Files of /proc.
-    Proc,
-    /// None.
-    Off,
-}
-
-impl Source {
-    /// The value of the label `mode`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Source::Tracepoint => "tracepoint",
-            Source::Kmsg => "kmsg",
-            Source::Proc => "proc",
-            Source::Off => "off",
-        }
-    }
-}
-
-/// How a probe is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeStatus {
-    /// The probe's name.
-    pub name: &'static str,
-    /// What the user wants.
-    pub wanted: Mode,
-    /// What it uses.
-    pub source: Source,
-    /// Why it uses no better source, and what to do about it, or what it has to do without; empty where
-    /// there is nothing to say.
-    pub reason: String,
-}
-
-/// A probe that has to work does not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeError {
-    /// The probe's name.
-    pub name: &'static str,
-    /// Why it is off.
-    pub reason: String,
-}
-
-impl fmt::Display for ProbeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the probe {} is \"on\" and can't work: {}", self.name, self.reason)
-    }
-}
-
-impl std::error::Error for ProbeError {}
-
 /// A probe that runs. Dropped, it detaches.
 trait Probe {
     /// Writes what it has counted since it was started, and adds the events that a look at the counts
@@ -210,12 +144,20 @@ trait Probe {
     /// The kernel's maps can't be read any more: the probe is off from then on.
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError>;
 
-    /// What an event of its programs says; `at_ns` is its time in nanoseconds since the Unix epoch. None
-    /// if it makes no sense.
-    fn event(&mut self, host: &mut Host, at_ns: i64, event: Record<'_>) -> Option<Event> {
-        let _ = (host, at_ns, event);
+    /// What an event of its programs says. None if it makes no sense.
+    fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
+        let _ = (moment, event);
         None
     }
+}
+
+/// What a probe is given with an event.
+struct Moment<'a> {
+    host: &'a mut Host,
+    /// When it happened, in nanoseconds since the Unix epoch.
+    at_ns: i64,
+    /// The kernel's log, where it can be read.
+    kernel: Option<&'a Kernel>,
 }
 
 /// What a probe is given once a round.
@@ -223,34 +165,10 @@ struct Round<'a> {
     host: &'a mut Host,
     out: &'a mut Samples,
     events: &'a mut Pending,
+    /// In nanoseconds since the Unix epoch.
+    now_ns: i64,
     /// What did not come through since the start, by kind; None where events can't be handed over.
     missed: Option<[Missed; KINDS]>,
-}
-
-/// An event that waits for the pipeline.
-#[derive(Debug)]
-pub struct Waiting {
-    /// What has happened.
-    pub event: Event,
-    /// Whether it was [put back](Probes::put_back).
-    pub told: bool,
-}
-
-/// Events that wait for the pipeline.
-#[derive(Default)]
-struct Pending {
-    events: VecDeque<Waiting>,
-    dropped: u64,
-}
-
-impl Pending {
-    fn push(&mut self, event: Event) {
-        if self.events.len() >= MAX_PENDING {
-            self.events.pop_front();
-            self.dropped += 1;
-        }
-        self.events.push_back(Waiting { event, told: false });
-    }
 }
 
 struct Slot {
@@ -260,6 +178,27 @@ struct Slot {
 }
 
 impl Slot {
+    /// Takes the next best source if the best one does not work; `log` is why the kernel's log can't be
+    /// read.
+    fn fall_back(&mut self, log: Option<&String>) {
+        if self.status.wanted == Mode::Off || self.status.source != Source::Off {
+            return;
+        }
+        match self.spec.fallback.start(log.is_none()) {
+            Some((source, probe)) => (self.status.source, self.probe) = (source, probe),
+            None => {
+                let parts = [Some(self.status.reason.clone()), log.cloned()];
+                let parts: Vec<_> = parts.into_iter().flatten().filter(|p| !p.is_empty()).collect();
+                self.status.reason = parts.join("; ");
+            }
+        }
+    }
+
+    /// Whether the kernel's log tells what this probe is about.
+    fn is_told_by_log(&self) -> bool {
+        matches!(self.status.source, Source::Kmsg | Source::Proc)
+    }
+
     fn fall(&mut self, reason: String) {
         log::warn!("probe {}: off: {reason}", self.spec.name);
         self.probe = None;
@@ -272,6 +211,7 @@ impl Slot {
 pub struct Probes {
     slots: Vec<Slot>,
     events: Option<Events>,
+    kernel: Option<Kernel>,
     pending: Pending,
 }
 
@@ -279,14 +219,18 @@ impl Probes {
     /// Starts the probes that are not off, which takes as long as the loader's child does: some tens
     /// of milliseconds, at most [`Loader::timeout`] and a second.
     pub fn start(options: &Options, host: &Host) -> Probes {
-        let mut probes = Probes { slots: Vec::new(), events: None, pending: Pending::default() };
-        let mut names = String::new();
+        let pending = Pending::default();
+        let mut probes = Probes { slots: Vec::new(), events: None, kernel: None, pending };
+        let (mut names, mut any) = (String::new(), false);
         for spec in SPECS {
             let wanted = options.mode(spec.name);
             let mut reason = String::new();
             if wanted == Mode::Off {
                 reason.push_str("switched off");
+            } else if spec.tracepoints.is_empty() {
+                any = true;
             } else {
+                any = true;
                 let comma = if names.is_empty() { "" } else { "," };
                 names.extend([comma, spec.name]);
             }
@@ -294,9 +238,16 @@ impl Probes {
             let status = ProbeStatus { name: spec.name, wanted, source, reason };
             probes.slots.push(Slot { spec, status, probe: None });
         }
+        // Before the programs: what they see is not told a second time.
+        let log = any.then(|| Kernel::open(&mut Host::new(host.roots().clone()), options.position));
         if !names.is_empty() {
             probes.load(options, host, &names);
         }
+        let log = log.transpose();
+        for slot in &mut probes.slots {
+            slot.fall_back(log.as_ref().err());
+        }
+        probes.kernel = log.ok().flatten();
         for Slot { status, .. } in &probes.slots {
             let because = if status.reason.is_empty() { "" } else { ": " };
             let source = match status.source {
@@ -309,7 +260,7 @@ impl Probes {
     }
 
     fn load(&mut self, options: &Options, host: &Host, names: &str) {
-        let (reports, fault) = match launch::forbidden() {
+        let (reports, fault) = match rights::lacking() {
             Some(reason) => (Vec::new(), Some(reason)),
             None => launch::run(&options.loader, &host.roots().sys, names),
         };
@@ -334,12 +285,47 @@ impl Probes {
                 Err(reason) => slot.status.reason = reason,
             }
         }
-        for Slot { status, .. } in &mut self.slots {
+        for Slot { status, spec, .. } in &mut self.slots {
             let silent = status.source == Source::Off && status.reason.is_empty();
-            if silent {
+            if silent && !spec.tracepoints.is_empty() {
                 let unsaid = || "the loader ended without a word about it".to_owned();
                 status.reason = fault.clone().unwrap_or_else(unsaid);
             }
+        }
+    }
+
+    /// Switches probes off, and those on again that still run, as the options of a reload want it. The
+    /// others stay off: the rights to load them have been given up.
+    pub fn adjust(&mut self, options: &Options) {
+        for slot in &mut self.slots {
+            let wanted = options.mode(slot.spec.name);
+            let was = std::mem::replace(&mut slot.status.wanted, wanted);
+            if wanted == Mode::Off {
+                slot.probe = None;
+                slot.status.source = Source::Off;
+                slot.status.reason = "switched off".to_owned();
+            } else if was == Mode::Off {
+                slot.status.reason =
+                    "it was off when the agent was started; a restart starts it".to_owned();
+            }
+        }
+    }
+
+    /// Gives up the rights that are for loading the probes alone. To be called by the only thread.
+    pub fn give_up_rights(&mut self) {
+        let events = &self.events;
+        let mut scratch = Samples::with_limit(usize::MAX);
+        let mut host = Host::new(Default::default());
+        let slots = &mut self.slots;
+        let given = rights::give_up(|| {
+            events.as_ref().is_none_or(|events| events.missed().is_ok())
+                && slots.iter_mut().filter_map(|slot| slot.probe.as_mut()).all(|probe| {
+                    let (out, host, events) = (&mut scratch, &mut host, &mut Pending::default());
+                    probe.collect(&mut Round { host, out, events, missed: None, now_ns: 0 }).is_ok()
+                })
+        });
+        if !given && self.slots.iter().any(|slot| slot.probe.is_some()) {
+            log::info!("this kernel wants CAP_BPF for reading the probes' maps: it is kept");
         }
     }
 
@@ -348,12 +334,18 @@ impl Probes {
     /// # Errors
     /// The first that does not.
     pub fn required(&self) -> Result<(), ProbeError> {
-        let failed = |status: &&ProbeStatus| {
-            status.wanted == Mode::On && status.source != Source::Tracepoint
+        let failed = |slot: &&Slot| {
+            let best = match slot.spec.tracepoints {
+                [] => Source::Kmsg,
+                _ => Source::Tracepoint,
+            };
+            slot.status.wanted == Mode::On && slot.status.source != best
         };
-        match self.status().find(failed) {
+        match self.slots.iter().find(failed) {
             None => Ok(()),
-            Some(status) => Err(ProbeError { name: status.name, reason: status.reason.clone() }),
+            Some(Slot { status, .. }) => {
+                Err(ProbeError { name: status.name, reason: status.reason.clone() })
+            }
         }
     }
 
@@ -365,19 +357,29 @@ impl Probes {
     /// Writes what the probes have counted since they were started; `now_ns` is the time in nanoseconds
     /// since the Unix epoch. A probe whose maps can't be read any more is off from then on.
     pub fn collect(&mut self, host: &mut Host, now_ns: i64, out: &mut Samples) {
-        // What came since the last wake-up belongs to this round's counts.
-        self.receive(host, now_ns);
+        // What came since the last wake-up belongs to this round's counts. The buffer is small.
+        for _ in 0..MAX_BATCHES {
+            if !self.receive(host, now_ns) {
+                break;
+            }
+        }
         let missed = self.events.as_ref().and_then(|events| events.missed().ok());
         let events = &mut self.pending;
         for slot in &mut self.slots {
             let Some(probe) = &mut slot.probe else { continue };
-            let mut round = Round { host, out, events, missed };
+            let mut round = Round { host, out, events, now_ns, missed };
             if let Err(error) = probe.collect(&mut round) {
                 slot.fall(maps::explain(&error));
             }
         }
         if let Some(missed) = missed {
             self.count_missed(&missed, out);
+        }
+        if let Some(kernel) = &mut self.kernel {
+            let slots = &self.slots;
+            kernel.collect(host, |name| is_told_by_log(slots, name), out);
+            let labels = [("probe", "kmsg"), ("reason", "overwritten")];
+            out.family(&LOST).add(&labels, kernel.lost() as f64);
         }
     }
 
@@ -396,22 +398,43 @@ impl Probes {
         }
     }
 
-    /// A descriptor that is readable when [`receive`](Probes::receive) has something to do; None where
-    /// no program hands over events.
+    /// Descriptors, one of which is readable when [`receive`](Probes::receive) has something to do.
     ///
     /// # Errors
     /// There are no more descriptors to be had.
-    pub fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
-        self.events.as_ref().map(Events::descriptor).transpose()
+    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let events = self.events.as_ref().map(Events::descriptor);
+        let kernel = self.kernel.as_ref().map(Kernel::descriptor);
+        events.into_iter().chain(kernel).collect()
     }
 
-    /// Takes events that the programs have handed over; true if there may be more.
+    /// Takes what the kernel's log has said and what the programs have handed over; true if there may be
+    /// more.
     pub fn receive(&mut self, host: &mut Host, now_ns: i64) -> bool {
+        // The log first, up to its end: what it has said explains the events.
+        let mut more = true;
+        for _ in 0..MAX_BATCHES {
+            more = more && self.read_log(host);
+        }
+        // A flood is taken in turns with everything else that this thread has to do.
+        self.take_events(host, now_ns) || more
+    }
+
+    fn read_log(&mut self, host: &mut Host) -> bool {
+        let Some(kernel) = &mut self.kernel else { return false };
+        let (slots, pending) = (&self.slots, &mut self.pending);
+        let told = |event, position| {
+            pending.push_waiting(Waiting { event, told: false, position: Some(position) });
+        };
+        kernel.read(host, |name| is_told_by_log(slots, name), told)
+    }
+
+    fn take_events(&mut self, host: &mut Host, now_ns: i64) -> bool {
         let Some(events) = &mut self.events else { return false };
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let since_boot_ns = now.tv_sec * 1_000_000_000 + i64::from(now.tv_nsec as i32);
         let (slots, pending) = (&mut self.slots, &mut self.pending);
-        // A flood is taken in turns with everything else that this thread has to do.
+        let kernel = self.kernel.as_ref();
         events.take(BATCH, |bytes| {
             let mut record = Record::new(bytes);
             let (at_ns, kind, padding) = (record.u64(), record.u32(), record.u32());
@@ -420,7 +443,8 @@ impl Probes {
             let owner = slots.iter_mut().find(|slot| slot.spec.events.contains(&kind));
             let Some(probe) = owner.and_then(|slot| slot.probe.as_mut()) else { return };
             let age_ns = since_boot_ns.saturating_sub(i64::try_from(at_ns).unwrap_or(i64::MAX));
-            if let Some(event) = probe.event(host, now_ns.saturating_sub(age_ns), record) {
+            let at_ns = now_ns.saturating_sub(age_ns);
+            if let Some(event) = probe.event(&mut Moment { host, at_ns, kernel }, record) {
                 pending.push(event);
             }
         })
@@ -432,20 +456,35 @@ impl Probes {
     }
 
     /// Puts events back in front, for which there was no room; the oldest go where there are too many.
-    pub fn put_back(&mut self, events: Vec<Event>) {
-        for event in events.into_iter().rev() {
+    pub fn put_back(&mut self, events: Vec<Waiting>) {
+        for waiting in events.into_iter().rev() {
             if self.pending.events.len() >= MAX_PENDING {
                 self.pending.dropped += 1;
             } else {
-                self.pending.events.push_front(Waiting { event, told: true });
+                self.pending.events.push_front(Waiting { told: true, ..waiting });
             }
         }
+    }
+
+    /// Up to where the kernel's log has been read, if something was found in it since the last call, and
+    /// nothing of it waits.
+    pub fn take_position(&mut self) -> Option<Position> {
+        let kernel = self.kernel.as_mut()?;
+        let waits = self.pending.events.iter().any(|waiting| waiting.position.is_some());
+        if waits || !std::mem::take(&mut kernel.moved) {
+            return None;
+        }
+        Some(kernel.position())
     }
 
     /// How many events had to go because nobody took them, since the last call.
     pub fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.pending.dropped)
     }
+}
+
+fn is_told_by_log(slots: &[Slot], name: &str) -> bool {
+    slots.iter().any(|slot| slot.spec.name == name && slot.is_told_by_log())
 }
 
 impl fmt::Debug for Probes {
@@ -499,15 +538,5 @@ mod tests {
         assert_eq!(recursion_misses(fdinfo), Some(12));
         assert_eq!(recursion_misses("run_cnt:\t7\n"), None);
         assert_eq!(recursion_misses("recursion_misses:\tx\n"), None);
-    }
-
-    #[test]
-    fn events_that_nobody_takes_are_bounded_and_counted() {
-        let mut pending = Pending::default();
-        for at in 0..MAX_PENDING as i64 + 3 {
-            pending.push(Event::new("io_error", at, ""));
-        }
-        assert_eq!((pending.events.len(), pending.dropped), (MAX_PENDING, 3));
-        assert_eq!(pending.events[0].event.timestamp_ns, 3);
     }
 }

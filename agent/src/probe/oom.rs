@@ -9,11 +9,11 @@ use aya::maps::MapError;
 
 use super::blackbox::{self, Victim};
 use super::channel::Report;
+use super::fallback::Fallback;
 use super::maps::{self, PerCpu};
 use super::record::Record;
 use super::spec::{Shape, Spec, Tracepoint, needed, optional};
-use super::{LOST, Probe, Round, nested};
-use crate::host::Host;
+use super::{LOST, Moment, Probe, Round, nested};
 use crate::model::{Desc, Event};
 
 /// What the loader has to find for it.
@@ -41,6 +41,7 @@ pub(super) static SPEC: Spec = Spec {
     sized: &[],
     events: &[Kind::Oom],
     start: |report| Ok(Box::new(Oom::new(report)?)),
+    fallback: Fallback::OomKill,
 };
 
 pub(super) const KILLS: Desc = Desc::counter(
@@ -78,6 +79,11 @@ impl Kills {
     }
 }
 
+/// Kills of which everything is told in a stretch of this length: where one follows another, the agent
+/// must not add to the load.
+const WHOLE: u32 = 8;
+const WINDOW_NS: i64 = 10_000_000_000;
+
 /// The attached probe. Dropped, it detaches.
 struct Oom {
     counters: PerCpu<OomCounters>,
@@ -86,6 +92,9 @@ struct Oom {
     kills: Kills,
     /// How many of them are known from the programs' counts alone.
     unnamed: u64,
+    /// When the current stretch began, and how many were told in it.
+    window_ns: i64,
+    whole: u32,
     text: String,
 }
 
@@ -98,6 +107,8 @@ impl Oom {
             _events: report.events,
             kills: Kills::default(),
             unnamed: 0,
+            window_ns: 0,
+            whole: 0,
             text: String::new(),
         })
     }
@@ -120,7 +131,7 @@ impl Probe for Oom {
         Ok(())
     }
 
-    fn event(&mut self, host: &mut Host, at_ns: i64, mut event: Record<'_>) -> Option<Event> {
+    fn event(&mut self, moment: &mut Moment<'_>, mut event: Record<'_>) -> Option<Event> {
         let mut figure = || event.u64().map(|kb| Some(kb).filter(|kb| *kb != UNKNOWN));
         let (total_vm_kb, anon_rss_kb, file_rss_kb) = (figure()?, figure()?, figure()?);
         let (shmem_rss_kb, pgtables_kb) = (figure()?, figure()?);
@@ -129,6 +140,8 @@ impl Probe for Oom {
         let trigger_pid = event.u32()?;
         let oom_score_adj = Some(event.i32()?).filter(|adjust| *adjust != i32::MIN);
         let (comm, trigger) = (event.text::<COMM>()?, event.text::<COMM>()?);
+        // The kernel has said it before it chose the victim, whose own cgroup is the root once it ends.
+        let cgroup = moment.kernel.and_then(|kernel| kernel.cgroup_of(pid, &comm));
         let victim = Victim {
             pid,
             comm,
@@ -140,9 +153,14 @@ impl Probe for Oom {
             pgtables_kb,
             oom_score_adj,
             trigger: Some((trigger, trigger_pid)),
-            ..Victim::default()
+            cgroup,
         };
-        let (unit, event) = blackbox::event(host, at_ns, victim);
+        let at_ns = moment.at_ns;
+        if at_ns.saturating_sub(self.window_ns) > WINDOW_NS {
+            (self.window_ns, self.whole) = (at_ns, 0);
+        }
+        self.whole += 1;
+        let (unit, event) = blackbox::event(moment.host, at_ns, victim, self.whole > WHOLE);
         self.kills.add(&unit, 1);
         Some(event)
     }

@@ -7,9 +7,10 @@ use agent_common::scsi::{ScsiErrorKey, code};
 use aya::maps::MapError;
 
 use super::errors::{Attached, Family, LOST_MAP};
+use super::fallback::Fallback;
 use super::record::Record;
 use super::spec::{Shape, Sized, Spec, Tracepoint, needed, optional};
-use super::{Probe, Round};
+use super::{Moment, Probe, Round};
 use crate::host::Host;
 use crate::model::{Desc, Event};
 
@@ -61,9 +62,10 @@ pub(super) static SPEC: Spec = Spec {
         },
     ],
     maps: &["SCSI_ERRORS", LOST_MAP],
-    sized: &[Sized { map: "SCSI_ERRORS", base: 32, each_device: 4, most: 1024 }],
+    sized: &[Sized { map: "SCSI_ERRORS", base: 32, each_device: 4, most: 1024, mask: None }],
     events: &[Kind::Scsi],
     start: |report| Ok(Box::new(Scsi(Attached::new(SPEC.name, FAMILY, report)?))),
+    fallback: Fallback::Kmsg,
 };
 
 const ERRORS: Desc = Desc::counter(
@@ -81,8 +83,8 @@ impl Probe for Scsi {
         self.0.collect(round.out, |key| [device(host, key), error_name(key.error)])
     }
 
-    fn event(&mut self, host: &mut Host, at_ns: i64, event: Record<'_>) -> Option<Event> {
-        describe(host, at_ns, event)
+    fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
+        describe(moment.host, moment.at_ns, event)
     }
 }
 

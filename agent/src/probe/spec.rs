@@ -2,8 +2,10 @@
 
 use agent_common::{ABSENT, field_place};
 
+use super::Probe;
+use super::channel::Report;
+use super::fallback::Fallback;
 use super::format::{Field, Format, FormatError};
-use super::{Probe, channel::Report};
 
 /// A probe's programs, maps and fields.
 pub(super) struct Spec {
@@ -21,6 +23,24 @@ pub(super) struct Spec {
     pub(super) events: &'static [agent_common::event::Kind],
     /// Makes the probe of what the loader handed over.
     pub(super) start: fn(Report) -> Result<Box<dyn Probe>, String>,
+    /// What it uses where that can't be.
+    pub(super) fallback: Fallback,
+}
+
+impl Spec {
+    /// A probe that has no tracepoint anywhere.
+    pub(super) const fn of_log(name: &'static str, about: &'static str) -> Spec {
+        Spec {
+            name,
+            about,
+            tracepoints: &[],
+            maps: &[],
+            sized: &[],
+            events: &[],
+            start: |_| Err("it has no programs".to_owned()),
+            fallback: Fallback::Kmsg,
+        }
+    }
 }
 
 /// A tracepoint and the program that runs there, which has the event's name.
@@ -35,12 +55,21 @@ pub(super) struct Tracepoint {
     pub(super) fields: &'static [Needed],
 }
 
-/// A field and the global of the object that takes its place.
+/// A field and where the object takes its place.
 pub(super) struct Needed {
     pub(super) field: &'static str,
-    pub(super) global: &'static str,
+    pub(super) target: Target,
     pub(super) shape: Shape,
     pub(super) presence: Presence,
+}
+
+/// Where the object takes a field's place.
+#[derive(Clone, Copy)]
+pub(super) enum Target {
+    /// In a global of this name.
+    Global(&'static str),
+    /// In the load instructions themselves, which have this number of `agent_common::direct`.
+    Direct(i16),
 }
 
 /// What the program takes the field for.
@@ -75,39 +104,49 @@ pub(super) struct Sized {
     pub(super) each_device: u32,
     /// The most.
     pub(super) most: u32,
+    /// The global that holds the number of entries less one, which is then a power of two.
+    pub(super) mask: Option<&'static str>,
 }
 
 impl Sized {
     /// The entries on a host with so many block devices.
     pub(super) fn entries(&self, devices: u32) -> u32 {
-        self.base.saturating_add(self.each_device.saturating_mul(devices)).min(self.most)
+        let wanted = self.base.saturating_add(self.each_device.saturating_mul(devices));
+        let entries = wanted.min(self.most);
+        if self.mask.is_some() { entries.next_power_of_two() } else { entries }
     }
 }
 
 /// A field that the program can't do without.
 pub(super) const fn needed(field: &'static str, global: &'static str, shape: Shape) -> Needed {
-    Needed { field, global, shape, presence: Presence::Required }
+    Needed { field, target: Target::Global(global), shape, presence: Presence::Required }
 }
 
 /// A field that the program uses where it is there.
 pub(super) const fn optional(field: &'static str, global: &'static str, shape: Shape) -> Needed {
-    Needed { field, global, shape, presence: Presence::Optional }
+    Needed { field, target: Target::Global(global), shape, presence: Presence::Optional }
+}
+
+/// A field that the program can't do without, and reads without a helper's call.
+pub(super) const fn direct(field: &'static str, number: i16, shape: Shape) -> Needed {
+    Needed { field, target: Target::Direct(number), shape, presence: Presence::Required }
 }
 
 impl Needed {
-    /// What its global holds on this kernel, whose tracepoints are asked for by `exists`.
+    /// The field on this kernel, whose tracepoints are asked for by `exists`; None where the program does
+    /// without it.
     ///
     /// # Errors
     /// A field that is required is not there or has another shape.
-    pub(super) fn resolve(
+    pub(super) fn resolve<'f>(
         &self,
-        format: &Format,
+        format: &'f Format,
         exists: impl Fn(&str) -> bool,
-    ) -> Result<u32, FormatError> {
+    ) -> Result<Option<&'f Field>, FormatError> {
         if let Presence::Without(event) = self.presence
             && exists(event)
         {
-            return Ok(ABSENT);
+            return Ok(None);
         }
         let found = match self.shape {
             Shape::Number(size) => format.number(self.field, size),
@@ -115,16 +154,18 @@ impl Needed {
             Shape::Array(at_least) => format.array(self.field, at_least),
             Shape::Text => format.text(self.field),
         };
-        match (found.map(place), self.presence) {
-            (Ok(place), _) => Ok(place),
-            (Err(_), Presence::Optional) => Ok(ABSENT),
+        match (found, self.presence) {
+            (Ok(field), _) => Ok(Some(field)),
+            (Err(_), Presence::Optional) => Ok(None),
             (Err(error), _) => Err(error),
         }
     }
 }
 
-/// Offsets are below 64 KiB, and a size matters only where it may be 4 or 8.
-fn place(field: &Field) -> u32 {
+/// What a global holds for a field. Offsets are below 64 KiB, and a size matters only where it may be 4
+/// or 8.
+pub(super) fn place(field: Option<&Field>) -> u32 {
+    let Some(field) = field else { return ABSENT };
     let offset = u16::try_from(field.offset).unwrap_or(u16::MAX);
     field_place(offset, u8::try_from(field.size).unwrap_or(u8::MAX))
 }

@@ -6,9 +6,10 @@ use agent_common::thermal::{ThermalKey, ZONE, trip_type};
 use aya::maps::MapError;
 
 use super::errors::{Attached, Family, LOST_MAP};
+use super::fallback::Fallback;
 use super::record::Record;
 use super::spec::{Shape, Sized, Spec, Tracepoint, needed};
-use super::{Probe, Round};
+use super::{Moment, Probe, Round};
 use crate::host::Host;
 use crate::model::{Desc, Event};
 
@@ -29,11 +30,12 @@ pub(super) static SPEC: Spec = Spec {
     }],
     maps: &["THERMAL_TRIPS", LOST_MAP],
     sized: &[
-        Sized { map: "THERMAL_TRIPS", base: 64, each_device: 0, most: 64 },
-        Sized { map: "THERMAL_LAST", base: 64, each_device: 0, most: 64 },
+        Sized { map: "THERMAL_TRIPS", base: 64, each_device: 0, most: 64, mask: None },
+        Sized { map: "THERMAL_LAST", base: 64, each_device: 0, most: 64, mask: None },
     ],
     events: &[Kind::Thermal],
     start: |report| Ok(Box::new(Thermal(Attached::new(SPEC.name, FAMILY, report)?))),
+    fallback: Fallback::Kmsg,
 };
 
 const TRIPS: Desc = Desc::counter(
@@ -51,8 +53,8 @@ impl Probe for Thermal {
         self.0.collect(round.out, |key| [trip_type(key.trip_type).to_owned(), key.zone.to_string()])
     }
 
-    fn event(&mut self, host: &mut Host, at_ns: i64, event: Record<'_>) -> Option<Event> {
-        describe(host, at_ns, event)
+    fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
+        describe(moment.host, moment.at_ns, event)
     }
 }
 

@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod cgroup;
 pub mod dice;
 pub mod fault;
 pub mod http;
@@ -29,6 +30,7 @@ pub mod watch;
 pub mod wire;
 
 pub use agent::Agent;
+pub use cgroup::Group;
 pub use dice::Dice;
 pub use fault::Fault;
 pub use http::Server;

@@ -6,6 +6,25 @@ use std::io;
 use super::*;
 use crate::wal::{Encoded, OnFull};
 
+impl Log {
+    /// A WAL with one reader, "a".
+    pub(in crate::pipeline) fn for_test(
+        path: &Path,
+        wal: Options,
+        sync_every: Option<Duration>,
+    ) -> Log {
+        let options = LogOptions {
+            name: if wal.on_full == OnFull::Refuse { "logs" } else { "metrics" },
+            path: path.to_owned(),
+            wal,
+            readers: vec!["a".into()],
+            sync_every,
+            memory_bytes: 256 << 10,
+        };
+        Log::open(options).unwrap()
+    }
+}
+
 struct Bytes(u8);
 
 impl Payload for Bytes {
@@ -252,4 +271,26 @@ async fn readers_and_writers_are_woken_when_the_wal_is_open_again() {
     log.append(1, &mut Bytes(2)).unwrap();
     let both = async { tokio::join!(appended, freed) };
     tokio::time::timeout(Duration::from_secs(5), both).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_that_hangs_with_a_disk_that_was_taken_away_does_not_hold_up_the_next_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log(&dir);
+    log.append(1, &mut Bytes(1)).unwrap();
+    let hanging = Syncing::begin(&log.syncing.borrow());
+    log.synced_device.set(log.device());
+    log.with(Wal::break_off);
+    log.append(1, &mut Bytes(2)).unwrap();
+    tokio::time::advance(MEND_MAX).await;
+    log.mend();
+    assert!(log.failure().is_some(), "not held up by a sync of the same disk");
+    // As if another device were mounted there.
+    log.synced_device.set(None);
+    tokio::time::advance(MEND_MAX).await;
+    log.mend();
+    assert_eq!(log.failure(), None);
+    assert!(!log.is_syncing() && !log.keeps_in_memory());
+    drop(hanging);
+    assert!(!log.is_syncing());
 }

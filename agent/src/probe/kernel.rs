@@ -1,0 +1,228 @@
+//! The kernel's log as a source of the probes: for those that have no tracepoint here, and for the OOM
+//! killer's own words about its victims. What `kmsg` recognises is counted here and turned into events.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use super::blackbox::{self, Victim};
+use super::kmsg::{Finding, Notice, OomKill, Recognizer};
+use super::oom::Kills;
+use super::proc::OomCount;
+use crate::host::Host;
+use crate::host::SystemClock;
+use crate::host::kmsg::{Kmsg, Position, Start, unix_ns};
+use crate::model::{Desc, Event, Samples};
+
+/// Counters of one process' life; more devices and errors than that are not told apart.
+const MAX_COUNTERS: usize = 256;
+
+/// A kill is described by what /proc says now only if now is not long after.
+const FRESH_NS: i64 = 10_000_000_000;
+
+/// Records that are taken at a time.
+const BATCH: usize = 256;
+
+struct Counter {
+    probe: &'static str,
+    desc: &'static Desc,
+    labels: Vec<(&'static str, String)>,
+    count: u64,
+}
+
+/// The open log and what it has said.
+pub(super) struct Kernel {
+    log: Kmsg,
+    recognizer: Recognizer,
+    counters: Vec<Counter>,
+    /// Findings for which there was no counter any more.
+    uncounted: u64,
+    kills: Kills,
+    vmstat: OomCount,
+    /// Kills of the log that /proc/vmstat has not been asked about.
+    named: u64,
+    /// The first record that came after the start: what is before it was said while nobody listened.
+    since: u64,
+    /// Whether something was found since the position was last kept.
+    pub(super) moved: bool,
+}
+
+impl Kernel {
+    /// Opens the log behind `position`, or at its end.
+    ///
+    /// # Errors
+    /// A sentence that says what the user can do.
+    pub(super) fn open(host: &mut Host, position: Option<Position>) -> Result<Kernel, String> {
+        let end = Kmsg::open(host, Start::End);
+        let now = end.map_err(|error| {
+            let denied = matches!(error.source.raw_os_error(), Some(libc::EPERM | libc::EACCES));
+            let hint = if denied { " (run the agent as root, or give it CAP_SYSLOG)" } else { "" };
+            format!("{error}{hint}")
+        })?;
+        let since = now.position().next;
+        let log = match position {
+            None => now,
+            Some(position) => Kmsg::open(host, Start::After(position)).unwrap_or(now),
+        };
+        let mut vmstat = OomCount::default();
+        // Kills from now on.
+        let _ = vmstat.look(host);
+        Ok(Kernel {
+            log,
+            recognizer: Recognizer::new(),
+            counters: Vec::new(),
+            uncounted: 0,
+            kills: Kills::default(),
+            vmstat,
+            named: 0,
+            since,
+            moved: false,
+        })
+    }
+
+    /// A descriptor that is readable when the kernel has said something.
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.log.as_fd().try_clone_to_owned()
+    }
+
+    /// Up to where the log has been read.
+    pub(super) fn position(&self) -> Position {
+        self.log.position()
+    }
+
+    /// Takes records; `wants` says whether a probe is told by the log. What was said before the start is
+    /// told for all of them: no program has seen it. True if there may be more.
+    pub(super) fn read(
+        &mut self,
+        host: &mut Host,
+        wants: impl Fn(&str) -> bool,
+        mut told: impl FnMut(Event, Position),
+    ) -> bool {
+        for _ in 0..BATCH {
+            let found = match self.log.read() {
+                Ok(Some(record)) => {
+                    let is_new = record.seq >= self.since;
+                    let at_ns = unix_ns(&SystemClock, record.usec);
+                    self.recognizer.look(&record).map(|finding| (finding, at_ns, is_new))
+                }
+                Ok(None) => return false,
+                Err(error) => {
+                    log::debug!("reading the kernel's log: {error}");
+                    return false;
+                }
+            };
+            let Some((finding, at_ns, is_new)) = found else { continue };
+            self.moved = true;
+            let wanted = wants(finding.notice.probe());
+            if !wanted && is_new {
+                continue;
+            }
+            if wanted {
+                self.count(&finding, is_new);
+            }
+            if let Some(event) = self.event(host, &finding, at_ns) {
+                told(event, self.log.position());
+            }
+        }
+        true
+    }
+
+    fn event(&self, host: &mut Host, finding: &Finding, at_ns: i64) -> Option<Event> {
+        let event = finding.event(at_ns)?;
+        let Notice::OomKill(kill) = &finding.notice else { return Some(event) };
+        let now = crate::host::Clock::now_ns(&SystemClock);
+        if now.saturating_sub(at_ns) > FRESH_NS {
+            return Some(event);
+        }
+        let (_, mut whole) = blackbox::event(host, at_ns, victim(kill), false);
+        // The kernel's own words, and after them those of /proc.
+        for field in event.fields {
+            if !whole.fields.iter().any(|(name, _)| *name == field.0) {
+                whole.fields.push(field);
+            }
+        }
+        Some(Event { message: event.message, ..whole })
+    }
+
+    fn count(&mut self, finding: &Finding, is_new: bool) {
+        if let Notice::OomKill(kill) = &finding.notice {
+            self.kills.add(&kill.unit, finding.count);
+            if is_new {
+                self.named += finding.count;
+            }
+            return;
+        }
+        let (probe, desc) = (finding.notice.probe(), finding.notice.family());
+        let labels = finding.notice.labels();
+        let same = |counter: &&mut Counter| {
+            let have = counter.labels.iter().map(|(name, value)| (*name, value.as_str()));
+            counter.desc.name == desc.name && have.eq(labels.iter().copied())
+        };
+        let is_full = self.counters.len() >= MAX_COUNTERS;
+        match self.counters.iter_mut().find(same) {
+            Some(counter) => counter.count += finding.count,
+            None if is_full => self.uncounted += finding.count,
+            None => {
+                let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned()));
+                let (labels, count) = (labels.collect(), finding.count);
+                self.counters.push(Counter { probe, desc, labels, count });
+            }
+        }
+    }
+
+    /// The cgroup of a victim, where the kernel has said it.
+    pub(super) fn cgroup_of(&self, pid: u32, comm: &str) -> Option<String> {
+        self.recognizer.cgroup_of(pid, comm)
+    }
+
+    /// Writes the counts of the probes that are told by the log.
+    pub(super) fn collect(
+        &mut self,
+        host: &mut Host,
+        wants: impl Fn(&str) -> bool,
+        out: &mut Samples,
+    ) {
+        for counter in self.counters.iter().filter(|counter| wants(counter.probe)) {
+            let labels: heapless::Vec<(&str, &str), 4> =
+                counter.labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            out.family(counter.desc).add(&labels, counter.count as f64);
+        }
+        if wants("oom") {
+            self.collect_kills(host, out);
+        }
+    }
+
+    /// Kills: those that the log has named, and those that only /proc/vmstat has counted.
+    fn collect_kills(&mut self, host: &mut Host, out: &mut Samples) {
+        if let Ok(Some(kills)) = self.vmstat.look(host) {
+            // The log may be ahead of the counter by what is being killed now.
+            let unnamed = kills.saturating_sub(self.named);
+            self.named = self.named.saturating_sub(kills);
+            if unnamed > 0 {
+                self.kills.add("unknown", unnamed);
+            }
+        }
+        self.kills.write(out);
+    }
+
+    /// Records and findings that nobody has counted: overwritten, or too many kinds.
+    pub(super) fn lost(&self) -> u64 {
+        self.log.lost() + self.uncounted
+    }
+}
+
+fn victim(kill: &OomKill) -> Victim {
+    let [total_vm_kb, anon_rss_kb, file_rss_kb, shmem_rss_kb, pgtables_kb] = kill.memory_kb;
+    Victim {
+        pid: kill.pid,
+        comm: kill.comm.clone(),
+        uid: kill.uid,
+        total_vm_kb,
+        anon_rss_kb,
+        file_rss_kb,
+        shmem_rss_kb,
+        pgtables_kb,
+        oom_score_adj: kill.oom_score_adj.map(i32::from),
+        trigger: None,
+        cgroup: kill.cgroup.clone(),
+    }
+}

@@ -1,0 +1,55 @@
+//! TCP from /proc/net/snmp (snmp_seq_show_tcp_udp in net/ipv4/proc.c): counts of both address families
+//! together, of the network namespace of whoever reads. On 32-bit kernels they wrap at 2^32.
+
+use super::{ProcError, fields, lines, unsigned};
+use crate::host::Host;
+use crate::model::{Desc, Family, Samples};
+
+const FILE: &str = "net/snmp";
+const BOTH: (&str, &str) = ("family", "any");
+
+const RETRANSMITS: Desc =
+    Desc::counter("mote_tcp_retransmits_total", "TCP segments that were sent again.");
+const RESETS: Desc = Desc::counter("mote_tcp_resets_total", "TCP resets, by direction.");
+const CONNECTS: Desc = Desc::counter(
+    "mote_tcp_connects_total",
+    "TCP connections that this host has tried to open, by result.",
+);
+
+/// The probe `tcp` without BPF.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpStats;
+
+impl TcpStats {
+    /// Reads the file and writes what was sent again, resets sent, and connections that were started
+    /// and that failed; failures are those of incoming connections too (AttemptFails of RFC 1213).
+    ///
+    /// # Errors
+    /// The file can't be read, or has no counters of TCP's.
+    pub fn collect(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), ProcError> {
+        let bytes = host.proc(FILE)?;
+        let mut of_tcp = lines(bytes).filter(|line| line.starts_with(b"Tcp:"));
+        let names = of_tcp.next().unwrap_or_default();
+        let values = of_tcp.next().unwrap_or_default();
+        let value = |wanted: &[u8]| {
+            let mut pairs = fields(names).zip(fields(values));
+            let value = pairs.find(|(name, _)| *name == wanted).map(|(_, value)| unsigned(value));
+            value.flatten().map(|value| value as f64)
+        };
+        let mut error = None;
+        let mut add = |family: &mut Family<'_>, name: &[u8], label: Option<(&str, &str)>| match (
+            value(name),
+            label,
+        ) {
+            (Some(value), Some(label)) => _ = family.add(&[BOTH, label], value),
+            (Some(value), None) => _ = family.add(&[BOTH], value),
+            (None, _) => _ = error.get_or_insert_with(|| ProcError::malformed(FILE, values)),
+        };
+        add(&mut out.family(&RETRANSMITS), b"RetransSegs", None);
+        add(&mut out.family(&RESETS), b"OutRsts", Some(("direction", "sent")));
+        let mut connects = out.family(&CONNECTS);
+        add(&mut connects, b"ActiveOpens", Some(("result", "started")));
+        add(&mut connects, b"AttemptFails", Some(("result", "failed")));
+        error.map_or(Ok(()), Err)
+    }
+}
