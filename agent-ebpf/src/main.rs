@@ -16,8 +16,8 @@ mod filesystem;
 mod mmc;
 mod oom;
 mod reclaim;
-mod scsi;
 mod tcp;
+mod scsi;
 mod thermal;
 
 /// The kernel gives `bpf_probe_read_kernel` and its kin to programs under a GPL-compatible licence

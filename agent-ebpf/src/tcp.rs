@@ -108,107 +108,52 @@ static TCP_PEERS: LruHashMap<TcpPeer, TcpRetransmits> = LruHashMap::with_max_ent
 
 #[tracepoint]
 fn tcp_retransmit_skb(ctx: TracePointContext) -> u32 {
-    if !matches!(field::<u32>(&ctx, &TCP_RETRANSMIT_ERR), None | Some(0)) {
+    if field::<u32>(&ctx, &TCP_RETRANSMIT_ERR).is_some_and(|error| error != 0) {
         return 0;
     }
-    retransmitted(&ctx, &TCP_RETRANSMIT_DADDR, &TCP_RETRANSMIT_DPORT)
+    retransmitted(&ctx, &TCP_RETRANSMIT_DADDR, &TCP_RETRANSMIT_DPORT);
+    0
 }
 
 #[tracepoint]
 fn tcp_retransmit_synack(ctx: TracePointContext) -> u32 {
-    retransmitted(&ctx, &TCP_SYNACK_DADDR, &TCP_SYNACK_DPORT)
+    retransmitted(&ctx, &TCP_SYNACK_DADDR, &TCP_SYNACK_DPORT);
+    0
 }
 
 #[tracepoint]
 fn tcp_receive_reset(ctx: TracePointContext) -> u32 {
-    let (Some(socket), Some(address)) =
-        (word(&ctx, &TCP_RECEIVED_SKADDR), field(&ctx, &TCP_RECEIVED_DADDR))
-    else {
-        return 0;
-    };
-    count(|cpu| add(&mut cpu.resets_received, Family::of(&address) as usize));
-    if let Some(start) = TCP_STARTS.get_ptr_mut(socket) {
-        // SAFETY: the socket is locked, so that no other program has this entry.
-        unsafe { (*start).reset = 1 };
-    }
+    reset_received(&ctx);
     0
 }
 
 #[tracepoint]
 fn tcp_send_reset(ctx: TracePointContext) -> u32 {
-    let family = if let Some(address) = field(&ctx, &TCP_SENT_DADDR) {
-        Family::of(&address)
-    } else if let Some(family) = field::<u16>(&ctx, &TCP_SENT_SOCKADDR) {
-        match field_behind(&ctx, &TCP_SENT_SOCKADDR) {
-            Some(address) if family == AF_INET6 => Family::of(&address),
-            _ => Family::V4,
-        }
-    } else {
-        return 0;
-    };
-    count(|cpu| add(&mut cpu.resets_sent, family as usize));
+    reset_sent(&ctx);
     0
 }
 
 #[tracepoint]
 fn inet_sock_set_state(ctx: TracePointContext) -> u32 {
-    let (Some(old), Some(new)) =
-        (field::<u32>(&ctx, &TCP_STATE_OLD), field::<u32>(&ctx, &TCP_STATE_NEW))
-    else {
-        return 0;
-    };
-    if (new != SYN_SENT && old != SYN_SENT && old != SYN_RECV)
-        || field(&ctx, &TCP_STATE_PROTOCOL) != Some(IPPROTO_TCP)
-    {
-        return 0;
-    }
-    let Some(socket) = word(&ctx, &TCP_STATE_SKADDR) else { return 0 };
-    // SAFETY: the helper has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    if new == SYN_SENT {
-        let start = TcpStart { at_ns: now_ns, reset: 0 };
-        if TCP_STARTS.insert(socket, start, BPF_ANY as u64).is_err() {
-            count(|cpu| cpu.starts_lost += 1);
-        }
-    } else if new != SYN_RECV {
-        ended(&ctx, socket, now_ns, old == SYN_SENT, new == ESTABLISHED);
-    }
+    state_changed(&ctx);
     0
 }
 
 #[tracepoint]
 fn inet_sk_error_report(ctx: TracePointContext) -> u32 {
-    if field(&ctx, &TCP_ERROR_PROTOCOL) != Some(IPPROTO_TCP) {
-        return 0;
-    }
-    let (Some(error), Some(local), Some(remote)) = (
-        field::<u32>(&ctx, &TCP_ERROR_ERROR),
-        field(&ctx, &TCP_ERROR_SPORT),
-        field(&ctx, &TCP_ERROR_DPORT),
-    ) else {
-        return 0;
-    };
-    // SAFETY: the helper has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    let ports = ports(local, remote);
-    count(|cpu| {
-        if cpu.over.fits(now_ns, ports) {
-            cpu.over.at_ns = 0;
-            let family = if cpu.over.detail == 0 { Family::V4 } else { Family::V6 };
-            add(&mut cpu.connects, connects_index(family, Outcome::of_error(error)));
-        } else if error != 0 {
-            cpu.error = TcpEnd { at_ns: now_ns, ports, detail: error };
-        }
-    });
+    error_reported(&ctx);
     0
 }
 
+// What follows ends early where a field can't be read, one field at a time: where two are looked at
+// together, the compiler copies the second before it has looked at the first, and kernels before 6.3 refuse
+// a program that reads bytes of its stack that were never written.
+
 /// Counts what is sent again.
 #[inline(always)]
-fn retransmitted(ctx: &TracePointContext, daddr: &Global<u32>, dport: &Global<u32>) -> u32 {
-    let (Some(address), Some(port)) = (field(ctx, daddr), field::<u16>(ctx, dport)) else {
-        return 0;
-    };
+fn retransmitted(ctx: &TracePointContext, daddr: &Global<u32>, dport: &Global<u32>) -> Option<()> {
+    let address = field(ctx, daddr)?;
+    let port: u16 = field(ctx, dport)?;
     count(|cpu| add(&mut cpu.retransmits, Family::of(&address) as usize));
     let peer = TcpPeer { address, port: u32::from(port), padding: 0 };
     // SAFETY: the helper has no preconditions.
@@ -218,20 +163,101 @@ fn retransmitted(ctx: &TracePointContext, daddr: &Global<u32>, dport: &Global<u3
         unsafe {
             if now_ns.wrapping_sub((*known).since_ns) < PEER_NS {
                 (*known).count += 1;
-                return 0;
+                return None;
             }
         }
     }
     // Without room it is one peer less to choose from.
     let first = TcpRetransmits { since_ns: now_ns, count: 1 };
     let _ = TCP_PEERS.insert(peer, first, BPF_ANY as u64);
-    0
+    None
+}
+
+#[inline(always)]
+fn reset_sent(ctx: &TracePointContext) -> Option<()> {
+    let family = if TCP_SENT_SOCKADDR.load() == ABSENT {
+        let address = field(ctx, &TCP_SENT_DADDR)?;
+        Family::of(&address)
+    } else {
+        let family: u16 = field(ctx, &TCP_SENT_SOCKADDR)?;
+        let address = field_behind(ctx, &TCP_SENT_SOCKADDR)?;
+        if family == AF_INET6 { Family::of(&address) } else { Family::V4 }
+    };
+    count(|cpu| add(&mut cpu.resets_sent, family as usize));
+    None
+}
+
+/// Counts a reset and notes it of an attempt to connect.
+#[inline(always)]
+fn reset_received(ctx: &TracePointContext) -> Option<()> {
+    let socket = word(ctx, &TCP_RECEIVED_SKADDR)?;
+    let address = field(ctx, &TCP_RECEIVED_DADDR)?;
+    count(|cpu| add(&mut cpu.resets_received, Family::of(&address) as usize));
+    let start = TCP_STARTS.get_ptr_mut(socket)?;
+    // SAFETY: the socket is locked, so that no other program has this entry.
+    unsafe { (*start).reset = 1 };
+    None
+}
+
+#[inline(always)]
+fn state_changed(ctx: &TracePointContext) -> Option<()> {
+    let old: u32 = field(ctx, &TCP_STATE_OLD)?;
+    let new: u32 = field(ctx, &TCP_STATE_NEW)?;
+    if new != SYN_SENT && old != SYN_SENT && old != SYN_RECV {
+        return None;
+    }
+    let protocol: u16 = field(ctx, &TCP_STATE_PROTOCOL)?;
+    if protocol != IPPROTO_TCP {
+        return None;
+    }
+    let socket = word(ctx, &TCP_STATE_SKADDR)?;
+    // SAFETY: the helper has no preconditions.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if new == SYN_SENT {
+        let start = TcpStart { at_ns: now_ns, reset: 0 };
+        if TCP_STARTS.insert(socket, start, BPF_ANY as u64).is_err() {
+            count(|cpu| cpu.starts_lost += 1);
+        }
+    } else if new != SYN_RECV {
+        ended(ctx, socket, now_ns, old == SYN_SENT, new == ESTABLISHED)?;
+    }
+    None
+}
+
+#[inline(always)]
+fn error_reported(ctx: &TracePointContext) -> Option<()> {
+    let protocol: u16 = field(ctx, &TCP_ERROR_PROTOCOL)?;
+    if protocol != IPPROTO_TCP {
+        return None;
+    }
+    let error: u32 = field(ctx, &TCP_ERROR_ERROR)?;
+    let local = field(ctx, &TCP_ERROR_SPORT)?;
+    let remote = field(ctx, &TCP_ERROR_DPORT)?;
+    let ports = ports(local, remote);
+    // SAFETY: the helper has no preconditions.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    count(|cpu| {
+        if cpu.over.fits(now_ns, ports) {
+            cpu.over.at_ns = 0;
+            let family = if cpu.over.detail == 0 { Family::V4 } else { Family::V6 };
+            add(&mut cpu.connects, connects_index(family, Outcome::of_error(error)));
+        } else if error != 0 {
+            cpu.error = TcpEnd { at_ns: now_ns, ports, detail: error };
+        }
+    });
+    None
 }
 
 /// Counts an attempt to connect that is over. A socket in SYN_RECV may also be one that was accepted,
 /// which is no attempt.
 #[inline(always)]
-fn ended(ctx: &TracePointContext, socket: u64, now_ns: u64, known: bool, connected: bool) {
+fn ended(
+    ctx: &TracePointContext,
+    socket: u64,
+    now_ns: u64,
+    known: bool,
+    connected: bool,
+) -> Option<()> {
     let start = match TCP_STARTS.get_ptr(socket) {
         Some(start) => {
             // SAFETY: the socket is locked; the agent takes out only what is old.
@@ -241,15 +267,13 @@ fn ended(ctx: &TracePointContext, socket: u64, now_ns: u64, known: bool, connect
             Some(start)
         }
         None if known => None,
-        None => return,
+        None => return None,
     };
-    let (Some(address), Some(local), Some(remote)) =
-        (field(ctx, &TCP_STATE_DADDR), field(ctx, &TCP_STATE_SPORT), field(ctx, &TCP_STATE_DPORT))
-    else {
-        return;
-    };
+    let address = field(ctx, &TCP_STATE_DADDR)?;
+    let local = field(ctx, &TCP_STATE_SPORT)?;
+    let remote = field(ctx, &TCP_STATE_DPORT)?;
     let family = Family::of(&address);
-    let Some(cpu) = TCP_CPU.get_ptr_mut(0) else { return };
+    let cpu = TCP_CPU.get_ptr_mut(0)?;
     // SAFETY: the value is this CPU's own, and programs of this kind don't nest on a CPU.
     let cpu = unsafe { &mut *cpu };
     if start.is_none() {
@@ -270,11 +294,11 @@ fn ended(ctx: &TracePointContext, socket: u64, now_ns: u64, known: bool, connect
         let before = cpu.over;
         cpu.over = TcpEnd { at_ns: now_ns, ports, detail: family as u32 };
         if before.at_ns == 0 {
-            return;
+            return None;
         }
         let family = if before.detail == 0 { Family::V4 } else { Family::V6 };
         add(&mut cpu.connects, connects_index(family, Outcome::Aborted));
-        return;
+        return None;
     };
     add(&mut cpu.connects, connects_index(family, outcome));
     if let (true, Some(start)) = (connected, start)
@@ -283,6 +307,7 @@ fn ended(ctx: &TracePointContext, socket: u64, now_ns: u64, known: bool, connect
         // SAFETY: as above.
         unsafe { (*histogram).observe(now_ns.wrapping_sub(start.at_ns)) };
     }
+    None
 }
 
 /// The address in a `struct sockaddr_in6`.
@@ -292,8 +317,12 @@ fn field_behind(ctx: &TracePointContext, sockaddr: &Global<u32>) -> Option<[u32;
     unsafe { ctx.read_at(agent_common::field_offset(sockaddr.load() + SIN6_ADDR)) }.ok()
 }
 
+/// Counts at a place. The compiler knows that it is within bounds and would leave the check out, and how
+/// much of that a kernel's verifier can follow differs: read like this, neither knows, and the check stays.
 #[inline(always)]
 fn add<const N: usize>(counts: &mut [u64; N], at: usize) {
+    // SAFETY: a reference is valid.
+    let at = unsafe { core::ptr::read_volatile(&at) };
     if let Some(count) = counts.get_mut(at) {
         *count += 1;
     }

@@ -181,8 +181,10 @@ fn a_flush_that_fails_is_counted_though_the_kernel_tells_it_as_an_empty_write() 
     assert!(counted <= tries as f64 && counted + nested >= tries as f64);
     assert_eq!(probed.sum(ERRORS, &[("device", inner.name())]), counted);
     let events = probed.with("device", inner.name());
-    assert_eq!(events.len(), 1);
-    assert_eq!(events[0].message, format!("flush of {}: EIO", inner.name()));
+    assert!(events.len() == 1 || nested > 0.0, "{events:?}");
+    for event in events {
+        assert_eq!(event.message, format!("flush of {}: EIO", inner.name()));
+    }
 }
 
 #[test]

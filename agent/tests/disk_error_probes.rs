@@ -105,7 +105,7 @@ fn data_of_a_device_without_file_system_is_told_with_the_device() {
 }
 
 #[test]
-fn what_this_kernel_has_no_tracepoint_for_says_so_and_the_rest_is_attached() {
+fn what_has_no_tracepoint_here_is_told_by_the_log_with_a_reason_and_the_rest_is_attached() {
     let loader = Loader { executable: env!("CARGO_BIN_EXE_mote").into(), ..Loader::default() };
     let options = Options { loader, ..Options::default() };
     let mut host = mote::host::Host::new(Roots::default());
@@ -122,7 +122,6 @@ fn what_this_kernel_has_no_tracepoint_for_says_so_and_the_rest_is_attached() {
         if tracefs.path().join("events").join(event).exists() {
             assert_eq!((status.source, status.reason.as_str()), (Source::Tracepoint, ""));
         } else {
-            // The next best source.
             assert_eq!(status.source, Source::Kmsg);
             let expected = format!("this kernel has no tracepoint {}", event.replace('/', ":"));
             assert_eq!(status.reason, expected);

@@ -398,6 +398,19 @@ fn publish(root: &Path, lowered: &Path, name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Debian's compiler as route 4 has unpacked it, fetched if it is not there: the root of its tree.
+///
+/// # Errors
+/// It can't be fetched.
+pub(crate) fn debian_compiler(root: &Path) -> Result<PathBuf, String> {
+    let tools = root.join("target/tools/bpf");
+    let unpacked = tools.join("root");
+    if inspect(&unpacked.join("usr/bin/rustc"), Some(library_path(&unpacked))).is_none() {
+        fetch(&tools)?;
+    }
+    Ok(unpacked)
+}
+
 /// Route 4: Debian's packages, unpacked below `tools`.
 fn fetch(tools: &Path) -> Result<(), String> {
     let has = |program: &str| {

@@ -9,10 +9,12 @@ mod ebpf;
 mod footprint;
 mod fuzz;
 mod http;
+mod kernel;
 mod process;
 mod procfs;
 mod run;
 mod setup;
+mod static_build;
 mod temp;
 mod test;
 mod tidy;
@@ -43,6 +45,13 @@ Mote's own commands. The first two are all that is needed to try it and to chang
     cargo xtask fuzz [TARGET] [--seconds N]
                                    look for input that breaks a parser, in every target or in one;
                                    needs a nightly compiler and cargo-fuzz
+    cargo xtask kernel-test [--quick] [--only NAME]... [--list]
+                [--allow-absent [--rehearse]] [--release] [--update]
+                                   boot Debian's kernels in virtual machines, cause what the probes
+                                   watch, and compare; --quick takes the two that fit CI, --only those
+                                   of these names; --allow-absent lets pass what this agent does not
+                                   know, and --rehearse causes it all the same; --release tests the
+                                   binary as users get it, --update writes the table into README.md
     cargo xtask tidy               check the house rules
     cargo xtask help               this text
 
@@ -153,6 +162,28 @@ fn dispatch(mut args: Vec<OsString>) -> std::result::Result<ExitCode, Failure> {
             })?;
             Ok(fuzz::fuzz(&Context::new()?, target.as_deref(), seconds)?)
         }
+        "kernel-test" => {
+            let mut options = kernel::Options::default();
+            let given = flags(command, args, |name, parser| {
+                if name != "only" {
+                    return Ok(false);
+                }
+                // More than one name may follow.
+                let names = parser.values()?;
+                for name in names {
+                    options.only.push(name.string()?);
+                }
+                Ok(true)
+            })?;
+            let has = |name: &str| given.iter().any(|given| given == name);
+            options.list = has("list");
+            options.quick = has("quick");
+            options.allow_absent = has("allow-absent");
+            options.rehearse = has("rehearse");
+            options.release = has("release");
+            options.update = has("update");
+            Ok(kernel::kernel_test(&Context::new()?, &options)?)
+        }
         "tidy" => {
             flags(command, args, |_, _| Ok(false))?;
             Ok(tidy::tidy(&Context::new()?)?)
@@ -162,7 +193,7 @@ fn dispatch(mut args: Vec<OsString>) -> std::result::Result<ExitCode, Failure> {
 }
 
 /// The names of the flags that were given. `option` takes those that have a value. What each command
-/// accepts stands in one place: `--once` for demo, `--update` for footprint.
+/// accepts stands in one place.
 fn flags(
     command: &str,
     args: Vec<OsString>,
@@ -176,6 +207,12 @@ fn flags(
         let name = name.to_owned();
         match (command, name.as_str()) {
             ("demo", "once") | ("footprint", "update") => given.push(name),
+            (
+                "kernel-test",
+                "list" | "quick" | "allow-absent" | "rehearse" | "release" | "update",
+            ) => {
+                given.push(name);
+            }
             _ if option(&name, &mut parser).map_err(usage)? => {}
             _ => return Err(usage(lexopt::Arg::Long(&name).unexpected())),
         }
@@ -204,6 +241,8 @@ mod tests {
         assert!(usage(&["fuzz", "url", "--seconds", "0"]).contains("at least"));
         assert!(usage(&["fuzz", "url", "wal"]).contains("wal"));
         assert!(usage(&["setup", "everything"]).contains("`test`"));
+        assert!(usage(&["kernel-test", "--only"]).contains("--only"));
+        assert!(usage(&["kernel-test", "--once"]).contains("--once"));
         assert!(usage(&["tidy", "now"]).contains("now"));
     }
 }

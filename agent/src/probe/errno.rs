@@ -20,10 +20,13 @@ pub(super) fn name(error: u32) -> String {
         62 => "ETIME",
         67 => "ENOLINK",
         71 => "EPROTO",
+        75 => "EOVERFLOW",
+        78 => "EREMCHG",
         74 => "EBADMSG",
         84 => "EILSEQ",
         85 => "ERESTART",
         95 => "EOPNOTSUPP",
+        109 => "ETOOMANYREFS",
         110 => "ETIMEDOUT",
         111 => "ECONNREFUSED",
         113 => "EHOSTUNREACH",
@@ -43,6 +46,9 @@ mod tests {
     fn names_are_those_of_this_machines_headers() {
         for (number, name) in [
             (libc::EIO, "EIO"),
+            (libc::EOVERFLOW, "EOVERFLOW"),
+            (libc::EREMCHG, "EREMCHG"),
+            (libc::ETOOMANYREFS, "ETOOMANYREFS"),
             (libc::ENODATA, "ENODATA"),
             (libc::EILSEQ, "EILSEQ"),
             (libc::ETIMEDOUT, "ETIMEDOUT"),

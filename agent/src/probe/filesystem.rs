@@ -51,7 +51,7 @@ pub(super) static SPEC: Spec = Spec {
     fallback: Fallback::Kmsg,
 };
 
-const ERRORS: Desc = Desc::counter(
+pub(super) const ERRORS: Desc = Desc::counter(
     "mote_filesystem_errors_total",
     "Errors that a file system has met: \"ext4\" for a broken structure on the disk, else the number \
      of the error for which written data was lost.",

@@ -38,7 +38,7 @@ pub(super) static SPEC: Spec = Spec {
     fallback: Fallback::Kmsg,
 };
 
-const ERRORS: Desc = Desc::counter(
+pub(super) const ERRORS: Desc = Desc::counter(
     "mote_mmc_errors_total",
     "Requests to a card that have failed, each try counted, by the error's number.",
 );

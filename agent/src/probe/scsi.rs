@@ -68,7 +68,7 @@ pub(super) static SPEC: Spec = Spec {
     fallback: Fallback::Kmsg,
 };
 
-const ERRORS: Desc = Desc::counter(
+pub(super) const ERRORS: Desc = Desc::counter(
     "mote_scsi_errors_total",
     "Commands to a SCSI device that have failed, each try counted, by what went wrong.",
 );

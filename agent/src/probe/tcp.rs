@@ -108,7 +108,7 @@ pub(super) static SPEC: Spec = Spec {
 
 pub(super) const RETRANSMITS: Desc =
     Desc::counter("mote_tcp_retransmits_total", "TCP segments that were sent again.");
-const CONNECTS: Desc = Desc::counter(
+pub(super) const CONNECTS: Desc = Desc::counter(
     "mote_tcp_connects_total",
     "Attempts of this host to connect that are over, by how they ended.",
 );
@@ -116,7 +116,8 @@ const DURATION: Desc = Desc::histogram(
     "mote_tcp_connect_duration_seconds",
     "Time from the first segment of an attempt to connect to the connection.",
 );
-const RESETS: Desc = Desc::counter("mote_tcp_resets_total", "TCP resets sent and received.");
+pub(super) const RESETS: Desc =
+    Desc::counter("mote_tcp_resets_total", "TCP resets sent and received.");
 
 /// Longer than any attempt to connect: with the kernel's defaults it is 131 s.
 const FORGOTTEN: Duration = Duration::from_secs(1_800);

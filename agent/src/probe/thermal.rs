@@ -38,7 +38,7 @@ pub(super) static SPEC: Spec = Spec {
     fallback: Fallback::Kmsg,
 };
 
-const TRIPS: Desc = Desc::counter(
+pub(super) const TRIPS: Desc = Desc::counter(
     "mote_thermal_trips_total",
     "Times that a thermal zone was found at or above a trip point, by the point's type. The zone is \
      the number in thermal_zoneN.",

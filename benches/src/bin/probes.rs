@@ -151,7 +151,7 @@ fn main() -> Result<()> {
         return Err(format!("{} is not there: cargo build --release", executable.display()).into());
     }
     let loader = Loader { executable, ..Loader::default() };
-    let options = Options { loader, default: Mode::Auto, named: Vec::new() };
+    let options = Options { loader, default: Mode::Auto, ..Options::default() };
     let before: Vec<u32> = loaded_programs().flatten().map(|program| program.id()).collect();
     let probes = Probes::start(&options, &Host::new(Roots::default()));
     for status in probes.status() {

@@ -2,7 +2,7 @@
 //! what an event tells. It must not know how the messages are written.
 
 use crate::model::{Desc, Event};
-use crate::probe::{block, oom};
+use crate::probe::{block, filesystem, mmc, oom, scsi, thermal};
 
 /// Something that the kernel has reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,15 +133,8 @@ pub struct Undervoltage {
     pub message: String,
 }
 
-const MMC_ERRORS: Desc =
-    Desc::counter("mote_mmc_errors_total", "Errors of SD cards and eMMC, by host.");
-const SCSI_ERRORS: Desc = Desc::counter("mote_scsi_errors_total", "SCSI commands that failed.");
-const FILESYSTEM_ERRORS: Desc =
-    Desc::counter("mote_filesystem_errors_total", "Errors that file systems have reported.");
 const ATA_ERRORS: Desc =
     Desc::counter("mote_ata_errors_total", "Errors of ATA commands and links, by port.");
-const THERMAL_TRIPS: Desc =
-    Desc::counter("mote_thermal_trips_total", "Times that something was too hot.");
 const UNDERVOLTAGE: Desc =
     Desc::counter("mote_undervoltage_total", "Changes of the supply's voltage, by state.");
 
@@ -177,11 +170,11 @@ impl Notice {
         match self {
             Notice::OomKill(_) => ("oom", "oom_kill", &oom::KILLS),
             Notice::IoError(_) => ("block", "io_error", &block::ERRORS),
-            Notice::MmcError(_) => ("mmc", "mmc_error", &MMC_ERRORS),
-            Notice::ScsiError(_) => ("scsi", "scsi_error", &SCSI_ERRORS),
-            Notice::FilesystemError(_) => ("filesystem", "filesystem_error", &FILESYSTEM_ERRORS),
+            Notice::MmcError(_) => ("mmc", "mmc_error", &mmc::ERRORS),
+            Notice::ScsiError(_) => ("scsi", "scsi_error", &scsi::ERRORS),
+            Notice::FilesystemError(_) => ("filesystem", "filesystem_error", &filesystem::ERRORS),
             Notice::AtaError(_) => ("ata", "ata_error", &ATA_ERRORS),
-            Notice::ThermalTrip(_) => ("thermal", "thermal_trip", &THERMAL_TRIPS),
+            Notice::ThermalTrip(_) => ("thermal", "thermal_trip", &thermal::TRIPS),
             Notice::Undervoltage(_) => ("undervoltage", "undervoltage", &UNDERVOLTAGE),
         }
     }
@@ -195,11 +188,9 @@ impl Notice {
             }
             Notice::MmcError(mmc) => &[("host", &mmc.host), ("error", mmc.error)],
             Notice::ScsiError(scsi) => &[("device", &scsi.device), ("error", scsi.error)],
-            Notice::FilesystemError(fs) => {
-                &[("device", &fs.device), ("filesystem", fs.filesystem), ("error", fs.error)]
-            }
+            Notice::FilesystemError(fs) => &[("device", &fs.device), ("error", fs.error)],
             Notice::AtaError(ata) => &[("device", &ata.port), ("error", ata.error)],
-            Notice::ThermalTrip(trip) => &[("zone", &trip.zone), ("trip", trip.trip)],
+            Notice::ThermalTrip(trip) => &[("zone", &trip.zone), ("type", trip.trip)],
             Notice::Undervoltage(state) => &[("state", state.state())],
         };
         labels.iter().copied().collect()
@@ -234,6 +225,9 @@ impl Notice {
         match self {
             Notice::IoError(io) => {
                 fields.extend(io.sector.map(|sector| ("sector", sector.to_string())));
+            }
+            Notice::FilesystemError(fs) => {
+                fields.push(("filesystem", fs.filesystem.to_owned()));
             }
             Notice::ScsiError(scsi) => fields.push(("address", scsi.address.clone())),
             Notice::ThermalTrip(trip) => {

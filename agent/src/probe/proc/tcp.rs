@@ -3,18 +3,11 @@
 
 use super::{ProcError, fields, lines, unsigned};
 use crate::host::Host;
-use crate::model::{Desc, Family, Samples};
+use crate::model::{Family, Samples};
+use crate::probe::tcp::{CONNECTS, RESETS, RETRANSMITS};
 
 const FILE: &str = "net/snmp";
 const BOTH: (&str, &str) = ("family", "any");
-
-const RETRANSMITS: Desc =
-    Desc::counter("mote_tcp_retransmits_total", "TCP segments that were sent again.");
-const RESETS: Desc = Desc::counter("mote_tcp_resets_total", "TCP resets, by direction.");
-const CONNECTS: Desc = Desc::counter(
-    "mote_tcp_connects_total",
-    "TCP connections that this host has tried to open, by result.",
-);
 
 /// The probe `tcp` without BPF.
 #[derive(Clone, Copy, Debug, Default)]

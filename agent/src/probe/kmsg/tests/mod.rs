@@ -23,10 +23,13 @@ fn all(texts: &[&str]) -> Vec<Finding> {
     records.filter_map(|(text, usec)| recognizer.look(&record(usec, text))).collect()
 }
 
-/// A notice in one word: its kind, then its labels.
+/// A notice in one word: its kind, then its labels; a file system's kind after its device.
 fn short(notice: &Notice) -> String {
     let labels = notice.labels();
-    let labels: Vec<_> = labels.iter().map(|(_, value)| *value).collect();
+    let mut labels: Vec<_> = labels.iter().map(|(_, value)| *value).collect();
+    if let Notice::FilesystemError(error) = notice {
+        labels.insert(1, error.filesystem);
+    }
     format!("{} {}", notice.kind(), labels.join(" "))
 }
 
