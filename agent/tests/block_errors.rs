@@ -174,11 +174,17 @@ fn a_flush_that_fails_is_counted_though_the_kernel_tells_it_as_an_empty_write() 
     println!("the kernel {said:?}, {tries} tries");
     assert_eq!(said, [("0".to_owned(), "WRITE".to_owned())]);
     let labels = [("device", inner.name()), ("operation", "flush"), ("error", "EIO")];
-    assert_eq!(probed.sum(ERRORS, &labels), tries as f64);
-    assert_eq!(probed.sum(ERRORS, &[("device", inner.name())]), tries as f64);
+    // Where another program of perf's ran on the CPU, the kernel did not run this one, and says so.
+    let counted = probed.sum(ERRORS, &labels);
+    let nested = probed.sum("mote_probe_lost_total", &[("reason", "nested")]);
+    println!("{counted} counted, {nested} nested");
+    assert!(counted <= tries as f64 && counted + nested >= tries as f64);
+    assert_eq!(probed.sum(ERRORS, &[("device", inner.name())]), counted);
     let events = probed.with("device", inner.name());
-    assert_eq!(events.len(), 1);
-    assert_eq!(events[0].message, format!("flush of {}: EIO", inner.name()));
+    assert!(events.len() == 1 || nested > 0.0, "{events:?}");
+    for event in events {
+        assert_eq!(event.message, format!("flush of {}: EIO", inner.name()));
+    }
 }
 
 #[test]

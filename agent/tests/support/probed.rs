@@ -7,6 +7,9 @@ use mote::host::{Host, Roots};
 use mote::model::{Event, Samples};
 use mote::probe::{Loader, Options, Probes};
 
+/// A sample: name, labels and value.
+pub type Row = (String, Vec<(String, String)>, f64);
+
 pub struct Probed {
     pub probes: Probes,
     pub host: Host,
@@ -30,8 +33,8 @@ impl Probed {
         Probed { probes, host, events: Vec::new() }
     }
 
-    /// A round, as name, labels and value; and what has happened.
-    pub fn round(&mut self) -> Vec<(String, Vec<(String, String)>, f64)> {
+    /// A round; and what has happened.
+    pub fn round(&mut self) -> Vec<Row> {
         while self.probes.receive(&mut self.host, 0) {
             self.take();
         }
