@@ -122,15 +122,11 @@ fn block_rq_complete(ctx: TracePointContext) -> u32 {
 
 #[tracepoint]
 fn block_rq_error(ctx: TracePointContext) -> u32 {
-    let (Some(device), Some(rwbs), Some(sectors), Some(sector), Some(error)) = (
-        field(&ctx, &BLOCK_ERROR_DEV),
-        field(&ctx, &BLOCK_ERROR_RWBS),
-        field::<u32>(&ctx, &BLOCK_ERROR_NR_SECTOR),
-        field::<u64>(&ctx, &BLOCK_ERROR_SECTOR),
-        field(&ctx, &BLOCK_ERROR_ERROR),
-    ) else {
-        return 0;
-    };
+    let Some(error) = field(&ctx, &BLOCK_ERROR_ERROR) else { return 0 };
+    let Some(device) = field(&ctx, &BLOCK_ERROR_DEV) else { return 0 };
+    let Some(rwbs) = field(&ctx, &BLOCK_ERROR_RWBS) else { return 0 };
+    let Some(sectors) = field::<u32>(&ctx, &BLOCK_ERROR_NR_SECTOR) else { return 0 };
+    let Some(sector) = field::<u64>(&ctx, &BLOCK_ERROR_SECTOR) else { return 0 };
     let sector = if sector == u64::MAX { 0 } else { sector };
     failed(&ctx, device, failed_operation(rwbs, sectors), sector, sectors, error);
     0

@@ -41,10 +41,8 @@ fn ext4_error(ctx: TracePointContext) -> u32 {
 
 #[tracepoint]
 fn filemap_set_wb_err(ctx: TracePointContext) -> u32 {
-    let (Some(device), Some(errseq)) = (field(&ctx, &WB_ERR_DEV), field(&ctx, &WB_ERR_ERRSEQ))
-    else {
-        return 0;
-    };
+    let Some(device) = field(&ctx, &WB_ERR_DEV) else { return 0 };
+    let Some(errseq) = field(&ctx, &WB_ERR_ERRSEQ) else { return 0 };
     let error = error(errseq);
     if error != 0 {
         let inode = word(&ctx, &WB_ERR_INODE).unwrap_or(0);

@@ -4,6 +4,10 @@
 //! (32-bit kernels run the interpreter or a JIT that refuses them), no event that wakes user space
 //! where a count in a map will do. Offsets of tracepoint fields are never written here: the agent
 //! reads them from the running kernel's format files and sets the globals when it loads the object.
+//!
+//! Fields are read one at a time, each with its own way out: where two are matched together, the compiler
+//! copies the second before it has looked at the first, and verifiers before 6.3 refuse a program that reads
+//! bytes of its stack that were never written.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]

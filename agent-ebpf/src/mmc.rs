@@ -35,15 +35,11 @@ static MMC_ERRORS: PerCpuHashMap<MmcErrorKey, u64> = PerCpuHashMap::with_max_ent
 
 #[tracepoint]
 fn mmc_request_done(ctx: TracePointContext) -> u32 {
-    let (Some(opcode), Some(sbc), Some(cmd), Some(data), Some(stop)) = (
-        field(&ctx, &MMC_OPCODE),
-        field(&ctx, &MMC_SBC_ERR),
-        field(&ctx, &MMC_CMD_ERR),
-        field(&ctx, &MMC_DATA_ERR),
-        field(&ctx, &MMC_STOP_ERR),
-    ) else {
-        return 0;
-    };
+    let Some(opcode) = field(&ctx, &MMC_OPCODE) else { return 0 };
+    let Some(sbc) = field(&ctx, &MMC_SBC_ERR) else { return 0 };
+    let Some(cmd) = field(&ctx, &MMC_CMD_ERR) else { return 0 };
+    let Some(data) = field(&ctx, &MMC_DATA_ERR) else { return 0 };
+    let Some(stop) = field(&ctx, &MMC_STOP_ERR) else { return 0 };
     let Some((part, error)) = failure(opcode, sbc, cmd, data, stop) else { return 0 };
     let mut key = MmcErrorKey { host: [0; HOST], error, padding: 0 };
     text(&ctx, &MMC_NAME, &mut key.host);

@@ -84,11 +84,10 @@ fn scsi_dispatch_cmd_timeout(ctx: TracePointContext) -> u32 {
         &SCSI_TIMEOUT_LUN,
         code::TIMEOUT,
     );
-    if let (Some(key), Some(opcode), Some(result)) =
-        (device, field(&ctx, &SCSI_TIMEOUT_OPCODE), field(&ctx, &SCSI_TIMEOUT_RESULT))
-    {
-        failed(&ctx, key, opcode, result);
-    }
+    let Some(key) = device else { return 0 };
+    let Some(opcode) = field(&ctx, &SCSI_TIMEOUT_OPCODE) else { return 0 };
+    let Some(result) = field(&ctx, &SCSI_TIMEOUT_RESULT) else { return 0 };
+    failed(&ctx, key, opcode, result);
     0
 }
 
@@ -106,9 +105,9 @@ fn scsi_dispatch_cmd_error(ctx: TracePointContext) -> u32 {
         &SCSI_ERROR_LUN,
         code::DISPATCH,
     );
-    if let (Some(key), Some(opcode)) = (device, field(&ctx, &SCSI_ERROR_OPCODE)) {
-        failed(&ctx, key, opcode, returned);
-    }
+    let Some(key) = device else { return 0 };
+    let Some(opcode) = field(&ctx, &SCSI_ERROR_OPCODE) else { return 0 };
+    failed(&ctx, key, opcode, returned);
     0
 }
 

@@ -35,11 +35,9 @@ static THERMAL_LAST: HashMap<ThermalPoint, u64> = HashMap::with_max_entries(64, 
 
 #[tracepoint]
 fn thermal_zone_trip(ctx: TracePointContext) -> u32 {
-    let (Some(zone), Some(trip), Some(trip_type)) =
-        (field(&ctx, &THERMAL_ZONE), field(&ctx, &THERMAL_TRIP), field(&ctx, &THERMAL_TYPE))
-    else {
-        return 0;
-    };
+    let Some(zone) = field(&ctx, &THERMAL_ZONE) else { return 0 };
+    let Some(trip) = field(&ctx, &THERMAL_TRIP) else { return 0 };
+    let Some(trip_type) = field(&ctx, &THERMAL_TYPE) else { return 0 };
     let key = ThermalKey { zone, trip_type };
     errors::count(&THERMAL_TRIPS, &key, Kind::Thermal);
     let header = header(Kind::Thermal);
