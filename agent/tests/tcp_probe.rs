@@ -556,7 +556,9 @@ fn a_storm_is_counted_whole_and_grows_no_memory() {
         println!(
             "{again} retransmits, {segments} of them here; {timeouts} timeouts, {connected} connects, {timed} timed; {lost} found no room, {unmatched} ended so, {nested} nested; {grown} KiB"
         );
-        assert!(segments >= 20_000.0 && again + nested >= segments);
+        // Perf leaves whole batches out where its buffer of this context is in use, and counts them nowhere
+        // (perf_trace_buf_alloc): up to 3 in 100 on a busy machine, and none on a quiet one.
+        assert!(segments >= 20_000.0 && again + nested >= segments * 0.95);
         assert!(timeouts + nested >= 5_000.0 && connected + nested >= 21_000.0);
         assert!(timed + unmatched + nested >= connected);
         // What finds no room in the map is counted, and its end nevertheless.
