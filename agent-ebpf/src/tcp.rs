@@ -206,9 +206,8 @@ fn inet_sk_error_report(ctx: TracePointContext) -> u32 {
 /// Counts what is sent again.
 #[inline(always)]
 fn retransmitted(ctx: &TracePointContext, daddr: &Global<u32>, dport: &Global<u32>) -> u32 {
-    let (Some(address), Some(port)) = (field(ctx, daddr), field::<u16>(ctx, dport)) else {
-        return 0;
-    };
+    let Some(port) = field::<u16>(ctx, dport) else { return 0 };
+    let Some(address) = field::<[u32; 4]>(ctx, daddr) else { return 0 };
     count(|cpu| add(&mut cpu.retransmits, Family::of(&address) as usize));
     let peer = TcpPeer { address, port: u32::from(port), padding: 0 };
     // SAFETY: the helper has no preconditions.
