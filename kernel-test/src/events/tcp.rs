@@ -171,7 +171,7 @@ pub(crate) fn retransmits(world: &mut World<'_>) -> Result<Outcome> {
         return Err(format!("only {expected} retransmits could be caused"));
     }
     if counted != expected {
-        return Err(format!("RetransSegs {expected}, but {}", after.page.show(name)));
+        return Err(format!("{counted}, RetransSegs {expected}; in all {}", after.page.show(name)));
     }
     for (family, _) in families() {
         if after.page.has(name, &[("family", "ipv6")])
