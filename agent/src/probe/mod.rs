@@ -53,7 +53,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use agent_common::event::{KINDS, Kind};
 use aya::maps::MapError;
 
-use self::kernel::Kernel;
+use self::kernel::{InLog, Kernel};
 use self::pending::{MAX_PENDING, Pending};
 use self::record::Record;
 use self::spec::Spec;
@@ -96,6 +96,12 @@ const WITHHELD: Desc = Desc::counter(
     "mote_probe_withheld_total",
     "Events that were counted and not reported one by one, because there were too many.",
 );
+
+/// Why a probe that was off at the start can't be switched on.
+const RESTART: &str =
+    "it was switched off, and what starts it has been given up; a restart starts it";
+
+const NO_LOG: &str = "the kernel's log can't be read";
 
 /// Events that are taken out of the programs' buffer at a time, and how often in a round: more than it
 /// has room for.
@@ -144,6 +150,11 @@ trait Probe {
     /// The kernel's maps can't be read any more: the probe is off from then on.
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError>;
 
+    /// Counts an OOM kill that its program has not seen.
+    fn unseen(&mut self, unit: &str) {
+        let _ = unit;
+    }
+
     /// What an event of its programs says. None if it makes no sense.
     fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
         let _ = (moment, event);
@@ -167,14 +178,27 @@ struct Round<'a> {
     events: &'a mut Pending,
     /// In nanoseconds since the Unix epoch.
     now_ns: i64,
-    /// What did not come through since the start, by kind; None where events can't be handed over.
-    missed: Option<[Missed; KINDS]>,
+    missed: Gone,
+}
+
+/// What is known of the events that did not come through.
+#[derive(Clone, Copy)]
+enum Gone {
+    /// Nothing at the moment.
+    Unknown,
+    /// None comes through.
+    All,
+    /// How many since the start, by kind.
+    Some([Missed; KINDS]),
 }
 
 struct Slot {
     spec: &'static Spec,
     status: ProbeStatus,
     probe: Option<Box<dyn Probe>>,
+    /// Since when its programs run, in nanoseconds of CLOCK_MONOTONIC: what the kernel's log says of the
+    /// time before, no program has seen.
+    since_ns: u64,
 }
 
 impl Slot {
@@ -199,11 +223,24 @@ impl Slot {
         matches!(self.status.source, Source::Kmsg | Source::Proc)
     }
 
-    fn fall(&mut self, reason: String) {
-        log::warn!("probe {}: off: {reason}", self.spec.name);
+    /// Gives up a source that works no more.
+    fn fall(&mut self, reason: String, has_log: bool) {
         self.probe = None;
         self.status.source = Source::Off;
         self.status.reason = reason;
+        let no_log = NO_LOG.to_owned();
+        self.fall_back(if has_log { None } else { Some(&no_log) });
+        let ProbeStatus { name, source, reason, .. } = &self.status;
+        log::warn!("probe {name}: {}: {reason}", source.as_str());
+    }
+
+    /// What becomes of what the kernel's log says of this probe's.
+    fn in_log(&self, usec: u64) -> InLog {
+        match self.status.source {
+            Source::Kmsg | Source::Proc => InLog::Told,
+            Source::Tracepoint if usec.saturating_mul(1_000) < self.since_ns => InLog::Unseen,
+            Source::Tracepoint | Source::Off => InLog::Ignored,
+        }
     }
 }
 
@@ -236,7 +273,7 @@ impl Probes {
             }
             let source = Source::Off;
             let status = ProbeStatus { name: spec.name, wanted, source, reason };
-            probes.slots.push(Slot { spec, status, probe: None });
+            probes.slots.push(Slot { spec, status, probe: None, since_ns: 0 });
         }
         // Before the programs: what they see is not told a second time.
         let log = any.then(|| Kernel::open(&mut Host::new(host.roots().clone()), options.position));
@@ -277,8 +314,10 @@ impl Probes {
             if !report.attached {
                 continue;
             }
+            let since_ns = report.received_ns;
             match (slot.spec.start)(report) {
                 Ok(probe) => {
+                    slot.since_ns = since_ns;
                     slot.status.source = Source::Tracepoint;
                     slot.probe = Some(probe);
                 }
@@ -294,38 +333,45 @@ impl Probes {
         }
     }
 
-    /// Switches probes off, and those on again that still run, as the options of a reload want it. The
-    /// others stay off: the rights to load them have been given up.
+    /// Whether [`adjust`](Probes::adjust) would leave every probe that has to work working.
+    ///
+    /// # Errors
+    /// The first that it would not.
+    pub fn would_do(&self, options: &Options) -> Result<(), ProbeError> {
+        for Slot { spec, status, .. } in &self.slots {
+            let starts = status.wanted == Mode::Off;
+            if options.mode(spec.name) == Mode::On && (starts || status.source != spec.best()) {
+                let reason = if starts { RESTART.to_owned() } else { status.reason.clone() };
+                return Err(ProbeError { name: spec.name, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Switches probes off as the options of a reload want it. One that was off stays off: the rights to
+    /// load it have been given up.
     pub fn adjust(&mut self, options: &Options) {
-        for slot in &mut self.slots {
-            let wanted = options.mode(slot.spec.name);
-            let was = std::mem::replace(&mut slot.status.wanted, wanted);
-            if wanted == Mode::Off {
-                slot.probe = None;
-                slot.status.source = Source::Off;
-                slot.status.reason = "switched off".to_owned();
-            } else if was == Mode::Off {
-                slot.status.reason =
-                    "it was off when the agent was started; a restart starts it".to_owned();
+        for Slot { spec, status, probe, .. } in &mut self.slots {
+            match (status.wanted, options.mode(spec.name)) {
+                (_, Mode::Off) => {
+                    *probe = None;
+                    status.wanted = Mode::Off;
+                    status.source = Source::Off;
+                    status.reason = "switched off".to_owned();
+                }
+                // It stays one that would have to be started.
+                (Mode::Off, _) => status.reason = RESTART.to_owned(),
+                (_, wanted) => status.wanted = wanted,
             }
         }
     }
 
     /// Gives up the rights that are for loading the probes alone. To be called by the only thread.
     pub fn give_up_rights(&mut self) {
-        let events = &self.events;
-        let mut scratch = Samples::with_limit(usize::MAX);
-        let mut host = Host::new(Default::default());
-        let slots = &mut self.slots;
-        let given = rights::give_up(|| {
-            events.as_ref().is_none_or(|events| events.missed().is_ok())
-                && slots.iter_mut().filter_map(|slot| slot.probe.as_mut()).all(|probe| {
-                    let (out, host, events) = (&mut scratch, &mut host, &mut Pending::default());
-                    probe.collect(&mut Round { host, out, events, missed: None, now_ns: 0 }).is_ok()
-                })
-        });
-        if !given && self.slots.iter().any(|slot| slot.probe.is_some()) {
-            log::info!("this kernel wants CAP_BPF for reading the probes' maps: it is kept");
+        let events = self.events.as_ref();
+        // A map like all others.
+        if let Err(kept) = rights::give_up(|| events.is_none_or(|events| events.missed().is_ok())) {
+            log::info!("{kept}");
         }
     }
 
@@ -334,13 +380,8 @@ impl Probes {
     /// # Errors
     /// The first that does not.
     pub fn required(&self) -> Result<(), ProbeError> {
-        let failed = |slot: &&Slot| {
-            let best = match slot.spec.tracepoints {
-                [] => Source::Kmsg,
-                _ => Source::Tracepoint,
-            };
-            slot.status.wanted == Mode::On && slot.status.source != best
-        };
+        let failed =
+            |slot: &&Slot| slot.status.wanted == Mode::On && slot.status.source != slot.spec.best();
         match self.slots.iter().find(failed) {
             None => Ok(()),
             Some(Slot { status, .. }) => {
@@ -363,23 +404,25 @@ impl Probes {
                 break;
             }
         }
-        let missed = self.events.as_ref().and_then(|events| events.missed().ok());
-        let events = &mut self.pending;
+        let missed = match self.events.as_ref().map(Events::missed) {
+            None => Gone::All,
+            Some(Err(_)) => Gone::Unknown,
+            Some(Ok(missed)) => Gone::Some(missed),
+        };
+        let (events, has_log) = (&mut self.pending, self.kernel.is_some());
         for slot in &mut self.slots {
             let Some(probe) = &mut slot.probe else { continue };
             let mut round = Round { host, out, events, now_ns, missed };
             if let Err(error) = probe.collect(&mut round) {
-                slot.fall(maps::explain(&error));
+                slot.fall(maps::explain(&error), has_log);
             }
         }
-        if let Some(missed) = missed {
+        if let Gone::Some(missed) = missed {
             self.count_missed(&missed, out);
         }
         if let Some(kernel) = &mut self.kernel {
             let slots = &self.slots;
             kernel.collect(host, |name| is_told_by_log(slots, name), out);
-            let labels = [("probe", "kmsg"), ("reason", "overwritten")];
-            out.family(&LOST).add(&labels, kernel.lost() as f64);
         }
     }
 
@@ -398,14 +441,14 @@ impl Probes {
         }
     }
 
-    /// Descriptors, one of which is readable when [`receive`](Probes::receive) has something to do.
+    /// Descriptors that are readable when [`receive`](Probes::receive) has something to do: for what the
+    /// programs hand over, and for what the kernel's log says.
     ///
     /// # Errors
     /// There are no more descriptors to be had.
-    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        let events = self.events.as_ref().map(Events::descriptor);
-        let kernel = self.kernel.as_ref().map(Kernel::descriptor);
-        events.into_iter().chain(kernel).collect()
+    pub fn descriptors(&self) -> io::Result<[Option<OwnedFd>; 2]> {
+        let events = self.events.as_ref().map(Events::descriptor).transpose()?;
+        Ok([events, self.kernel.as_ref().map(Kernel::descriptor).transpose()?])
     }
 
     /// Takes what the kernel's log has said and what the programs have handed over; true if there may be
@@ -422,17 +465,27 @@ impl Probes {
 
     fn read_log(&mut self, host: &mut Host) -> bool {
         let Some(kernel) = &mut self.kernel else { return false };
-        let (slots, pending) = (&self.slots, &mut self.pending);
-        let told = |event, position| {
-            pending.push_waiting(Waiting { event, told: false, position: Some(position) });
+        let (slots, pending) = (&mut self.slots, &mut self.pending);
+        let in_log = |name: &str, usec| {
+            let slot = slots.iter().find(|slot| slot.spec.name == name);
+            slot.map_or(InLog::Ignored, |slot| slot.in_log(usec))
         };
-        kernel.read(host, |name| is_told_by_log(slots, name), told)
+        let mut kills = Vec::new();
+        let more = kernel.read(host, in_log, |found| {
+            kills.extend(found.unseen_kill);
+            if let Some((event, position)) = found.event {
+                pending.push_waiting(Waiting { event, told: false, position: Some(position) });
+            }
+        });
+        for unit in kills {
+            slots.iter_mut().filter_map(|slot| slot.probe.as_mut()).for_each(|p| p.unseen(&unit));
+        }
+        more
     }
 
     fn take_events(&mut self, host: &mut Host, now_ns: i64) -> bool {
         let Some(events) = &mut self.events else { return false };
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let since_boot_ns = now.tv_sec * 1_000_000_000 + i64::from(now.tv_nsec as i32);
+        let since_boot_ns = i64::try_from(sweep::now_ns()).unwrap_or(i64::MAX);
         let (slots, pending) = (&mut self.slots, &mut self.pending);
         let kernel = self.kernel.as_ref();
         events.take(BATCH, |bytes| {
@@ -455,8 +508,12 @@ impl Probes {
         self.pending.events.pop_front()
     }
 
-    /// Puts events back in front, for which there was no room; the oldest go where there are too many.
-    pub fn put_back(&mut self, events: Vec<Waiting>) {
+    /// Puts events back in front, for which there was no room, and the position that went with them; the
+    /// oldest go where there are too many.
+    pub fn put_back(&mut self, events: Vec<Waiting>, position: Option<Position>) {
+        if let (Some(kernel), Some(_)) = (&mut self.kernel, position) {
+            kernel.moved = true;
+        }
         for waiting in events.into_iter().rev() {
             if self.pending.events.len() >= MAX_PENDING {
                 self.pending.dropped += 1;
