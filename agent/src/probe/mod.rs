@@ -25,6 +25,7 @@ pub mod kmsg;
 mod launch;
 mod loader;
 mod maps;
+mod messages;
 mod mmc;
 pub mod mountinfo;
 mod object;
@@ -54,6 +55,7 @@ use agent_common::event::{KINDS, Kind};
 use aya::maps::MapError;
 
 use self::kernel::Kernel;
+use self::messages::Messages;
 use self::pending::{MAX_PENDING, Pending};
 use self::record::Record;
 use self::spec::Spec;
@@ -213,14 +215,16 @@ pub struct Probes {
     events: Option<Events>,
     kernel: Option<Kernel>,
     pending: Pending,
+    messages: Messages,
 }
 
 impl Probes {
     /// Starts the probes that are not off, which takes as long as the loader's child does: some tens
     /// of milliseconds, at most [`Loader::timeout`] and a second.
     pub fn start(options: &Options, host: &Host) -> Probes {
-        let pending = Pending::default();
-        let mut probes = Probes { slots: Vec::new(), events: None, kernel: None, pending };
+        let (pending, messages) = (Pending::default(), Messages::default());
+        let mut probes =
+            Probes { slots: Vec::new(), events: None, kernel: None, pending, messages };
         let (mut names, mut any) = (String::new(), false);
         for spec in SPECS {
             let wanted = options.mode(spec.name);
@@ -277,6 +281,7 @@ impl Probes {
             if !report.attached {
                 continue;
             }
+            self.messages.attach(&report.programs);
             match (slot.spec.start)(report) {
                 Ok(probe) => {
                     slot.status.source = Source::Tracepoint;
@@ -405,12 +410,13 @@ impl Probes {
     pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         let events = self.events.as_ref().map(Events::descriptor);
         let kernel = self.kernel.as_ref().map(Kernel::descriptor);
-        events.into_iter().chain(kernel).collect()
+        events.into_iter().chain(kernel).chain(self.messages.descriptor()).collect()
     }
 
     /// Takes what the kernel's log has said and what the programs have handed over; true if there may be
     /// more.
     pub fn receive(&mut self, host: &mut Host, now_ns: i64) -> bool {
+        self.messages.flush();
         // The log first, up to its end: what it has said explains the events.
         let mut more = true;
         for _ in 0..MAX_BATCHES {
