@@ -32,6 +32,7 @@ use aya_ebpf::programs::TracePointContext;
 use crate::errors;
 use crate::event::{emit, header};
 use crate::fields::{direct, field};
+use crate::say::say;
 
 /// Present only where there is no `block_rq_error`.
 #[unsafe(no_mangle)]
@@ -122,12 +123,20 @@ fn block_rq_complete(ctx: TracePointContext) -> u32 {
 
 #[tracepoint]
 fn block_rq_error(ctx: TracePointContext) -> u32 {
-    let Some(error) = field(&ctx, &BLOCK_ERROR_ERROR) else { return 0 };
-    let Some(device) = field(&ctx, &BLOCK_ERROR_DEV) else { return 0 };
+    let Some(error) = field::<i32>(&ctx, &BLOCK_ERROR_ERROR) else { return 0 };
+    let Some(device) = field::<u32>(&ctx, &BLOCK_ERROR_DEV) else { return 0 };
     let Some(rwbs) = field(&ctx, &BLOCK_ERROR_RWBS) else { return 0 };
     let Some(sectors) = field::<u32>(&ctx, &BLOCK_ERROR_NR_SECTOR) else { return 0 };
     let Some(sector) = field::<u64>(&ctx, &BLOCK_ERROR_SECTOR) else { return 0 };
     let sector = if sector == u64::MAX { 0 } else { sector };
+    say!(
+        &ctx,
+        "block_rq_error: dev {} sector {} nr_sector {} error {}",
+        device,
+        sector,
+        sectors,
+        error
+    );
     failed(&ctx, device, failed_operation(rwbs, sectors), sector, sectors, error);
     0
 }

@@ -20,6 +20,7 @@ mod filesystem;
 mod mmc;
 mod oom;
 mod reclaim;
+mod say;
 mod tcp;
 mod scsi;
 mod thermal;

@@ -24,7 +24,7 @@ use crate::wal::AppendError;
 /// The pause after something was taken of what the programs hand over, which ration it themselves, and of
 /// the kernel's log: one that is written all the time, for a firewall's rule say, must not wake the agent
 /// for each line.
-pub(super) const PAUSES: [Duration; 2] = [Duration::ZERO, Duration::from_secs(1)];
+pub(super) const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::ZERO];
 
 /// How often what waits is taken at the end: more than there is room for.
 const MAX_TURNS: u32 = 1_024;

@@ -25,8 +25,10 @@ pub mod kmsg;
 mod launch;
 mod loader;
 mod maps;
+mod messages;
 mod mmc;
 pub mod mountinfo;
+mod nested;
 mod object;
 mod oom;
 mod options;
@@ -45,15 +47,16 @@ mod thermal;
 mod tracefs;
 mod transport;
 
-use std::fmt::{self, Write as _};
-use std::fs;
-use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
 
 use agent_common::event::{KINDS, Kind};
 use aya::maps::MapError;
 
 use self::kernel::{InLog, Kernel};
+use self::messages::Messages;
+use self::nested::nested;
 use self::pending::{MAX_PENDING, Pending};
 use self::record::Record;
 use self::spec::Spec;
@@ -116,29 +119,6 @@ pub fn has_object() -> bool {
 /// The name of each probe and what it is about.
 pub fn table() -> impl Iterator<Item = (&'static str, &'static str)> {
     SPECS.iter().map(|spec| (spec.name, spec.about))
-}
-
-/// Events that came while another program of perf's ran on the same CPU, which the kernel counts in
-/// `recursion_misses` of the program's fdinfo (bpf_prog_show_fdinfo in kernel/bpf/syscall.c, 5.12 and
-/// later; tracepoints count from 5.17 on). `text` is memory to use.
-fn nested(programs: &[OwnedFd], text: &mut String) -> u64 {
-    let mut sum: u64 = 0;
-    for program in programs {
-        text.clear();
-        // The path of this process' own /proc, which need not be the host's.
-        let _ = write!(text, "/proc/self/fdinfo/{}", program.as_raw_fd());
-        let Ok(mut file) = fs::File::open(text.as_str()) else { continue };
-        text.clear();
-        if file.read_to_string(text).is_err() {
-            continue;
-        }
-        sum += recursion_misses(text).unwrap_or(0);
-    }
-    sum
-}
-
-fn recursion_misses(fdinfo: &str) -> Option<u64> {
-    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
 
 /// A probe that runs. Dropped, it detaches.
@@ -250,14 +230,16 @@ pub struct Probes {
     events: Option<Events>,
     kernel: Option<Kernel>,
     pending: Pending,
+    messages: Messages,
 }
 
 impl Probes {
     /// Starts the probes that are not off, which takes as long as the loader's child does: some tens
     /// of milliseconds, at most [`Loader::timeout`] and a second.
     pub fn start(options: &Options, host: &Host) -> Probes {
-        let pending = Pending::default();
-        let mut probes = Probes { slots: Vec::new(), events: None, kernel: None, pending };
+        let (pending, messages) = (Pending::default(), Messages::default());
+        let mut probes =
+            Probes { slots: Vec::new(), events: None, kernel: None, pending, messages };
         let (mut names, mut any) = (String::new(), false);
         for spec in SPECS {
             let wanted = options.mode(spec.name);
@@ -315,6 +297,7 @@ impl Probes {
                 continue;
             }
             let since_ns = report.received_ns;
+            self.messages.attach(&report.programs);
             match (slot.spec.start)(report) {
                 Ok(probe) => {
                     slot.since_ns = since_ns;
@@ -442,18 +425,20 @@ impl Probes {
     }
 
     /// Descriptors that are readable when [`receive`](Probes::receive) has something to do: for what the
-    /// programs hand over, and for what the kernel's log says.
+    /// programs hand over, for what the kernel's log says, and for what the programs say in debug builds.
     ///
     /// # Errors
     /// There are no more descriptors to be had.
-    pub fn descriptors(&self) -> io::Result<[Option<OwnedFd>; 2]> {
+    pub fn descriptors(&self) -> io::Result<[Option<OwnedFd>; 3]> {
         let events = self.events.as_ref().map(Events::descriptor).transpose()?;
-        Ok([events, self.kernel.as_ref().map(Kernel::descriptor).transpose()?])
+        let log = self.kernel.as_ref().map(Kernel::descriptor).transpose()?;
+        Ok([events, log, self.messages.descriptor().transpose()?])
     }
 
     /// Takes what the kernel's log has said and what the programs have handed over; true if there may be
     /// more.
     pub fn receive(&mut self, host: &mut Host, now_ns: i64) -> bool {
+        self.messages.flush();
         // The log first, up to its end: what it has said explains the events.
         let mut more = true;
         for _ in 0..MAX_BATCHES {
@@ -587,13 +572,5 @@ mod tests {
         let error = probes.required().unwrap_err();
         assert!(error.to_string().starts_with("the probe block is \"on\" and can't work: "));
         assert!(!error.reason.is_empty());
-    }
-
-    #[test]
-    fn recursion_misses_are_read_where_the_kernel_counts_them() {
-        let fdinfo = "pos:\t0\nprog_type:\t5\nrun_cnt:\t7\nrecursion_misses:\t12\n";
-        assert_eq!(recursion_misses(fdinfo), Some(12));
-        assert_eq!(recursion_misses("run_cnt:\t7\n"), None);
-        assert_eq!(recursion_misses("recursion_misses:\tx\n"), None);
     }
 }
