@@ -16,12 +16,12 @@
 //! Programs of perf's tracepoints don't nest on a CPU (trace_call_bpf): a completion that interrupts
 //! another such program is missed, and the kernel counts it in the program's `recursion_misses`.
 
-use agent_common::{ABSENT, direct};
 use agent_common::block::{
-    BlockCounters, BlockErrorEvent, BlockErrorKey, BlockHistogram, BlockKey, BlockPlace, BlockStart,
-    Operation, failed_operation, is_fault, operation, place,
+    BlockCounters, BlockErrorEvent, BlockErrorKey, BlockHistogram, BlockKey, BlockPlace,
+    BlockStart, Operation, failed_operation, is_fault, operation, place,
 };
 use agent_common::event::Kind;
+use agent_common::{ABSENT, direct};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -167,9 +167,8 @@ fn place_of(sector: u64, request: &Request) -> Option<&'static mut BlockPlace> {
 fn note(start: BlockStart, request: &Request) {
     let Some(place) = place_of(start.sector, request) else { return };
     let [first, second, third, fourth] = &mut place.starts;
-    let same = |have: &BlockStart| {
-        have.at_ns == 0 || have.is(start.sector, start.device, start.operation)
-    };
+    let same =
+        |have: &BlockStart| have.at_ns == 0 || have.is(start.sector, start.device, start.operation);
     if same(first) {
         *first = start;
     } else if same(second) {
@@ -207,9 +206,7 @@ fn issued(request: &Request) {
 #[inline(always)]
 fn completed(request: &Request) {
     let Some(place) = place_of(request.sector, request) else { return };
-    let is = |have: &BlockStart| {
-        have.is(request.sector, request.device, request.operation as u32)
-    };
+    let is = |have: &BlockStart| have.is(request.sector, request.device, request.operation as u32);
     let [first, second, third, fourth] = &mut place.starts;
     let start = if is(first) {
         first

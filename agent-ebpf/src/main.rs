@@ -21,8 +21,8 @@ mod mmc;
 mod oom;
 mod reclaim;
 mod say;
-mod tcp;
 mod scsi;
+mod tcp;
 mod thermal;
 
 /// The kernel gives `bpf_probe_read_kernel` and its kin to programs under a GPL-compatible licence

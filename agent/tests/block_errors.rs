@@ -187,16 +187,25 @@ fn a_flush_that_fails_is_counted_though_the_kernel_tells_it_as_an_empty_write() 
     }
 }
 
-#[test]
-fn a_kernel_without_a_tracepoint_for_errors_counts_each_once_too() {
+/// This kernel's own tracepoints of block I/O, but for the one of errors, which `change` makes of its
+/// format file; and the reason that the probe then has.
+fn errors_by_completions(change: impl FnOnce(String) -> Option<String>) -> String {
     let _messages = MESSAGES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    // This kernel's own tracepoints, but for the one that 5.10 does not have.
     let (sys, tracefs) = (tempfile::tempdir().unwrap(), Tracefs::new());
-    for event in ["block_rq_issue", "block_rq_complete"] {
+    let read = |event: &str| {
+        std::fs::read_to_string(tracefs.path().join(format!("events/block/{event}/format")))
+            .unwrap()
+    };
+    let write = |event: &str, format: String| {
         let folder = sys.path().join("kernel/tracing/events/block").join(event);
         std::fs::create_dir_all(&folder).unwrap();
-        let format = tracefs.path().join(format!("events/block/{event}/format"));
-        std::fs::write(folder.join("format"), std::fs::read(format).unwrap()).unwrap();
+        std::fs::write(folder.join("format"), format).unwrap();
+    };
+    for event in ["block_rq_issue", "block_rq_complete"] {
+        write(event, read(event));
+    }
+    if let Some(format) = change(read("block_rq_error")) {
+        write("block_rq_error", format);
     }
     std::os::unix::fs::symlink("/sys/dev", sys.path().join("dev")).unwrap();
     let mut outer = SmallDisk::new(2048, 16 << 10);
@@ -209,7 +218,7 @@ fn a_kernel_without_a_tracepoint_for_errors_counts_each_once_too() {
     let roots = Roots { sys: sys.path().into(), ..Roots::default() };
     let mut probed = Probed::start("block", roots);
     let status = probed.probes.status().find(|status| status.name == "block").unwrap();
-    assert_eq!(status.reason, "this kernel lacks block_rq_error");
+    let reason = status.reason.clone();
 
     let file = inner.open();
     for at in 0..20 {
@@ -226,6 +235,37 @@ fn a_kernel_without_a_tracepoint_for_errors_counts_each_once_too() {
     assert_eq!(probed.sum(ERRORS, &write), 3.0);
     assert_eq!(probed.sum(ERRORS, &[("device", full.name())]), 3.0);
     assert_eq!(probed.with("device", full.name()).len(), 3);
+    reason
+}
+
+#[test]
+fn a_kernel_without_a_tracepoint_for_errors_counts_each_once_too() {
+    // 5.10 does not have it.
+    let reason = errors_by_completions(|_| None);
+    assert_eq!(reason, "this kernel lacks block_rq_error");
+}
+
+#[test]
+fn a_tracepoint_for_errors_of_another_shape_is_as_good_as_none_and_says_so() {
+    let reason = errors_by_completions(|format| {
+        assert!(format.contains(" error;"), "{format}");
+        Some(format.replace(" error;", " fault;"))
+    });
+    assert!(reason.starts_with("block_rq_error is not used: "), "{reason}");
+    assert!(reason.ends_with("it has no field \"error\""), "{reason}");
+}
+
+#[test]
+fn a_tracepoint_for_errors_that_can_not_be_attached_costs_no_other_one() {
+    let reason = errors_by_completions(|format| {
+        // An ID that no tracepoint has.
+        let changed = |line: &str| {
+            if line.starts_with("ID: ") { "ID: 987654\n".to_owned() } else { format!("{line}\n") }
+        };
+        Some(format.lines().map(changed).collect())
+    });
+    let begin = "block_rq_error is not used: attaching to block:block_rq_error: ";
+    assert!(reason.starts_with(begin), "{reason}");
 }
 
 #[test]
@@ -260,7 +300,9 @@ fn a_flood_of_failures_is_counted_to_the_last_one_and_told_in_rations() {
          this disk, {withheld} withheld, {lost} lost"
     );
     assert_eq!(counted, FLOOD as f64);
-    assert_eq!(told + withheld + lost, all);
+    // The counts were read one after the other, and another disk may have failed meanwhile.
+    let accounted = told + withheld + lost;
+    assert!((all..=all + 20.0).contains(&accounted), "{accounted} of {all}");
     let cpus = std::thread::available_parallelism().unwrap().get() as f64;
     assert!(mine >= 1 && mine as f64 <= 16.0 * cpus * (seconds + 2.0), "{mine} events");
     for reason in ["errors_full", "nested"] {

@@ -13,6 +13,8 @@
 //! that is left to do is to keep it ([`linker`]). Routes 2 and 4 with `llc` are the ones that have been
 //! run; 1, 3 and bpf-linker follow their documentation.
 
+mod calls;
+
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -389,6 +391,7 @@ fn publish(root: &Path, lowered: &Path, name: &str) -> Result<(), String> {
     if !bytes.starts_with(b"\x7fELF") || machine != Some(EM_BPF) {
         return Err(format!("{} is not a BPF object", lowered.display()));
     }
+    calls::refuse(&bytes).map_err(|error| format!("{name}: {error}"))?;
     let folder = root.join("target/bpf");
     let object = folder.join(name);
     let same = fs::read(&object).is_ok_and(|old| old == bytes);

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use aya::maps::{Map, MapData, MapType};
+use aya::maps::{Map, MapData, MapError, MapType};
 use aya::programs::{ProgramError, TracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
@@ -28,7 +28,8 @@ pub const LOADER_ARGUMENT: &str = "__load-probes";
 const VERIFIER_LINES: usize = 4;
 
 /// The map of the events and that of their rations, which no probe has for itself.
-const EVENT_MAPS: [&str; 2] = ["EVENTS", "EVENT_RATIONS"];
+const RING: &str = "EVENTS";
+const EVENT_MAPS: [&str; 2] = [RING, "EVENT_RATIONS"];
 
 /// Bytes of the ring buffer, a power of two: some 300 OOM kills. At least a page, of up to 64 KiB.
 const RING_BYTES: u32 = 32 << 10;
@@ -46,8 +47,36 @@ struct Resolved {
     tracepoints: Vec<(&'static Tracepoint, u32)>,
     /// The fields that its programs read.
     fields: Fields,
-    /// The optional tracepoints that are not there.
-    missing: Vec<&'static str>,
+    /// The optional tracepoints that are not used.
+    missing: Vec<(&'static str, Unusable)>,
+    /// Those of them whose programs the kernel did not take.
+    refused: Vec<Refused>,
+}
+
+/// Why a tracepoint is not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Unusable {
+    /// The kernel does not have it.
+    Absent,
+    /// A sentence.
+    Because(String),
+}
+
+/// An optional tracepoint whose program the kernel did not take, and what it said.
+type Refused = (&'static str, String);
+
+/// Why the object can't be loaded.
+#[derive(Debug, PartialEq, Eq)]
+struct Fault {
+    /// The probes, by their place in `SPECS`, without which it may be; None if that would not help.
+    probes: Option<Vec<u8>>,
+    reason: String,
+}
+
+impl From<&str> for Fault {
+    fn from(reason: &str) -> Fault {
+        Fault { probes: None, reason: reason.to_owned() }
+    }
 }
 
 /// Loads the probes that the arguments name and exits. For `main`, when its first argument is
@@ -106,62 +135,133 @@ fn load_all(
     };
     let mut resolved = Vec::new();
     for &(index, spec) in wanted {
-        match resolve(&tracefs, index, spec) {
+        match resolve(&tracefs, index, spec, Vec::new()) {
             Ok(probe) => resolved.push(probe),
             Err(reason) => refuse(index, reason)?,
         }
     }
-    if resolved.is_empty() {
-        return Ok(());
-    }
-    let mut object = match load_object(&resolved, sys, transport) {
-        Ok(object) => object,
-        Err(reason) => {
-            return resolved.iter().try_for_each(|probe| refuse(probe.index, reason.clone()));
+    // What is refused goes, and the rest is loaded anew, because programs are told by their globals what
+    // else runs. Each turn but the last one takes a probe or a tracepoint away.
+    loop {
+        if resolved.is_empty() {
+            return Ok(());
         }
-    };
-    if resolved.iter().any(|probe| !probe.spec.events.is_empty()) {
+        let mut object = match load_object(&resolved, sys, transport) {
+            Ok(object) => object,
+            Err(fault) => {
+                let concerned = |probe: &Resolved| {
+                    fault.probes.as_ref().is_none_or(|probes| probes.contains(&probe.index))
+                };
+                let gone: Vec<_> = resolved.extract_if(.., |probe| concerned(probe)).collect();
+                if gone.is_empty() {
+                    // Not the fault of a probe that is to run.
+                    return resolved.iter().try_for_each(|p| refuse(p.index, fault.reason.clone()));
+                }
+                gone.iter().try_for_each(|probe| refuse(probe.index, fault.reason.clone()))?;
+                continue;
+            }
+        };
+        let (mut attached, mut again, mut left) = (Vec::new(), false, Vec::new());
+        for mut probe in resolved {
+            match attach(&mut object, &probe) {
+                Ok((events, refused)) if refused.is_empty() => attached.push(events),
+                Ok((_, refused)) => {
+                    again = true;
+                    probe.refused.extend(refused);
+                    match resolve(&tracefs, probe.index, probe.spec, probe.refused) {
+                        Ok(fewer) => probe = fewer,
+                        Err(reason) => {
+                            refuse(probe.index, reason)?;
+                            continue;
+                        }
+                    }
+                }
+                Err(reason) => {
+                    refuse(probe.index, reason)?;
+                    continue;
+                }
+            }
+            left.push(probe);
+        }
+        resolved = left;
+        if again {
+            continue;
+        }
+        return hand_over_all(&object, &resolved, &attached, transport, socket);
+    }
+}
+
+fn hand_over_all(
+    object: &Ebpf,
+    probes: &[Resolved],
+    attached: &[Vec<OwnedFd>],
+    transport: Transport,
+    socket: BorrowedFd<'_>,
+) -> io::Result<()> {
+    if probes.iter().any(|probe| !probe.spec.events.is_empty()) {
         let report = Report { transport: Some(transport), ..Report::default() };
         let maps = EVENT_MAPS.map(|name| Some(map_data(object.map(name)?)?.fd().as_fd()));
         if let [Some(events), Some(rations)] = maps {
             channel::send(socket, &report, &[events, rations], &[], &[])?;
         }
     }
-    for probe in &resolved {
-        match attach(&mut object, probe) {
-            Ok(events) => hand_over(&object, probe, &events, socket)?,
-            Err(reason) => refuse(probe.index, reason)?,
-        }
-    }
-    Ok(())
+    let mut each = probes.iter().zip(attached);
+    each.try_for_each(|(probe, events)| hand_over(object, probe, events, socket))
 }
 
-fn resolve(tracefs: &Path, index: u8, spec: &'static Spec) -> Result<Resolved, String> {
-    let mut probe =
-        Resolved { index, spec, tracepoints: Vec::new(), fields: Vec::new(), missing: Vec::new() };
-    let path = |tracepoint: &Tracepoint| -> PathBuf {
-        tracefs.join("events").join(tracepoint.family).join(tracepoint.event).join("format")
+/// Finds a probe's tracepoints and their fields, without those that the kernel has `refused` before.
+fn resolve(
+    tracefs: &Path,
+    index: u8,
+    spec: &'static Spec,
+    refused: Vec<Refused>,
+) -> Result<Resolved, String> {
+    let find = |tracepoint: &'static Tracepoint, usable: &dyn Fn(&str) -> bool| {
+        let before = refused.iter().find(|(event, _)| *event == tracepoint.event);
+        if let Some((_, reason)) = before {
+            return Err(Unusable::Because(reason.clone()));
+        }
+        let path: PathBuf = tracefs.join("events").join(tracepoint.family).join(tracepoint.event);
+        resolve_tracepoint(&path.join("format"), tracepoint, usable)
     };
-    let exists = |event: &str| {
-        spec.tracepoints.iter().any(|other| other.event == event && path(other).is_file())
-    };
+    // What can't be used stands in for nothing, whether it is there or not.
+    let can_be_used = spec.tracepoints.iter().filter(|t| find(t, &|_| true).is_ok());
+    let usable: Vec<&str> = can_be_used.map(|tracepoint| tracepoint.event).collect();
+    let (mut tracepoints, mut fields, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for tracepoint in spec.tracepoints {
-        match resolve_tracepoint(&path(tracepoint), tracepoint, exists) {
-            Ok((id, fields)) => {
-                probe.tracepoints.push((tracepoint, id));
-                probe.fields.extend(fields);
+        match find(tracepoint, &|event| usable.contains(&event)) {
+            Ok((id, of_tracepoint)) => {
+                tracepoints.push((tracepoint, id));
+                fields.extend(of_tracepoint);
             }
-            Err(reason) if !tracepoint.optional => return Err(reason),
-            Err(_) => probe.missing.push(tracepoint.event),
+            Err(why) if tracepoint.optional => missing.push((tracepoint.event, why)),
+            Err(Unusable::Absent) => {
+                let Tracepoint { family, event, .. } = tracepoint;
+                return Err(format!("this kernel has no tracepoint {family}:{event}"));
+            }
+            Err(Unusable::Because(reason)) => return Err(reason),
         }
     }
-    if probe.tracepoints.is_empty() {
-        return Err(format!(
-            "this kernel has none of its tracepoints: {}",
-            probe.missing.join(", ")
-        ));
+    if tracepoints.is_empty() {
+        return Err(format!("none of its tracepoints can be used: {}", explain_missing(&missing)));
     }
-    Ok(probe)
+    Ok(Resolved { index, spec, tracepoints, fields, missing, refused })
+}
+
+/// Which tracepoints are not used, and why.
+fn explain_missing(missing: &[(&'static str, Unusable)]) -> String {
+    let absent = missing.iter().filter(|(_, why)| *why == Unusable::Absent);
+    let absent: Vec<&str> = absent.map(|(event, _)| *event).collect();
+    let mut parts = Vec::new();
+    if !absent.is_empty() {
+        parts.push(format!("this kernel lacks {}", absent.join(", ")));
+    }
+    for (event, why) in missing {
+        if let Unusable::Because(reason) = why {
+            parts.push(format!("{event} is not used: {reason}"));
+        }
+    }
+    parts.join("; ")
 }
 
 type Fields = Vec<(Target, Option<Field>)>;
@@ -170,25 +270,23 @@ type Fields = Vec<(Target, Option<Field>)>;
 fn resolve_tracepoint(
     path: &Path,
     tracepoint: &'static Tracepoint,
-    exists: impl Fn(&str) -> bool,
-) -> Result<(u32, Fields), String> {
+    usable: impl Fn(&str) -> bool,
+) -> Result<(u32, Fields), Unusable> {
     let bytes = fs::read(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            format!("this kernel has no tracepoint {}:{}", tracepoint.family, tracepoint.event)
-        }
-        _ => format!("reading {}: {error}", path.display()),
+        io::ErrorKind::NotFound => Unusable::Absent,
+        _ => Unusable::Because(format!("reading {}: {error}", path.display())),
     })?;
-    let unusable = |error| format!("{}: {error}", path.display());
+    let unusable = |error| Unusable::Because(format!("{}: {error}", path.display()));
     let format = format::parse(&bytes).map_err(unusable)?;
     let mut fields = Vec::new();
     for needed in tracepoint.fields {
-        let field = needed.resolve(&format, &exists).map_err(unusable)?;
+        let field = needed.resolve(&format, &usable).map_err(unusable)?;
         fields.push((needed.target, field.cloned()));
     }
     Ok((format.id, fields))
 }
 
-fn load_object(probes: &[Resolved], sys: &Path, transport: Transport) -> Result<Ebpf, String> {
+fn load_object(probes: &[Resolved], sys: &Path, transport: Transport) -> Result<Ebpf, Fault> {
     let bytes = object::object(transport).ok_or(object::MISSING)?;
     // Aligned as the reader of ELF files wants it.
     let mut buffer = vec![0; bytes.len() + ALIGNMENT];
@@ -202,7 +300,14 @@ fn load_object(probes: &[Resolved], sys: &Path, transport: Transport) -> Result<
             Target::Global(_) => None,
         })
         .collect();
-    direct::patch(copy, &direct)?;
+    direct::patch(copy, &direct).map_err(|error| {
+        let probes = error.number.map(|number| readers(probes, number));
+        Fault { probes, reason: error.reason }
+    })?;
+    let runs = |spec: &Spec| probes.iter().any(|probe| probe.spec.name == spec.name);
+    // The maps of probes that don't run must not cost memory, nor be kinds that the kernel lacks.
+    direct::drop_maps(copy, |map| super::SPECS.iter().any(|spec| runs(spec) && has_map(spec, map)))
+        .map_err(|reason| Fault { probes: None, reason })?;
     let devices = devices(sys);
     let places: Vec<(&str, u32)> = fields(probes)
         .filter_map(|(target, field)| match target {
@@ -211,8 +316,6 @@ fn load_object(probes: &[Resolved], sys: &Path, transport: Transport) -> Result<
         })
         .collect();
     let sized = || super::SPECS.iter().flat_map(|spec| spec.sized.iter().map(move |s| (spec, s)));
-    // The maps of probes that don't run are made as well, as small as a map can be.
-    let runs = |spec: &Spec| probes.iter().any(|probe| probe.spec.name == spec.name);
     let entries = |spec: &Spec, sized: &Sized| if runs(spec) { sized.entries(devices) } else { 1 };
     let masks: Vec<(&str, u32)> =
         sized().filter_map(|(spec, sized)| Some((sized.mask?, entries(spec, sized) - 1))).collect();
@@ -223,11 +326,38 @@ fn load_object(probes: &[Resolved], sys: &Path, transport: Transport) -> Result<
     for (global, value) in places.iter().chain(&masks) {
         loader.override_global(global, value, true);
     }
-    if transport == Transport::Ring {
+    if transport == Transport::Ring && probes.iter().any(|probe| has_map(probe.spec, RING)) {
         let page = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
-        loader.map_max_entries("EVENTS", RING_BYTES.max(page));
+        loader.map_max_entries(RING, RING_BYTES.max(page));
     }
-    loader.load(copy).map_err(|error| explain_load(&error))
+    loader.load(copy).map_err(|error| load_fault(&error))
+}
+
+/// The probes that read a field of this number.
+fn readers(probes: &[Resolved], number: i16) -> Vec<u8> {
+    let reads = |probe: &&Resolved| {
+        probe.fields.iter().any(|(target, _)| matches!(target, Target::Direct(n) if *n == number))
+    };
+    probes.iter().filter(reads).map(|probe| probe.index).collect()
+}
+
+/// Whether a probe's programs use a map.
+fn has_map(spec: &Spec, map: &str) -> bool {
+    spec.maps.contains(&map)
+        || spec.sized.iter().any(|sized| sized.map == map)
+        || (!spec.events.is_empty() && EVENT_MAPS.contains(&map))
+}
+
+/// What was wrong with the object. A map that the kernel did not make is its probes' own fault.
+fn load_fault(error: &EbpfError) -> Fault {
+    let probes = match error {
+        EbpfError::MapError(MapError::CreateError { name, .. }) => {
+            let specs = super::SPECS.iter().zip(0..).filter(|(spec, _)| has_map(spec, name));
+            Some(specs.map(|(_, index)| index).collect())
+        }
+        _ => None,
+    };
+    Fault { probes, reason: explain_load(error) }
 }
 
 fn fields(probes: &[Resolved]) -> impl Iterator<Item = &(Target, Option<Field>)> {
@@ -245,24 +375,31 @@ fn devices(sys: &Path) -> u32 {
     u32::try_from(used.count()).unwrap_or(MANY_DEVICES)
 }
 
-/// Loads and attaches a probe's programs, and gives what keeps them attached.
-fn attach(object: &mut Ebpf, probe: &Resolved) -> Result<Vec<OwnedFd>, String> {
-    let mut events = Vec::new();
+/// Loads and attaches a probe's programs, and gives what keeps them attached, and the optional ones that
+/// the kernel did not take.
+fn attach(object: &mut Ebpf, probe: &Resolved) -> Result<(Vec<OwnedFd>, Vec<Refused>), String> {
+    let (mut events, mut refused) = (Vec::new(), Vec::new());
     for (tracepoint, id) in &probe.tracepoints {
-        let program = object
-            .program_mut(tracepoint.event)
-            .ok_or_else(|| format!("the object has no program {}", tracepoint.event))?;
-        let refused = |error: ProgramError| explain_program(tracepoint.event, &error);
-        let program: &mut TracePoint = program.try_into().map_err(refused)?;
-        jit::load(|| program.load()).map_err(refused)?;
-        let fd = program.fd().map_err(refused)?;
-        let event = perf::attach(*id, fd.as_fd()).map_err(|error| {
-            let (family, event) = (tracepoint.family, tracepoint.event);
-            format!("attaching to {family}:{event}: {error}{}", hint(error.raw_os_error()))
-        })?;
-        events.push(event);
+        match attach_program(object, tracepoint, *id) {
+            Ok(event) => events.push(event),
+            Err(reason) if tracepoint.optional => refused.push((tracepoint.event, reason)),
+            Err(reason) => return Err(reason),
+        }
     }
-    Ok(events)
+    Ok((events, refused))
+}
+
+fn attach_program(object: &mut Ebpf, tracepoint: &Tracepoint, id: u32) -> Result<OwnedFd, String> {
+    let Tracepoint { family, event, .. } = *tracepoint;
+    let program =
+        object.program_mut(event).ok_or_else(|| format!("the object has no program {event}"))?;
+    let refused = |error: ProgramError| explain_program(event, &error);
+    let program: &mut TracePoint = program.try_into().map_err(refused)?;
+    jit::load(|| program.load()).map_err(refused)?;
+    let fd = program.fd().map_err(refused)?;
+    perf::attach(id, fd.as_fd()).map_err(|error| {
+        format!("attaching to {family}:{event}: {error}{}", hint(error.raw_os_error()))
+    })
 }
 
 fn hand_over(
@@ -271,10 +408,8 @@ fn hand_over(
     events: &[OwnedFd],
     socket: BorrowedFd<'_>,
 ) -> io::Result<()> {
-    let mut report = Report { probe: probe.index, attached: true, ..Report::default() };
-    if !probe.missing.is_empty() {
-        report.reason = format!("this kernel lacks {}", probe.missing.join(", "));
-    }
+    let reason = explain_missing(&probe.missing);
+    let mut report = Report { probe: probe.index, attached: true, reason, ..Report::default() };
     let maps: Option<Vec<_>> = probe
         .spec
         .maps
@@ -371,4 +506,57 @@ pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
         next = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> u8 {
+        (0..).zip(super::super::SPECS).find(|(_, spec)| spec.name == name).unwrap().0
+    }
+
+    fn create_error(name: &str) -> EbpfError {
+        let io_error = io::Error::from_raw_os_error(libc::ENOMEM);
+        EbpfError::MapError(MapError::CreateError { name: name.to_owned(), io_error })
+    }
+
+    #[test]
+    fn a_map_that_can_not_be_made_concerns_its_probes_alone() {
+        let fault = load_fault(&create_error("TCP_PEERS"));
+        assert_eq!(fault.probes, Some(vec![named("tcp")]));
+        assert!(fault.reason.contains("TCP_PEERS"), "{}", fault.reason);
+        // Not in what the agent reads, only in what the programs do.
+        assert_eq!(load_fault(&create_error("BLOCK_STARTS")).probes, Some(vec![named("block")]));
+        let probes = load_fault(&create_error("EVENTS")).probes.unwrap();
+        assert!(probes.contains(&named("oom")) && !probes.contains(&named("tcp")), "{probes:?}");
+    }
+
+    #[test]
+    fn what_is_not_used_has_its_own_reason() {
+        let because = Unusable::Because("the kernel refused c: Invalid argument".to_owned());
+        let missing = [("a", Unusable::Absent), ("c", because), ("b", Unusable::Absent)];
+        assert_eq!(
+            explain_missing(&missing),
+            "this kernel lacks a, b; c is not used: the kernel refused c: Invalid argument"
+        );
+        assert_eq!(explain_missing(&[]), "");
+    }
+
+    #[test]
+    fn every_map_of_the_object_has_a_probe() {
+        for transport in [Transport::Ring, Transport::Perf] {
+            let Some(object) = object::object(transport) else { return };
+            let mut names = Vec::new();
+            let record = |name: &str| {
+                names.push(name.to_owned());
+                true
+            };
+            direct::drop_maps(&mut object.to_vec(), record).unwrap();
+            assert!(names.len() > 10, "{names:?}");
+            for name in names {
+                assert!(super::super::SPECS.iter().any(|spec| has_map(spec, &name)), "{name}");
+            }
+        }
+    }
 }

@@ -96,7 +96,7 @@ pub(super) enum Presence {
     Required,
     /// Without it a label or a detail is missing.
     Optional,
-    /// It stands in for another tracepoint of the probe's, and is not looked at where that one exists.
+    /// It stands in for another tracepoint of the probe's, and is not looked at where that one is used.
     Without(&'static str),
 }
 
@@ -138,18 +138,18 @@ pub(super) const fn direct(field: &'static str, number: i16, shape: Shape) -> Ne
 }
 
 impl Needed {
-    /// The field on this kernel, whose tracepoints are asked for by `exists`; None where the program does
-    /// without it.
+    /// The field on this kernel; `usable` says which of the probe's tracepoints are used. None where the
+    /// program does without it.
     ///
     /// # Errors
     /// A field that is required is not there or has another shape.
     pub(super) fn resolve<'f>(
         &self,
         format: &'f Format,
-        exists: impl Fn(&str) -> bool,
+        usable: impl Fn(&str) -> bool,
     ) -> Result<Option<&'f Field>, FormatError> {
         if let Presence::Without(event) = self.presence
-            && exists(event)
+            && usable(event)
         {
             return Ok(None);
         }
