@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use mote::host::{Host, Roots};
 use mote::model::Samples;
+use mote::probe::proc::BlockStats;
 use mote::probe::{Loader, Options, Probes, Source};
 
 const FAMILY: &str = "mote_block_io_duration_seconds";
@@ -54,7 +55,8 @@ impl Loop {
             file.write_all(&[0x5a; BLOCK]).unwrap();
         }
         file.sync_all().unwrap();
-        let out = Command::new("losetup").args(["--find", "--show"]).arg(&image).output();
+        let out =
+            Command::new("losetup").args(["--find", "--show", "--partscan"]).arg(&image).output();
         let out = out.expect("losetup, of util-linux");
         assert!(out.status.success(), "losetup: {}", String::from_utf8_lossy(&out.stderr));
         Loop { path: String::from_utf8(out.stdout).unwrap().trim().into(), image }
@@ -133,6 +135,64 @@ fn diskstats(device: &str, operation: &str) -> Done {
 fn both(probes: &mut Probes, host: &mut Host, device: &str) -> [(Done, Done); 4] {
     OPERATIONS
         .map(|operation| (probed(probes, host, device, operation), diskstats(device, operation)))
+}
+
+/// The bytes, and of which devices there are requests in flight, as `device operation`.
+fn told(out: &Samples, named: &str) -> (f64, Vec<String>) {
+    let (mut bytes, mut labels) = (0.0, Vec::new());
+    for sample in out.iter() {
+        let [(_, device), (_, operation)] = sample.labels().take(2).collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        match sample.name() {
+            "mote_block_io_bytes_total" if device.starts_with(named) => bytes += sample.value,
+            "mote_block_io_inflight" if device.starts_with(named) => {
+                labels.push(format!("{device} {operation}"));
+            }
+            _ => {}
+        }
+    }
+    (bytes, labels)
+}
+
+#[test]
+fn a_disk_with_a_partition_is_the_same_to_both_sources() {
+    let disk = Loop::new("partitioned", 64 * BLOCK);
+    let added = Command::new("addpart").arg(&disk.path).args(["1", "64", "256"]).status();
+    assert!(added.expect("addpart, of util-linux").success());
+    let partition = format!("{}p1", disk.name());
+    let host = &mut Host::new(Roots::default());
+    let (mut probes, mut stats) = (start(host), BlockStats::default());
+    let mut both = || {
+        let mut outs = [Samples::with_limit(10_000), Samples::with_limit(10_000)];
+        probes.collect(host, 0, &mut outs[0]);
+        stats.collect(host, &mut outs[1]).unwrap();
+        outs.each_ref().map(|out| told(out, disk.name()))
+    };
+    let [probed_before, proc_before] = both();
+    let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
+    let mut opened = OpenOptions::new();
+    let opened = opened.read(true).write(true).custom_flags(direct);
+    let file = opened.open(Path::new("/dev").join(&partition)).unwrap();
+    for at in 0..20 {
+        let mut block = Aligned([at; BLOCK]);
+        file.write_all_at(&block.0, u64::from(at) * BLOCK as u64).unwrap();
+        file.read_exact_at(&mut block.0, u64::from(at) * BLOCK as u64).unwrap();
+    }
+    let until = Instant::now() + Duration::from_secs(5);
+    let expected = 40.0 * BLOCK as f64;
+    let [probed, proc] = loop {
+        let told = both();
+        let moved = [told[0].0 - probed_before.0, told[1].0 - proc_before.0];
+        // The kernel adds to both after it has woken who waits.
+        if moved == [expected; 2] || Instant::now() > until {
+            assert_eq!(moved, [expected; 2]);
+            break told;
+        }
+    };
+    let name = disk.name();
+    assert_eq!(probed.1, [format!("{name} read"), format!("{name} write")]);
+    assert_eq!(probed.1, proc.1);
 }
 
 #[test]

@@ -53,8 +53,8 @@ pub(super) static SPEC: Spec = Spec {
 
 pub(super) const ERRORS: Desc = Desc::counter(
     "mote_filesystem_errors_total",
-    "Errors that a file system has met: \"ext4\" for a broken structure on the disk, else the number \
-     of the error for which written data was lost.",
+    "Errors that a file system has met: its kind, such as \"ext4\", for a broken structure on the disk, \
+     else the number of the error for which written data was lost.",
 );
 const FAMILY: Family<2> =
     Family { desc: &ERRORS, labels: ["device", "error"], kind: Kind::Filesystem };
@@ -92,7 +92,7 @@ impl Devices<FilesystemErrorKey, 2> for OnHost<'_> {
     }
 }
 
-fn error_name(error: u32) -> String {
+pub(super) fn error_name(error: u32) -> String {
     if error == EXT4 { "ext4".to_owned() } else { errno::name(error) }
 }
 

@@ -112,31 +112,33 @@ fn address(key: &ScsiErrorKey) -> String {
     format!("{}:{}:{}:{}", key.host, key.channel, key.id, key.lun)
 }
 
+/// What a host byte is called, by number: `DID_*` of include/scsi/scsi_status.h in small letters.
+pub(super) const HOST_BYTES: [&str; 21] = [
+    "did_ok",
+    "did_no_connect",
+    "did_bus_busy",
+    "did_time_out",
+    "did_bad_target",
+    "did_abort",
+    "did_parity",
+    "did_error",
+    "did_reset",
+    "did_bad_intr",
+    "did_passthrough",
+    "did_soft_error",
+    "did_imm_retry",
+    "did_requeue",
+    "did_transport_disrupted",
+    "did_transport_failfast",
+    "did_target_failure",
+    "did_nexus_failure",
+    "did_alloc_failure",
+    "did_medium_error",
+    "did_transport_marginal",
+];
+
 /// What an error is called (scsi_status.h, scsi_proto.h), in small letters.
-fn error_name(error: u32) -> String {
-    const HOST_BYTES: [&str; 21] = [
-        "did_ok",
-        "did_no_connect",
-        "did_bus_busy",
-        "did_time_out",
-        "did_bad_target",
-        "did_abort",
-        "did_parity",
-        "did_error",
-        "did_reset",
-        "did_bad_intr",
-        "did_passthrough",
-        "did_soft_error",
-        "did_imm_retry",
-        "did_requeue",
-        "did_transport_disrupted",
-        "did_transport_failfast",
-        "did_target_failure",
-        "did_nexus_failure",
-        "did_alloc_failure",
-        "did_medium_error",
-        "did_transport_marginal",
-    ];
+pub(super) fn error_name(error: u32) -> String {
     let number = error & !code::KIND;
     let name = match (error & code::KIND, number) {
         (code::TIMEOUT, _) => "timeout",

@@ -11,15 +11,25 @@
 //! hwmon hwmon1: Voltage normalised
 //! ```
 
+use agent_common::thermal::trip_type;
+
 use super::notice::{Notice, ThermalTrip, Undervoltage};
 use super::scan::{Scan, number_after};
+
+/// The number of the type of a trip point that turns the machine off (include/uapi/linux/thermal.h).
+const CRITICAL: u32 = 3;
+
+/// An x86 CPU that has slowed itself down, which no trip point of a zone tells.
+pub(super) const THROTTLE: &str = "throttle";
 
 pub(super) fn thermal(text: &str) -> Option<Notice> {
     let mut scan = Scan(text);
     let (zone, trip) = if scan.tag("thermal ").is_some() {
-        let zone = scan.until(": ")?;
+        scan.tag("thermal_zone")?;
+        let zone = scan.number()?;
+        scan.tag(": ")?;
         scan.0.contains("ritical temperature reached").then_some(())?;
-        (zone, "critical")
+        (zone.to_string(), trip_type(CRITICAL))
     } else {
         let _ = scan.tag("mce: ");
         scan.tag("CPU")?;
@@ -30,14 +40,14 @@ pub(super) fn thermal(text: &str) -> Option<Notice> {
         let _ = scan.tag("is ");
         scan.tag("above threshold, cpu clock ")?;
         match place {
-            "Package t" => ("package", "throttle"),
+            "Package t" => ("package".to_owned(), THROTTLE),
             // Without SMT the kernel once said "Temperature" alone.
-            "Core t" | "T" => ("core", "throttle"),
+            "Core t" | "T" => ("core".to_owned(), THROTTLE),
             _ => return None,
         }
     };
     let celsius = number_after(scan.0, "reached(").or_else(|| number_after(scan.0, "reached ("));
-    let (zone, message) = (zone.to_owned(), text.to_owned());
+    let message = text.to_owned();
     Some(Notice::ThermalTrip(ThermalTrip { zone, trip, celsius, message }))
 }
 

@@ -4,12 +4,15 @@
 //! `mmc0: …` is a host, `mmcblk0: …` and `mmcblk0p1: …` the disk on it, which has the host's number
 //! from 4.6 on. The dump of registers that follows a timeout makes no notice.
 
+use super::filesystem::MAX_ERRNO;
 use super::notice::{MmcError, Notice};
 use super::scan::{Scan, phrase};
+use crate::probe::errno;
 
-/// What is wrong: an errno's name where the kernel has one for it, as the tracepoint gives it. In this
-/// order, for a text may have more than one; an empty one is no error.
-const PHRASES: [(&str, &str); 19] = [
+/// What is wrong: an errno's name where the kernel has one for it, as the tracepoint gives it; else what
+/// the host's driver says of itself, with which no request ends. In this order, for a text may have more
+/// than one; an empty one is no error.
+pub(super) const PHRASES: [(&str, &str); 18] = [
     ("sdhci: ===", ""),
     ("response CRC error", "EILSEQ"),
     ("timed out sending", "ETIMEDOUT"),
@@ -28,17 +31,20 @@ const PHRASES: [(&str, &str); 19] = [
     ("tuning execution failed", "tuning"),
     ("recovery failed", "recovery"),
     ("running CQE recovery", "recovery"),
-    ("unable to set block size", "other"),
 ];
 
 pub(super) fn look(text: &str) -> Option<Notice> {
     let host = host(text)?;
-    let error = phrase(text, &PHRASES).or_else(|| coded(text)).filter(|error| !error.is_empty())?;
+    let error = match phrase(text, &PHRASES) {
+        Some("") => return None,
+        Some(error) => error.to_owned(),
+        None => errno::name(coded(text)?),
+    };
     Some(Notice::MmcError(MmcError { host, error, message: text.to_owned() }))
 }
 
 /// `error -110 whilst initialising SD card`: the negative number of an errno.
-fn coded(text: &str) -> Option<&'static str> {
+fn coded(text: &str) -> Option<u32> {
     let (_, code) = text.split_once("error -")?;
     let mut code = Scan(code);
     let number = code.number()?;
@@ -50,22 +56,7 @@ fn coded(text: &str) -> Option<&'static str> {
         let is_verb = word.bytes().all(|byte| byte.is_ascii_lowercase()) && word != "invoked";
         is_verb.then_some(())?;
     }
-    Some(match number {
-        5 => "EIO",
-        12 => "ENOMEM",
-        16 => "EBUSY",
-        19 => "ENODEV",
-        22 => "EINVAL",
-        30 => "EROFS",
-        74 => "EBADMSG",
-        84 => "EILSEQ",
-        95 => "EOPNOTSUPP",
-        110 => "ETIMEDOUT",
-        121 => "EREMOTEIO",
-        123 => "ENOMEDIUM",
-        125 => "ECANCELED",
-        _ => "other",
-    })
+    u32::try_from(number).ok().filter(|number| (1..MAX_ERRNO).contains(number))
 }
 
 fn host(text: &str) -> Option<String> {

@@ -69,7 +69,7 @@ pub struct MmcError {
     /// Such as `mmc0`.
     pub host: String,
     /// The name of an errno, such as `ETIMEDOUT`, or one word.
-    pub error: &'static str,
+    pub error: String,
     /// The kernel's words.
     pub message: String,
 }
@@ -81,8 +81,8 @@ pub struct ScsiError {
     pub device: String,
     /// `HOST:CHANNEL:TARGET:LUN`.
     pub address: String,
-    /// The sense key, the host's code, or what the middle layer did, in small letters.
-    pub error: &'static str,
+    /// As the probe calls it, such as `medium_error` or `did_no_connect`; or `offline`, `other`.
+    pub error: String,
     /// The kernel's words.
     pub message: String,
 }
@@ -94,8 +94,9 @@ pub struct FilesystemError {
     pub device: String,
     /// Such as `ext4`; `unknown` where the block layer speaks for it.
     pub filesystem: &'static str,
-    /// One word.
-    pub error: &'static str,
+    /// As the probe calls it: `ext4`, or the name of an errno; or the kind of another file system, or one
+    /// word for what it has come to, such as `read_only`.
+    pub error: String,
     /// The kernel's words.
     pub message: String,
 }
@@ -114,7 +115,7 @@ pub struct AtaError {
 /// Something was too hot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThermalTrip {
-    /// A thermal zone such as `thermal_zone0`, or `core` or `package` of x86.
+    /// The number in `thermal_zoneN`, or `core` or `package` of x86.
     pub zone: String,
     /// `critical`, which shuts the machine down, or `throttle`.
     pub trip: &'static str,
@@ -186,9 +187,9 @@ impl Notice {
             Notice::IoError(io) => {
                 &[("device", &io.device), ("operation", io.operation), ("error", io.error)]
             }
-            Notice::MmcError(mmc) => &[("host", &mmc.host), ("error", mmc.error)],
-            Notice::ScsiError(scsi) => &[("device", &scsi.device), ("error", scsi.error)],
-            Notice::FilesystemError(fs) => &[("device", &fs.device), ("error", fs.error)],
+            Notice::MmcError(mmc) => &[("host", &mmc.host), ("error", &mmc.error)],
+            Notice::ScsiError(scsi) => &[("device", &scsi.device), ("error", &scsi.error)],
+            Notice::FilesystemError(fs) => &[("device", &fs.device), ("error", &fs.error)],
             Notice::AtaError(ata) => &[("device", &ata.port), ("error", ata.error)],
             Notice::ThermalTrip(trip) => &[("zone", &trip.zone), ("type", trip.trip)],
             Notice::Undervoltage(state) => &[("state", state.state())],

@@ -10,62 +10,62 @@
 //! sd 0:0:0:0: [sda] tag#0 CDB: Read(10) 28 00 00 00 00 08 00 00 08 00
 //! ```
 //!
-//! The first makes it if the host's code says what was wrong, the second if the device says it, the last
-//! if nobody did.
+//! The first makes it if the host's code says what was wrong, else the second. Whether that is an error of
+//! the device, and what it is called, is decided as for the tracepoints: agent-common/src/scsi.rs, and the
+//! probe's names. If neither line says it, it is a device that is busy or another host's, or the log does
+//! not tell it from these; the block layer's message about the request makes a notice then.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use agent_common::scsi::{NO_SENSE_KEY, code, error};
+
 use super::notice::{Notice, ScsiError};
 use super::scan::Scan;
+use crate::probe::scsi::{HOST_BYTES, error_name};
 
 /// The lines of a command come within this.
 const WINDOW_US: u64 = 2_000_000;
 
-/// DID_… of include/scsi/scsi_status.h, by number, for kernels without CONFIG_SCSI_CONSTANTS.
-const HOST_BYTES: [&str; 21] = [
-    "ok",
-    "no_connect",
-    "bus_busy",
-    "time_out",
-    "bad_target",
-    "abort",
-    "parity",
-    "error",
-    "reset",
-    "bad_intr",
-    "passthrough",
-    "soft_error",
-    "imm_retry",
-    "requeue",
-    "transport_disrupted",
-    "transport_failfast",
-    "target_failure",
-    "nexus_failure",
-    "alloc_failure",
-    "medium_error",
-    "transport_marginal",
+/// The sense keys of drivers/scsi/constants.c, by number.
+pub(super) const SENSE_KEYS: [&str; 16] = [
+    "No Sense",
+    "Recovered Error",
+    "Not Ready",
+    "Medium Error",
+    "Hardware Error",
+    "Illegal Request",
+    "Unit Attention",
+    "Data Protect",
+    "Blank Check",
+    "Vendor Specific",
+    "Copy Aborted",
+    "Aborted Command",
+    "Equal",
+    "Volume Overflow",
+    "Miscompare",
+    "Completed",
 ];
 
-/// The sense keys of drivers/scsi/constants.c, by number.
-const SENSE_KEYS: [(&str, &str); 16] = [
-    ("No Sense", ""),
-    // The command has succeeded.
-    ("Recovered Error", ""),
-    ("Not Ready", "not_ready"),
-    ("Medium Error", "medium_error"),
-    ("Hardware Error", "hardware_error"),
-    ("Illegal Request", "illegal_request"),
-    ("Unit Attention", "unit_attention"),
-    ("Data Protect", "data_protect"),
-    ("Blank Check", "blank_check"),
-    ("Vendor Specific", "vendor_specific"),
-    ("Copy Aborted", "copy_aborted"),
-    ("Aborted Command", "aborted_command"),
-    ("Equal", "other"),
-    ("Volume Overflow", "volume_overflow"),
-    ("Miscompare", "miscompare"),
-    ("Completed", ""),
+/// A device that the kernel has given up: what is sent to it is refused before any tracepoint.
+pub(super) const OFFLINE: &str = "offline";
+/// A host's code that a later kernel has a word for.
+pub(super) const OTHER: &str = "other";
+
+/// What lines without a result begin with. A command is aborted because it was not done in time.
+pub(super) const BEGINNINGS: [(&str, Option<u32>); 5] = [
+    ("timing out command", Some(code::TIMEOUT)),
+    ("uas_eh_abort_handler", Some(code::TIMEOUT)),
+    ("Device offlined", None),
+    ("rejecting I/O to offline device", None),
+    ("rejecting I/O to dead device", None),
 ];
+
+/// The only command that says "no" to a question and of which the log tells (sd_spinup_disk in
+/// drivers/scsi/sd.c); and one that stands for all that ask none.
+const TEST_UNIT_READY: u32 = 0x00;
+const READ: u32 = 0x28;
+/// A status byte.
+const CHECK_CONDITION: u32 = 0x02;
 
 /// The command of which the last line was.
 #[derive(Debug, Default)]
@@ -83,40 +83,33 @@ impl Scsi {
         line.command.hash(&mut hasher);
         let command = hasher.finish();
         let same = command == self.command && usec.saturating_sub(self.usec) <= WINDOW_US;
-        let error = if let Some((_, host)) = line.rest.split_once("Result: hostbyte=") {
-            match host_byte(host) {
-                "ok" => {
+        let error = if let Some((before, host)) = line.rest.split_once("Result: hostbyte=") {
+            let asks = before.starts_with("Test Unit Ready");
+            let opcode = if asks { TEST_UNIT_READY } else { READ };
+            match host_byte(host).map(|host| error(host << 16, opcode, NO_SENSE_KEY)) {
+                Some(Some(code)) => error_name(code),
+                Some(None) => {
                     *self = Scsi { command, usec, told: false };
                     return None;
                 }
-                error => error,
+                None => OTHER.to_owned(),
             }
         } else if let Some(key) = line.rest.strip_prefix("Sense Key : ") {
             let told = same && self.told;
-            let error = sense_key(key);
             *self = Scsi { command, usec, told: true };
-            return if told || error.is_empty() { None } else { Some(notice(&line, error, text)) };
-        } else if line.rest.starts_with("CDB: ") || line.rest.starts_with("Sense not available") {
-            let waiting = same && !std::mem::replace(&mut self.told, true);
-            return waiting.then(|| notice(&line, "other", text));
-        } else if line.rest.starts_with("timing out command") {
-            "time_out"
-        } else if line.rest.contains("uas_eh_abort_handler") {
-            "abort"
-        } else if line.rest.starts_with("Device offlined")
-            || line.rest.starts_with("rejecting I/O to offline device")
-            || line.rest.starts_with("rejecting I/O to dead device")
-        {
-            "offline"
+            let code = sense_key(key).and_then(|key| error(CHECK_CONDITION, READ, key));
+            return code.filter(|_| !told).map(|code| notice(&line, error_name(code), text));
         } else {
-            return None;
+            let is_it = |(words, _): &&(&str, Option<u32>)| line.rest.starts_with(words);
+            let (_, code) = BEGINNINGS.iter().find(is_it)?;
+            code.map_or_else(|| OFFLINE.to_owned(), error_name)
         };
         *self = Scsi { command, usec, told: true };
         Some(notice(&line, error, text))
     }
 }
 
-fn notice(line: &Line<'_>, error: &'static str, text: &str) -> Notice {
+fn notice(line: &Line<'_>, error: String, text: &str) -> Notice {
     Notice::ScsiError(ScsiError {
         device: line.name.unwrap_or(line.address).to_owned(),
         address: line.address.to_owned(),
@@ -154,21 +147,23 @@ fn line(text: &str) -> Option<Line<'_>> {
     Some(Line { address, name, command, rest: scan.0 })
 }
 
-fn host_byte(host: &str) -> &'static str {
+/// The number of a host's code, which stands there instead of its name without CONFIG_SCSI_CONSTANTS.
+fn host_byte(host: &str) -> Option<u32> {
     let word = host.split(' ').next().unwrap_or_default();
-    if let Some(number) = word.strip_prefix("0x") {
-        let number = usize::from_str_radix(number, 16).ok();
-        return number.and_then(|n| HOST_BYTES.get(n)).copied().unwrap_or("other");
+    match word.strip_prefix("0x") {
+        Some(number) => u32::from_str_radix(number, 16).ok().filter(|number| *number <= 0xff),
+        None => place(&HOST_BYTES, word),
     }
-    let word = word.strip_prefix("DID_").unwrap_or(word);
-    HOST_BYTES.into_iter().find(|name| name.eq_ignore_ascii_case(word)).unwrap_or("other")
 }
 
-fn sense_key(key: &str) -> &'static str {
+fn sense_key(key: &str) -> Option<u32> {
     let word = key.split_once(" [").map_or(key, |(word, _)| word).trim_end();
-    let found = match word.strip_prefix("0x") {
-        Some(number) => usize::from_str_radix(number, 16).ok().and_then(|n| SENSE_KEYS.get(n)),
-        None => SENSE_KEYS.iter().find(|(name, _)| *name == word),
-    };
-    found.map_or("other", |(_, label)| label)
+    match word.strip_prefix("0x") {
+        Some(number) => u32::from_str_radix(number, 16).ok().filter(|number| *number <= 0x0f),
+        None => place(&SENSE_KEYS, word),
+    }
+}
+
+fn place(names: &[&str], word: &str) -> Option<u32> {
+    (0..).zip(names).find(|(_, name)| name.eq_ignore_ascii_case(word)).map(|(number, _)| number)
 }

@@ -1,5 +1,10 @@
 //! TCP from /proc/net/snmp (snmp_seq_show_tcp_udp in net/ipv4/proc.c): counts of both address families
 //! together, of the network namespace of whoever reads. On 32-bit kernels they wrap at 2^32.
+//!
+//! How many attempts to connect have succeeded can't be told: of those that were started (`ActiveOpens`)
+//! some still wait for an answer, some were given up by their program, which no counter tells, and the
+//! failures (`AttemptFails`) are those of incoming connections too. So of `mote_tcp_connects_total` there
+//! is `failed` alone, without a reason.
 
 use super::{ProcError, fields, lines, unsigned};
 use crate::host::Host;
@@ -14,8 +19,7 @@ const BOTH: (&str, &str) = ("family", "any");
 pub struct TcpStats;
 
 impl TcpStats {
-    /// Reads the file and writes what was sent again, resets sent, and connections that were started
-    /// and that failed; failures are those of incoming connections too (AttemptFails of RFC 1213).
+    /// Reads the file and writes what was sent again, resets sent, and connections that failed.
     ///
     /// # Errors
     /// The file can't be read, or has no counters of TCP's.
@@ -41,7 +45,6 @@ impl TcpStats {
         add(&mut out.family(&RETRANSMITS), b"RetransSegs", None);
         add(&mut out.family(&RESETS), b"OutRsts", Some(("direction", "sent")));
         let mut connects = out.family(&CONNECTS);
-        add(&mut connects, b"ActiveOpens", Some(("result", "started")));
         add(&mut connects, b"AttemptFails", Some(("result", "failed")));
         error.map_or(Ok(()), Err)
     }

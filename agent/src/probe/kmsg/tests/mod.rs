@@ -3,6 +3,7 @@
 mod lines;
 mod oom;
 mod rules;
+mod words;
 
 use super::*;
 
