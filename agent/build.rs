@@ -1,6 +1,7 @@
 //! Embeds the BPF objects: `mote.o` and `mote-perf.o` of `$MOTE_BPF_OBJECTS`, or of `target/bpf` of the
 //! workspace, where `cargo xtask build-ebpf` puts them. Without them the agent is built all the same,
-//! and its probes use other sources. An empty `$MOTE_BPF_OBJECTS` leaves the objects out.
+//! and its probes use other sources. An empty `$MOTE_BPF_OBJECTS` leaves the objects out. With the feature
+//! `bpf-log` it is `mote-debug.o` in place of `mote.o`.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -8,26 +9,31 @@ use std::{env, fs};
 /// The object for kernels with ring buffers, and the one for older kernels.
 const OBJECTS: [&str; 2] = ["mote.o", "mote-perf.o"];
 
+/// With the feature `bpf-log`: the programs of the first say what they see.
+const DEBUG_OBJECTS: [&str; 2] = ["mote-debug.o", "mote-perf.o"];
+
 fn main() {
+    let debug = env::var_os("CARGO_FEATURE_BPF_LOG").is_some();
+    let objects = if debug { DEBUG_OBJECTS } else { OBJECTS };
     let folder = match env::var_os("MOTE_BPF_OBJECTS") {
         Some(path) if path.is_empty() => None,
         Some(path) => {
             let path = PathBuf::from(path);
-            if let Some(missing) = OBJECTS.iter().find(|name| !path.join(name).is_file()) {
+            if let Some(missing) = objects.iter().find(|name| !path.join(name).is_file()) {
                 eprintln!("MOTE_BPF_OBJECTS: {} has no {missing}", path.display());
                 std::process::exit(1);
             }
             println!("cargo::rerun-if-changed={}", path.display());
             Some(path)
         }
-        None => built(),
+        None => built(&objects),
     };
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=MOTE_BPF_OBJECTS");
 
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let mut source = String::from("[");
-    for name in OBJECTS {
+    for name in objects {
         let Some(folder) = &folder else {
             source.push_str("None, ");
             continue;
@@ -49,11 +55,11 @@ fn main() {
 
 /// The workspace's objects, if they are there. The folder is watched and not the files: cargo takes an
 /// absent file for a changed one and would build the agent anew each time.
-fn built() -> Option<PathBuf> {
+fn built(objects: &[&str]) -> Option<PathBuf> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR")?;
     let folder = Path::new(&manifest).parent()?.join("target/bpf");
     if fs::create_dir_all(&folder).is_ok() {
         println!("cargo::rerun-if-changed={}", folder.display());
     }
-    OBJECTS.iter().all(|name| folder.join(name).is_file()).then_some(folder)
+    objects.iter().all(|name| folder.join(name).is_file()).then_some(folder)
 }

@@ -16,12 +16,12 @@
 //! Programs of perf's tracepoints don't nest on a CPU (trace_call_bpf): a completion that interrupts
 //! another such program is missed, and the kernel counts it in the program's `recursion_misses`.
 
-use agent_common::{ABSENT, direct};
 use agent_common::block::{
-    BlockCounters, BlockErrorEvent, BlockErrorKey, BlockHistogram, BlockKey, BlockPlace, BlockStart,
-    MAX_AGE_NS, Operation, failed_operation, is_fault, operation, place,
+    BlockCounters, BlockErrorEvent, BlockErrorKey, BlockHistogram, BlockKey, BlockPlace,
+    BlockStart, MAX_AGE_NS, Operation, failed_operation, is_fault, operation, place,
 };
 use agent_common::event::Kind;
+use agent_common::{ABSENT, direct};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -32,6 +32,7 @@ use aya_ebpf::programs::TracePointContext;
 use crate::errors;
 use crate::event::{emit, header};
 use crate::fields::{direct, field};
+use crate::say::say;
 
 /// Present only where there is no `block_rq_error`.
 #[unsafe(no_mangle)]
@@ -122,12 +123,20 @@ fn block_rq_complete(ctx: TracePointContext) -> u32 {
 
 #[tracepoint]
 fn block_rq_error(ctx: TracePointContext) -> u32 {
-    let Some(error) = field(&ctx, &BLOCK_ERROR_ERROR) else { return 0 };
-    let Some(device) = field(&ctx, &BLOCK_ERROR_DEV) else { return 0 };
+    let Some(error) = field::<i32>(&ctx, &BLOCK_ERROR_ERROR) else { return 0 };
+    let Some(device) = field::<u32>(&ctx, &BLOCK_ERROR_DEV) else { return 0 };
     let Some(rwbs) = field(&ctx, &BLOCK_ERROR_RWBS) else { return 0 };
     let Some(sectors) = field::<u32>(&ctx, &BLOCK_ERROR_NR_SECTOR) else { return 0 };
     let Some(sector) = field::<u64>(&ctx, &BLOCK_ERROR_SECTOR) else { return 0 };
     let sector = if sector == u64::MAX { 0 } else { sector };
+    say!(
+        &ctx,
+        "block_rq_error: dev {} sector {} nr_sector {} error {}",
+        device,
+        sector,
+        sectors,
+        error
+    );
     failed(&ctx, device, failed_operation(rwbs, sectors), sector, sectors, error);
     0
 }
@@ -179,9 +188,7 @@ fn issued(request: &Request) {
 #[inline(always)]
 fn completed(request: &Request) {
     let Some(place) = place_of(request.sector, request) else { return };
-    let is = |have: &BlockStart| {
-        have.is(request.sector, request.device, request.operation as u32)
-    };
+    let is = |have: &BlockStart| have.is(request.sector, request.device, request.operation as u32);
     let [first, second, third, fourth] = &mut place.starts;
     let start = if is(first) {
         first

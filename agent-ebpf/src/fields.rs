@@ -51,7 +51,6 @@ pub(crate) fn text<const N: usize>(
     }
 }
 
-
 /// Reads `$size` bytes of the context at the number of a field, a constant of `agent_common::direct`.
 macro_rules! direct {
     ($ctx:expr, u8, $field:expr) => {

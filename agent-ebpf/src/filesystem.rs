@@ -14,6 +14,7 @@ use aya_ebpf::programs::TracePointContext;
 use crate::errors;
 use crate::event::{emit, header};
 use crate::fields::{field, word};
+use crate::say::say;
 
 #[unsafe(no_mangle)]
 static EXT4_ERROR_DEV: Global<u32> = Global::new(ABSENT);
@@ -55,6 +56,7 @@ fn filemap_set_wb_err(ctx: TracePointContext) -> u32 {
 fn failed(ctx: &TracePointContext, key: FilesystemErrorKey, inode: u64, line: u32) {
     errors::count(&FILESYSTEM_ERRORS, &key, Kind::Filesystem);
     let header = header(Kind::Filesystem);
+    say!(ctx, "filesystem: dev {} error {} inode {} line {}", key.device, key.error, inode, line);
     let event = FilesystemEvent { header, key, inode, line, padding: 0 };
     emit(ctx, Kind::Filesystem, &header, &event);
 }

@@ -20,8 +20,9 @@ mod filesystem;
 mod mmc;
 mod oom;
 mod reclaim;
-mod tcp;
+mod say;
 mod scsi;
+mod tcp;
 mod thermal;
 
 /// The kernel gives `bpf_probe_read_kernel` and its kin to programs under a GPL-compatible licence

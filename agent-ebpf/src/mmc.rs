@@ -13,6 +13,7 @@ use aya_ebpf::programs::TracePointContext;
 use crate::errors;
 use crate::event::{emit, header};
 use crate::fields::{field, text};
+use crate::say::say;
 
 #[unsafe(no_mangle)]
 static MMC_NAME: Global<u32> = Global::new(ABSENT);
@@ -46,6 +47,7 @@ fn mmc_request_done(ctx: TracePointContext) -> u32 {
     errors::count(&MMC_ERRORS, &key, Kind::Mmc);
     let header = header(Kind::Mmc);
     let bytes = field::<u32>(&ctx, &MMC_BYTES).unwrap_or(0) as u64;
+    say!(&ctx, "mmc_request_done: opcode {} part {} error {}", opcode, part as u32, error);
     let event = MmcEvent { header, key, opcode, part: part as u32, bytes };
     emit(&ctx, Kind::Mmc, &header, &event);
     0

@@ -12,6 +12,7 @@ use aya_ebpf::programs::TracePointContext;
 
 use crate::event::{emit, header};
 use crate::fields::{field, text, word};
+use crate::say::say;
 
 #[unsafe(no_mangle)]
 static OOM_PID: Global<u32> = Global::new(ABSENT);
@@ -56,6 +57,14 @@ fn mark_victim(ctx: TracePointContext) -> u32 {
         trigger: bpf_get_current_comm().unwrap_or([0; COMM]),
     };
     text(&ctx, &OOM_COMM, &mut event.comm);
+    say!(
+        &ctx,
+        "mark_victim: pid {} uid {} anon_rss_kb {} trigger_pid {}",
+        event.pid,
+        event.uid,
+        event.anon_rss_kb,
+        event.trigger_pid
+    );
     let header = event.header;
     emit(&ctx, Kind::Oom, &header, &event);
     0

@@ -12,6 +12,7 @@ use aya_ebpf::programs::TracePointContext;
 use crate::errors;
 use crate::event::{emit, header};
 use crate::fields::field;
+use crate::say::say;
 
 #[unsafe(no_mangle)]
 static SCSI_DONE_HOST: Global<u32> = Global::new(ABSENT);
@@ -133,6 +134,16 @@ fn device(
 #[inline(always)]
 fn failed(ctx: &TracePointContext, key: ScsiErrorKey, opcode: u32, result: u32) {
     errors::count(&SCSI_ERRORS, &key, Kind::Scsi);
+    say!(
+        ctx,
+        "scsi: host {} id {} lun {} opcode {} result {:x} error {}",
+        key.host,
+        key.id,
+        key.lun,
+        opcode,
+        result,
+        key.error
+    );
     let header = header(Kind::Scsi);
     emit(ctx, Kind::Scsi, &header, &ScsiEvent { header, key, opcode, result });
 }

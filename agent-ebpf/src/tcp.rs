@@ -35,6 +35,7 @@ use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::programs::TracePointContext;
 
 use crate::fields::{field, word};
+use crate::say::say;
 
 #[unsafe(no_mangle)]
 static TCP_RETRANSMIT_DPORT: Global<u32> = Global::new(ABSENT);
@@ -242,6 +243,7 @@ fn error_reported(ctx: &TracePointContext) -> Option<()> {
     if cpu.over.fits(now_ns, ports) {
         cpu.over.at_ns = 0;
         let family = if cpu.over.detail == 0 { Family::V4 } else { Family::V6 };
+        say!(ctx, "tcp: connect from port {} to port {}: error {}", local, remote, error);
         add(&mut cpu.connects, connects_index(family, Outcome::of_error(error)));
     } else if error != 0 {
         cpu.error = TcpEnd { at_ns: now_ns, ports, detail: error };
@@ -297,10 +299,17 @@ fn ended(
         if before.at_ns == 0 {
             return None;
         }
+        say!(
+            ctx,
+            "tcp: connect from port {} to port {}: aborted",
+            before.ports as u16,
+            (before.ports >> 16) as u16
+        );
         let family = if before.detail == 0 { Family::V4 } else { Family::V6 };
         add(&mut cpu.connects, connects_index(family, Outcome::Aborted));
         return None;
     };
+    say!(ctx, "tcp: connect from port {} to port {}: outcome {}", local, remote, outcome as u32);
     add(&mut cpu.connects, connects_index(family, outcome));
     if let (true, Some(start)) = (connected, start)
         && let Some(histogram) = TCP_CONNECT.get_ptr_mut(family as u32)

@@ -14,6 +14,7 @@ use aya_ebpf::programs::TracePointContext;
 use crate::errors;
 use crate::event::{emit, header};
 use crate::fields::{field, text};
+use crate::say::say;
 
 #[unsafe(no_mangle)]
 static THERMAL_NAME: Global<u32> = Global::new(ABSENT);
@@ -48,6 +49,7 @@ fn thermal_zone_trip(ctx: TracePointContext) -> u32 {
     if last.is_some_and(|last| header.at_ns.wrapping_sub(last) < LEFT_NS) {
         return 0;
     }
+    say!(&ctx, "thermal_zone_trip: zone {} trip {} type {}", zone, trip, trip_type);
     let mut event = ThermalEvent { header, key, trip, padding: 0, name: [0; ZONE] };
     text(&ctx, &THERMAL_NAME, &mut event.name);
     emit(&ctx, Kind::Thermal, &header, &event);

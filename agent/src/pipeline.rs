@@ -217,6 +217,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         positions: RefCell::default(),
         agent_labels: agent_labels(config),
         limiter: Default::default(),
+        positioned: Cell::new(Instant::now()),
         dropped: Rc::new(Dropped::new(Rc::new(SystemClock))),
     }
 }
@@ -244,9 +245,7 @@ async fn pipeline(
     }
     let probes = match probes {
         Some(probes) => {
-            let mut running = probes.borrow_mut();
-            running.adjust(&config.probes);
-            running.required().map_err(RunError::Probe)?;
+            probes.borrow().would_do(&config.probes).map_err(RunError::Probe)?;
             Rc::clone(probes)
         }
         None => {
@@ -297,13 +296,16 @@ async fn pipeline(
     }
     match state.probes.borrow().descriptors() {
         Ok(descriptors) => {
-            for descriptor in descriptors {
+            for (descriptor, pause) in descriptors.into_iter().zip(events::PAUSES) {
+                let Some(descriptor) = descriptor else { continue };
                 let (state, phase) = (Rc::clone(&state), watch_phase.clone());
-                tasks.spawn_local(events::Events { state, descriptor, phase }.run());
+                tasks.spawn_local(events::Events { state, descriptor, pause, phase }.run());
             }
         }
         Err(error) => ::log::warn!("waiting for the probes' events: {error}"),
     }
+    // Nothing can fail any more: what runs may be switched off.
+    state.probes.borrow_mut().adjust(&config.probes);
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
         tasks.spawn_local(sync_when_due(Rc::clone(log), watch_phase.clone()));
     }
@@ -348,7 +350,8 @@ async fn pipeline(
         log.give_up_held();
     }
     // What came since the last round.
-    let written = tokio::time::timeout(Duration::from_secs(2), state.write_events());
+    state.receive_all_events();
+    let written = tokio::time::timeout(Duration::from_secs(2), state.write_events(true));
     let _ = written.await;
     let reported = tokio::time::timeout(Duration::from_secs(2), state.report_losses(true));
     // The same is said in the agent's log.

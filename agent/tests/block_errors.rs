@@ -300,7 +300,9 @@ fn a_flood_of_failures_is_counted_to_the_last_one_and_told_in_rations() {
          this disk, {withheld} withheld, {lost} lost"
     );
     assert_eq!(counted, FLOOD as f64);
-    assert_eq!(told + withheld + lost, all);
+    // The counts were read one after the other, and another disk may have failed meanwhile.
+    let accounted = told + withheld + lost;
+    assert!((all..=all + 20.0).contains(&accounted), "{accounted} of {all}");
     let cpus = std::thread::available_parallelism().unwrap().get() as f64;
     assert!(mine >= 1 && mine as f64 <= 16.0 * cpus * (seconds + 2.0), "{mine} events");
     for reason in ["errors_full", "nested"] {

@@ -379,6 +379,59 @@ fn disk_whose_commands_fail_is_named_and_what_only_asks_a_question_is_not_counte
 }
 
 #[test]
+fn disk_that_is_plugged_in_again_and_again_is_counted_on_and_leaves_nothing_behind() {
+    let made = MadeUp::new();
+    made.name("process_vm_readv", "scsi/scsi_dispatch_cmd_done", &SCSI_FIELDS);
+    made.name("move_pages", "scsi/scsi_dispatch_cmd_timeout", &SCSI_FIELDS);
+    made.name("mbind", "scsi/scsi_dispatch_cmd_error", &SCSI_FIELDS);
+    made.file("bus/scsi/devices/0:0:0:0/block/sda/size", "8\n");
+    let mut probed = Probed::start("scsi", made.roots());
+    let failed = |host: u32, sense: u32| {
+        let words = [host, 0, 0, 0, 0x0800_0002, 0x28, sense];
+        call(libc::SYS_process_vm_readv, &words);
+    };
+    let errors = "mote_scsi_errors_total";
+    failed(0, 4);
+    // More than the table has room for by far. Every third is gone before anyone asks for its name.
+    const REPLUGS: u32 = 1_000;
+    let mut last = 0.0;
+    for host in 1..=REPLUGS {
+        let named = host % 3 != 0;
+        let folder = format!("bus/scsi/devices/{host}:0:0:0");
+        if named {
+            made.file(&format!("{folder}/block/sdb/size"), "8\n");
+        }
+        failed(host, 3);
+        let now = probed.sum(errors, &[("device", "sdb"), ("error", "medium_error")]);
+        assert_eq!(now, last + f64::from(u8::from(named)), "host {host}");
+        if named {
+            fs::remove_dir_all(made.sys.path().join(folder)).unwrap();
+        }
+        let rows = probed.round();
+        assert!(rows.len() < 100, "{} series", rows.len());
+        last = now;
+    }
+    assert_eq!(last, f64::from(REPLUGS - REPLUGS / 3));
+    let lost = [("probe", "scsi"), ("reason", "errors_full")];
+    assert_eq!(probed.sum("mote_probe_lost_total", &lost), 0.0);
+    // sda is still there, and has no errors either.
+    let mut rounds = 0;
+    while probed.sum(errors, &[("device", "sdb")]) > 0.0 {
+        rounds += 1;
+        assert!(rounds < 1_000);
+    }
+    assert!(rounds > 100, "{rounds}");
+    for _ in 0..2 {
+        assert_eq!(probed.sum(errors, &[]), 1.0);
+    }
+    failed(0, 4);
+    assert_eq!(probed.sum(errors, &[("device", "sda")]), 2.0);
+    made.file("bus/scsi/devices/5000:0:0:0/block/sdb/size", "8\n");
+    failed(5000, 3);
+    assert_eq!(probed.sum(errors, &[("device", "sdb")]), 1.0, "begins anew");
+}
+
+#[test]
 fn kernel_without_sense_keys_counts_check_conditions_of_reads_and_writes_alone() {
     let made = MadeUp::new();
     let (_, fields) = SCSI_FIELDS.split_last().unwrap();

@@ -137,6 +137,7 @@ pub(crate) struct World<'a> {
     modes: Vec<(String, String)>,
     /// What was so when the last check ended.
     last: Rc<Snapshot>,
+    pages: u32,
     /// Rounds from this time on (Unix time, seconds) have everything that this program has caused.
     settled: f64,
 }
@@ -148,6 +149,8 @@ pub(crate) struct Snapshot {
     pub(crate) page: Page,
     /// The kernel's accounts.
     pub(crate) kernel: Kernel,
+    /// How often the page was read before, which neither of the two has more of.
+    pub(crate) pages: u32,
 }
 
 impl World<'_> {
@@ -179,11 +182,12 @@ impl World<'_> {
             self.agent.check()?;
             let kernel = Kernel::read()?;
             let page = Page::get()?;
+            self.pages += 1;
             let round = page.sum("node_time_seconds", &[]);
             let complete = round > self.settled;
             self.settled = now();
             if complete {
-                let after = Rc::new(Snapshot { page, kernel });
+                let after = Rc::new(Snapshot { page, kernel, pages: self.pages - 1 });
                 let before = std::mem::replace(&mut self.last, Rc::clone(&after));
                 return Ok((before, after));
             }
@@ -225,7 +229,8 @@ fn now() -> f64 {
 
 /// Runs every check and prints what came of it.
 pub(crate) fn run(plan: &Plan, agent: Agent) {
-    let mut world = World { plan, agent, modes: Vec::new(), last: Rc::default(), settled: now() };
+    let mut world =
+        World { plan, agent, modes: Vec::new(), last: Rc::default(), pages: 0, settled: now() };
     match world.step() {
         Ok((_, now)) => world.modes = now.page.modes(),
         Err(error) => {

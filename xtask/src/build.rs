@@ -57,7 +57,7 @@ fn executable(messages: &[u8]) -> Option<PathBuf> {
 /// # Errors
 /// It could not be built, with what to do about it.
 pub(crate) fn bpf_object(context: &Context) -> Result<PathBuf> {
-    context.step("building the BPF object", || ebpf::build(&context.root))
+    context.step("building the BPF object", || ebpf::build(&context.root, false))
 }
 
 #[cfg(test)]

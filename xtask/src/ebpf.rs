@@ -1,5 +1,6 @@
 //! `cargo xtask build-ebpf`: compiles agent-ebpf to `target/bpf/mote.o`, and for kernels before 5.8 to
-//! `target/bpf/mote-perf.o`, which the agent's build script embeds. It must not know what the programs do.
+//! `target/bpf/mote-perf.o`, which the agent's build script embeds. `--debug` adds `target/bpf/mote-debug.o`.
+//! It must not know what the programs do.
 //!
 //! Two things are needed, and each is looked for in a stated order. **A rustc that can compile for
 //! `bpfel-unknown-none`**: (1) a nightly with its library's sources, (2) a rustc whose sysroot has a
@@ -27,6 +28,14 @@ const TARGET: &str = "bpfel-unknown-none";
 
 /// The objects and the features of agent-ebpf that each is built with.
 const OBJECTS: [(&str, &str); 2] = [("mote.o", ""), ("mote-perf.o", "perf-buffer")];
+
+/// The object whose programs say what they see, which the agent embeds with its feature `bpf-log`.
+const DEBUG_OBJECT: (&str, &str) = ("mote-debug.o", "debug-log");
+
+/// aya-log's pieces of a message have lengths that are known only where all of its functions have become
+/// one, and a copy of unknown length would be a call of memcpy, which there is none of in the kernel.
+const DEBUG_FLAGS: &str =
+    "\x1f-Cllvm-args=-inline-threshold=100000 -inline-cold-callsite-threshold=100000";
 
 /// What route 4 fetches; the version of the last two is that of the first's LLVM.
 const PACKAGES: [&str; 4] =
@@ -57,11 +66,12 @@ enum Lowering {
     BpfLinker,
 }
 
-/// Builds the objects, says on stderr what it does, and returns their folder.
+/// Builds the objects, with `debug` also the one for debugging, says on stderr what it does, and returns
+/// their folder.
 ///
 /// # Errors
 /// A sentence for the user: what is missing, or what the compiler said.
-pub(crate) fn build(root: &Path) -> Result<PathBuf, String> {
+pub(crate) fn build(root: &Path, debug: bool) -> Result<PathBuf, String> {
     let tools = root.join("target/tools/bpf");
     let (toolchain, lowering) = match find(&tools) {
         Some(found) => found,
@@ -75,7 +85,7 @@ pub(crate) fn build(root: &Path) -> Result<PathBuf, String> {
         toolchain.rustc.display(),
         if toolchain.build_std { ", building core" } else { "" }
     ));
-    for (name, features) in OBJECTS {
+    for (name, features) in OBJECTS.into_iter().chain(debug.then_some(DEBUG_OBJECT)) {
         // A folder for each, or cargo would compile both anew each time.
         let work = root.join("target/ebpf-build").join(name.trim_end_matches(".o"));
         let bitcode = work.join("mote.bc");
@@ -308,6 +318,7 @@ fn compile(
         command.env_remove(name);
     }
     command.envs(PROFILE);
+    let flags = if features == DEBUG_OBJECT.1 { DEBUG_FLAGS } else { "" };
     if toolchain.build_std {
         command.arg("-Zbuild-std=core");
     }
@@ -321,7 +332,7 @@ fn compile(
         Lowering::Llc(_) => {
             let own = env::current_exe().map_err(|e| format!("finding this program: {e}"))?;
             command
-                .env("CARGO_ENCODED_RUSTFLAGS", format!("-Clinker={}", own.display()))
+                .env("CARGO_ENCODED_RUSTFLAGS", format!("-Clinker={}{flags}", own.display()))
                 .env(LINKER_OUTPUT, bitcode);
             // Cargo starts no linker when nothing has changed: without the bitcode, all must be new.
             if !bitcode.is_file() {
@@ -329,7 +340,7 @@ fn compile(
             }
         }
         Lowering::BpfLinker => {
-            command.env("CARGO_ENCODED_RUSTFLAGS", "-Clinker=bpf-linker");
+            command.env("CARGO_ENCODED_RUSTFLAGS", format!("-Clinker=bpf-linker{flags}"));
         }
     }
     run(&mut command, "compiling the BPF programs")?;

@@ -38,7 +38,10 @@ Mote's own commands. The first two are all that is needed to try it and to chang
                                    until a query for the host's CPU has an answer
 
     cargo xtask setup [run|test]   install what the two commands need (they do it themselves)
-    cargo xtask build-ebpf         build the BPF object; the next build of the agent embeds it
+    cargo xtask build-ebpf [--debug]
+                                   build the BPF object; the next build of the agent embeds it; with
+                                   --debug also the one of the agent's feature `bpf-log`, whose programs
+                                   say what they see
     cargo xtask footprint [--seconds N] [--update]
                                    what the agent costs, beside node_exporter if there is one;
                                    --update writes the table into README.md
@@ -122,9 +125,10 @@ fn dispatch(mut args: Vec<OsString>) -> std::result::Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         "build-ebpf" => {
-            flags(command, args, |_, _| Ok(false))?;
+            let debug = flags(command, args, |_, _| Ok(false))?.contains(&"debug".to_owned());
             let context = Context::new()?;
-            let object = context.step("building the BPF object", || ebpf::build(&context.root))?;
+            let build = || ebpf::build(&context.root, debug);
+            let object = context.step("building the BPF object", build)?;
             println!("{}", object.display());
             Ok(ExitCode::SUCCESS)
         }
@@ -206,7 +210,9 @@ fn flags(
         let lexopt::Arg::Long(name) = arg else { return Err(usage(arg.unexpected())) };
         let name = name.to_owned();
         match (command, name.as_str()) {
-            ("demo", "once") | ("footprint", "update") => given.push(name),
+            ("demo", "once") | ("footprint", "update") | ("build-ebpf", "debug") => {
+                given.push(name)
+            }
             (
                 "kernel-test",
                 "list" | "quick" | "allow-absent" | "rehearse" | "release" | "update",
@@ -236,6 +242,7 @@ mod tests {
     fn what_makes_no_sense_is_refused_before_anything_starts() {
         assert!(usage(&["dmeo"]).contains("`dmeo`"));
         assert!(usage(&["demo", "--update"]).contains("--update"));
+        assert!(usage(&["build-ebpf", "--once"]).contains("--once"));
         assert!(usage(&["footprint", "--seconds", "1"]).contains("at least"));
         assert!(usage(&["footprint", "--seconds"]).contains("--seconds"));
         assert!(usage(&["fuzz", "url", "--seconds", "0"]).contains("at least"));

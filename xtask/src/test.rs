@@ -50,7 +50,7 @@ fn checks(context: &Context) -> Vec<&'static str> {
         process::run(&mut cargo)
     };
     type Check<'a> = (&'static str, Box<dyn Fn() -> Result<()> + 'a>);
-    let checks: [Check<'_>; 4] = [
+    let checks: [Check<'_>; 5] = [
         (
             "formatting",
             Box::new(|| {
@@ -67,6 +67,15 @@ fn checks(context: &Context) -> Vec<&'static str> {
             "clippy",
             Box::new(|| {
                 cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])
+            }),
+        ),
+        (
+            // No test run has this feature, which needs an object of its own: it is kept compiling.
+            "clippy, with the feature bpf-log",
+            Box::new(|| {
+                let what = ["clippy", "--package", "agent", "--lib", "--test", "bpf_log"];
+                let how = ["--features", "bpf-log", "--", "-D", "warnings"];
+                cargo(&[&what[..], &how[..]].concat(), &[])
             }),
         ),
         (

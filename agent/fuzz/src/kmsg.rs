@@ -8,7 +8,7 @@ use mote::host::kmsg::{Position, Record};
 use mote::host::{Host, Roots};
 use mote::model::Samples;
 use mote::probe::kmsg::Recognizer;
-use mote::probe::proc::{BlockStats, OomCount, TcpStats, is_left_out};
+use mote::probe::proc::{BlockStats, OomCount, TcpStats};
 
 /// Records, closed by NUL bytes each. What is none is a message of the kernel's, in a record that is.
 pub fn kmsg(data: &[u8]) {
@@ -70,7 +70,8 @@ pub fn probe_proc(data: &[u8]) {
         let result = match which % 3 {
             0 => {
                 write("diskstats");
-                BlockStats.collect(is_left_out, &mut host, &mut out)
+                let roots = Roots { sys: "/nonexistent".into(), ..host.roots().clone() };
+                BlockStats::default().collect(&mut Host::new(roots), &mut out)
             }
             1 => {
                 write("net/snmp");

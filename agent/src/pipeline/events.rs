@@ -21,6 +21,18 @@ use crate::model::Block;
 use crate::probe::Waiting;
 use crate::wal::AppendError;
 
+/// The pause after something was taken of what the programs hand over, which ration it themselves, and of
+/// the kernel's log: one that is written all the time, for a firewall's rule say, must not wake the agent
+/// for each line.
+pub(super) const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::ZERO];
+
+/// How often what waits is taken at the end: more than there is room for.
+const MAX_TURNS: u32 = 1_024;
+
+/// How far the kernel's log was read is written without an event so often at most: a card that fails must
+/// not be written to by its own messages.
+const ALONE: Duration = Duration::from_secs(600);
+
 /// The key of the position in the kernel's log.
 pub(super) const KMSG: &str = "kmsg";
 
@@ -68,6 +80,7 @@ impl Limiter {
 pub(super) struct Events {
     pub(super) state: Rc<State>,
     pub(super) descriptor: OwnedFd,
+    pub(super) pause: Duration,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -84,12 +97,23 @@ impl Events {
             tokio::select! {
                 readable = descriptor.readable() => {
                     let Ok(mut guard) = readable else { return };
-                    if !self.state.receive_events() {
+                    let more = self.state.receive_events();
+                    if !more {
                         guard.clear_ready();
                     }
                     drop(guard);
-                    self.state.write_events().await;
+                    self.state.write_events(false).await;
+                    if more {
+                        continue;
+                    }
                 }
+                _ = self.phase.changed() => continue,
+            }
+            if self.pause.is_zero() {
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.pause) => {}
                 _ = self.phase.changed() => {}
             }
         }
@@ -110,18 +134,31 @@ impl State {
         self.probes.borrow_mut().receive(&mut self.host.borrow_mut(), now_ns)
     }
 
+    /// Takes everything that was handed over.
+    pub(super) fn receive_all_events(&self) {
+        for _ in 0..MAX_TURNS {
+            if !self.receive_events() {
+                return;
+            }
+        }
+    }
+
     /// Writes the events that wait: to the agent's log, and to the logs WAL where there is one and it has
-    /// room.
-    pub(super) async fn write_events(&self) {
+    /// room. How far the kernel's log was read goes along, or alone now and then and at the `end`.
+    pub(super) async fn write_events(&self, end: bool) {
         let dropped = self.probes.borrow_mut().take_dropped();
         self.dropped.add("logs", "events_full", dropped);
         loop {
             let batch = self.next_batch();
+            if batch.is_empty() && !(end || self.positioned.get().elapsed() >= ALONE) {
+                return;
+            }
             let position = self.probes.borrow_mut().take_position();
             let position = position.or_else(|| batch.iter().rev().find_map(|found| found.position));
             if batch.is_empty() && position.is_none() {
                 return;
             }
+            self.positioned.set(Instant::now());
             let Some(logs) = &self.logs else { continue };
             let urgent = batch.iter().any(|found| found.event.kind == URGENT);
             match self.append_events(logs, &batch, position) {
@@ -133,7 +170,7 @@ impl State {
                 Ok(()) => logs.settle().await,
                 Err(error @ (AppendError::Full { .. } | AppendError::NoSpace { .. })) => {
                     log::debug!("events wait: {error}");
-                    self.probes.borrow_mut().put_back(batch);
+                    self.probes.borrow_mut().put_back(batch, position);
                     return;
                 }
                 Err(error) => {

@@ -48,7 +48,7 @@ impl Rounds {
     pub(super) async fn run(mut self) {
         loop {
             self.round().await;
-            self.state.write_events().await;
+            self.state.write_events(false).await;
             self.state.report_losses(false).await;
             let wait = until_next(self.state.clock.now_ns(), self.interval);
             tokio::select! {

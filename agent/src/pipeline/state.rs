@@ -58,6 +58,8 @@ pub(super) struct State {
     /// The labels of every stream of the agent's own.
     pub(super) agent_labels: Labels,
     pub(super) limiter: Limiter,
+    /// When the position in the kernel's log was last written.
+    pub(super) positioned: Cell<Instant>,
     pub(super) dropped: Rc<Dropped>,
 }
 

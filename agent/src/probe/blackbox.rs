@@ -13,6 +13,29 @@ const TOP: usize = 5;
 /// More processes than a small machine has; a larger one does not hold up the event for all of its.
 const MAX_PROCESSES: usize = 4096;
 
+/// Kills of which everything is told in a stretch of this length: where one follows another, the agent
+/// must not add to the load.
+const WHOLE: u32 = 8;
+const STRETCH_NS: i64 = 10_000_000_000;
+
+/// How many kills may still be described with all that is around them.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    since_ns: i64,
+    told: u32,
+}
+
+impl Whole {
+    /// Takes one, at this time in nanoseconds since the Unix epoch; true if there is none left.
+    pub(super) fn is_used_up(&mut self, now_ns: i64) -> bool {
+        if now_ns.abs_diff(self.since_ns) > STRETCH_NS.unsigned_abs() {
+            (self.since_ns, self.told) = (now_ns, 0);
+        }
+        self.told = self.told.saturating_add(1);
+        self.told > WHOLE
+    }
+}
+
 /// Who is killed, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Victim {
@@ -206,6 +229,15 @@ fn pressure(host: &mut Host, key: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kills_in_a_row_are_described_briefly_from_the_ninth_on() {
+        let mut whole = Whole::default();
+        let brief = |whole: &mut Whole, at| (0..20).filter(|_| whole.is_used_up(at)).count();
+        assert_eq!(brief(&mut whole, 5), 12);
+        assert_eq!(brief(&mut whole, 5 + STRETCH_NS), 20);
+        assert_eq!(brief(&mut whole, 6 + STRETCH_NS), 12);
+    }
 
     #[test]
     fn unit_is_what_stays_of_a_cgroups_path() {

@@ -15,7 +15,7 @@ use aya::maps::MapError;
 
 use super::channel::Report;
 use super::device::{MINOR_BITS, Namer};
-use super::errors::{Errors, Family, LOST_MAP};
+use super::errors::{Devices, Errors, Family, LOST_MAP};
 use super::fallback::Fallback;
 use super::maps::{self, PerCpu, PerCpuTable, Value};
 use super::record::Record;
@@ -202,17 +202,32 @@ impl Block {
     }
 
     fn collect_errors(&mut self, host: &Host, out: &mut Samples) -> Result<(), MapError> {
-        let (namer, known) = (&mut self.namer, &self.known);
-        self.errors.collect(out, |key| {
-            let mut device = String::new();
-            if !namer.write(host, key.device, &mut device) {
-                // A disk that has been pulled out fails, and is gone.
-                let same = |known: &&Known| known.key.device == key.device;
-                let named = known.iter().filter(same).find(|known| !known.device.is_empty());
-                device = named.map_or(device, |known| known.device.clone());
-            }
-            [device, errno::name(key.error), operation_name(key.operation).to_owned()]
-        })
+        let disks = Disks { namer: &mut self.namer, known: &self.known, host };
+        self.errors.collect(out, disks)
+    }
+}
+
+/// What the keys of errors mean on this host.
+struct Disks<'a> {
+    namer: &'a mut Namer,
+    known: &'a [Known],
+    host: &'a Host,
+}
+
+impl Devices<BlockErrorKey, 3> for Disks<'_> {
+    fn name(&mut self, key: &BlockErrorKey) -> [String; 3] {
+        let mut device = String::new();
+        if !self.namer.write(self.host, key.device, &mut device) {
+            // A disk that has been pulled out fails, and is gone.
+            let same = |known: &&Known| known.key.device == key.device;
+            let named = self.known.iter().filter(same).find(|known| !known.device.is_empty());
+            device = named.map_or(device, |known| known.device.clone());
+        }
+        [device, errno::name(key.error), operation_name(key.operation).to_owned()]
+    }
+
+    fn is_gone(&mut self, key: &BlockErrorKey) -> bool {
+        !self.namer.write(self.host, key.device, &mut String::new())
     }
 }
 

@@ -3,7 +3,7 @@
 use aya::maps::MapError;
 
 use super::oom::Kills;
-use super::proc::{BlockStats, OomCount, ProcError, TcpStats, is_left_out};
+use super::proc::{BlockStats, OomCount, ProcError, TcpStats};
 use super::{Probe, Round, Source};
 
 /// The next best source of a probe.
@@ -57,7 +57,7 @@ struct Diskstats {
 
 impl Probe for Diskstats {
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError> {
-        let result = self.stats.collect(is_left_out, round.host, round.out);
+        let result = self.stats.collect(round.host, round.out);
         self.once.say(result);
         Ok(())
     }

@@ -6,7 +6,7 @@ use agent_common::filesystem::{EXT4, FilesystemErrorKey};
 use aya::maps::MapError;
 
 use super::device::{MINOR_BITS, Namer};
-use super::errors::{Attached, Family, LOST_MAP};
+use super::errors::{Attached, Devices, Family, LOST_MAP};
 use super::fallback::Fallback;
 use super::mountinfo::{self, Mounted};
 use super::record::Record;
@@ -68,13 +68,27 @@ struct Filesystem {
 impl Probe for Filesystem {
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError> {
         let Round { host, out, .. } = round;
-        let name =
-            |key: &FilesystemErrorKey| [self.names.label(host, key.device), error_name(key.error)];
-        self.errors.collect(out, name)
+        self.errors.collect(out, OnHost { names: &mut self.names, host })
     }
 
     fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
         self.names.describe(moment.host, moment.at_ns, event)
+    }
+}
+
+/// What the keys mean on this host.
+struct OnHost<'a> {
+    names: &'a mut Names,
+    host: &'a mut Host,
+}
+
+impl Devices<FilesystemErrorKey, 2> for OnHost<'_> {
+    fn name(&mut self, key: &FilesystemErrorKey) -> [String; 2] {
+        [self.names.label(self.host, key.device), error_name(key.error)]
+    }
+
+    fn is_gone(&mut self, key: &FilesystemErrorKey) -> bool {
+        self.names.is_gone(self.host, key.device)
     }
 }
 
@@ -122,6 +136,14 @@ impl Names {
             name = source.strip_prefix("/dev/").unwrap_or(source).to_owned();
         }
         name
+    }
+
+    /// Whether neither the block device nor, of a number of its own, a mounted file system is there.
+    fn is_gone(&mut self, host: &mut Host, device: u32) -> bool {
+        let is_there = self.bdev == Some(device)
+            || self.namer.write(host, device, &mut String::new())
+            || !mounted(host, device).source.is_empty();
+        !is_there
     }
 
     /// The block device whose own pages these are: the data of whoever writes to it directly, and the

@@ -4,10 +4,11 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use super::blackbox::{self, Victim};
+use super::blackbox::{self, Victim, Whole};
 use super::kmsg::{Finding, Notice, OomKill, Recognizer};
 use super::oom::Kills;
 use super::proc::OomCount;
+use super::sweep;
 use crate::host::Host;
 use crate::host::SystemClock;
 use crate::host::kmsg::{Kmsg, Position, Start, unix_ns};
@@ -29,6 +30,30 @@ struct Counter {
     count: u64,
 }
 
+/// What becomes of what the log says of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InLog {
+    /// It is told and counted here.
+    Told,
+    /// It is told: the probe's programs did not run yet.
+    Unseen,
+    /// The probe is off, or its programs have seen it.
+    Ignored,
+}
+
+/// Something that was found.
+pub(super) struct Told {
+    /// What is to be reported, and up to where the log was read then.
+    pub(super) event: Option<(Event, Position)>,
+    /// The unit of a kill that the probe has to count itself.
+    pub(super) unseen_kill: Option<String>,
+}
+
+const LOST: Desc = Desc::counter(
+    "mote_kernel_log_lost_total",
+    "Records of the kernel's log that were overwritten unread, and findings without a counter.",
+);
+
 /// The open log and what it has said.
 pub(super) struct Kernel {
     log: Kmsg,
@@ -40,10 +65,13 @@ pub(super) struct Kernel {
     vmstat: OomCount,
     /// Kills of the log that /proc/vmstat has not been asked about.
     named: u64,
-    /// The first record that came after the start: what is before it was said while nobody listened.
-    since: u64,
+    /// When it was opened, in microseconds since boot.
+    since_usec: u64,
+    whole: Whole,
     /// Whether something was found since the position was last kept.
     pub(super) moved: bool,
+    /// Whether reading fails, which is said once.
+    failing: bool,
 }
 
 impl Kernel {
@@ -58,7 +86,6 @@ impl Kernel {
             let hint = if denied { " (run the agent as root, or give it CAP_SYSLOG)" } else { "" };
             format!("{error}{hint}")
         })?;
-        let since = now.position().next;
         let log = match position {
             None => now,
             Some(position) => Kmsg::open(host, Start::After(position)).unwrap_or(now),
@@ -74,8 +101,10 @@ impl Kernel {
             kills: Kills::default(),
             vmstat,
             named: 0,
-            since,
+            since_usec: sweep::now_ns() / 1_000,
+            whole: Whole::default(),
             moved: false,
+            failing: false,
         })
     }
 
@@ -89,51 +118,59 @@ impl Kernel {
         self.log.position()
     }
 
-    /// Takes records; `wants` says whether a probe is told by the log. What was said before the start is
-    /// told for all of them: no program has seen it. True if there may be more.
+    /// Takes records; `in_log` says what becomes of what is said of a probe at some microsecond since
+    /// boot. True if there may be more.
     pub(super) fn read(
         &mut self,
         host: &mut Host,
-        wants: impl Fn(&str) -> bool,
-        mut told: impl FnMut(Event, Position),
+        in_log: impl Fn(&str, u64) -> InLog,
+        mut told: impl FnMut(Told),
     ) -> bool {
         for _ in 0..BATCH {
             let found = match self.log.read() {
                 Ok(Some(record)) => {
-                    let is_new = record.seq >= self.since;
-                    let at_ns = unix_ns(&SystemClock, record.usec);
-                    self.recognizer.look(&record).map(|finding| (finding, at_ns, is_new))
+                    let usec = record.usec;
+                    self.recognizer.look(&record).map(|finding| (finding, usec))
                 }
-                Ok(None) => return false,
+                Ok(None) => {
+                    self.failing = false;
+                    return false;
+                }
                 Err(error) => {
-                    log::debug!("reading the kernel's log: {error}");
+                    if !std::mem::replace(&mut self.failing, true) {
+                        log::warn!("reading the kernel's log: {error}");
+                    }
                     return false;
                 }
             };
-            let Some((finding, at_ns, is_new)) = found else { continue };
+            let Some((finding, usec)) = found else { continue };
             self.moved = true;
-            let wanted = wants(finding.notice.probe());
-            if !wanted && is_new {
-                continue;
-            }
-            if wanted {
-                self.count(&finding, is_new);
-            }
-            if let Some(event) = self.event(host, &finding, at_ns) {
-                told(event, self.log.position());
-            }
+            let place = in_log(finding.notice.probe(), usec);
+            let unseen_kill = match (place, &finding.notice) {
+                (InLog::Ignored, _) => continue,
+                (InLog::Told, _) => {
+                    self.count(&finding, usec);
+                    None
+                }
+                (InLog::Unseen, Notice::OomKill(kill)) => Some(kill.unit.clone()),
+                (InLog::Unseen, _) => None,
+            };
+            let event = self.event(host, &finding, unix_ns(&SystemClock, usec));
+            let event = event.map(|event| (event, self.log.position()));
+            told(Told { event, unseen_kill });
         }
         true
     }
 
-    fn event(&self, host: &mut Host, finding: &Finding, at_ns: i64) -> Option<Event> {
+    fn event(&mut self, host: &mut Host, finding: &Finding, at_ns: i64) -> Option<Event> {
         let event = finding.event(at_ns)?;
         let Notice::OomKill(kill) = &finding.notice else { return Some(event) };
         let now = crate::host::Clock::now_ns(&SystemClock);
         if now.saturating_sub(at_ns) > FRESH_NS {
             return Some(event);
         }
-        let (_, mut whole) = blackbox::event(host, at_ns, victim(kill), false);
+        let brief = self.whole.is_used_up(now);
+        let (_, mut whole) = blackbox::event(host, at_ns, victim(kill), brief);
         // The kernel's own words, and after them those of /proc.
         for field in event.fields {
             if !whole.fields.iter().any(|(name, _)| *name == field.0) {
@@ -143,10 +180,11 @@ impl Kernel {
         Some(Event { message: event.message, ..whole })
     }
 
-    fn count(&mut self, finding: &Finding, is_new: bool) {
+    fn count(&mut self, finding: &Finding, usec: u64) {
         if let Notice::OomKill(kill) = &finding.notice {
             self.kills.add(&kill.unit, finding.count);
-            if is_new {
+            // What was before the start is not in what /proc/vmstat adds since.
+            if usec >= self.since_usec {
                 self.named += finding.count;
             }
             return;
@@ -189,6 +227,9 @@ impl Kernel {
         if wants("oom") {
             self.collect_kills(host, out);
         }
+        let mut lost = out.family(&LOST);
+        lost.add(&[("reason", "overwritten")], self.log.lost() as f64);
+        lost.add(&[("reason", "counters_full")], self.uncounted as f64);
     }
 
     /// Kills: those that the log has named, and those that only /proc/vmstat has counted.
@@ -202,11 +243,6 @@ impl Kernel {
             }
         }
         self.kills.write(out);
-    }
-
-    /// Records and findings that nobody has counted: overwritten, or too many kinds.
-    pub(super) fn lost(&self) -> u64 {
-        self.log.lost() + self.uncounted
     }
 }
 

@@ -6,11 +6,12 @@ use agent_common::event::Kind;
 use agent_common::mmc::{HOST, MmcErrorKey, Part};
 use aya::maps::MapError;
 
-use super::errors::{Attached, Family, LOST_MAP};
+use super::errors::{Attached, Devices, Family, LOST_MAP};
 use super::fallback::Fallback;
 use super::record::{Record, until_nul};
 use super::spec::{Shape, Sized, Spec, Tracepoint, needed};
 use super::{Moment, Probe, Round, errno};
+use crate::host::Host;
 use crate::model::{Desc, Event};
 
 /// What the loader has to find for it.
@@ -49,11 +50,24 @@ struct Mmc(Attached<MmcErrorKey, 2>);
 
 impl Probe for Mmc {
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError> {
-        self.0.collect(round.out, |key| [errno::name(key.error), until_nul(&key.host)])
+        self.0.collect(round.out, Cards(round.host))
     }
 
     fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
         describe(moment.at_ns, event)
+    }
+}
+
+/// What the keys mean on this host.
+struct Cards<'a>(&'a Host);
+
+impl Devices<MmcErrorKey, 2> for Cards<'_> {
+    fn name(&mut self, key: &MmcErrorKey) -> [String; 2] {
+        [errno::name(key.error), until_nul(&key.host)]
+    }
+
+    fn is_gone(&mut self, key: &MmcErrorKey) -> bool {
+        !self.0.roots().sys.join("class/mmc_host").join(until_nul(&key.host)).exists()
     }
 }
 

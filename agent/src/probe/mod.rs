@@ -25,8 +25,10 @@ pub mod kmsg;
 mod launch;
 mod loader;
 mod maps;
+mod messages;
 mod mmc;
 pub mod mountinfo;
+mod nested;
 mod object;
 mod oom;
 mod options;
@@ -45,15 +47,16 @@ mod thermal;
 mod tracefs;
 mod transport;
 
-use std::fmt::{self, Write as _};
-use std::fs;
-use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
 
 use agent_common::event::{KINDS, Kind};
 use aya::maps::MapError;
 
-use self::kernel::Kernel;
+use self::kernel::{InLog, Kernel};
+use self::messages::Messages;
+use self::nested::nested;
 use self::pending::{MAX_PENDING, Pending};
 use self::record::Record;
 use self::spec::Spec;
@@ -97,6 +100,12 @@ const WITHHELD: Desc = Desc::counter(
     "Events that were counted and not reported one by one, because there were too many.",
 );
 
+/// Why a probe that was off at the start can't be switched on.
+const RESTART: &str =
+    "it was switched off, and what starts it has been given up; a restart starts it";
+
+const NO_LOG: &str = "the kernel's log can't be read";
+
 /// Events that are taken out of the programs' buffer at a time, and how often in a round: more than it
 /// has room for.
 const BATCH: usize = 64;
@@ -112,29 +121,6 @@ pub fn table() -> impl Iterator<Item = (&'static str, &'static str)> {
     SPECS.iter().map(|spec| (spec.name, spec.about))
 }
 
-/// Events that came while another program of perf's ran on the same CPU, which the kernel counts in
-/// `recursion_misses` of the program's fdinfo (bpf_prog_show_fdinfo in kernel/bpf/syscall.c, 5.12 and
-/// later; tracepoints count from 5.17 on). `text` is memory to use.
-fn nested(programs: &[OwnedFd], text: &mut String) -> u64 {
-    let mut sum: u64 = 0;
-    for program in programs {
-        text.clear();
-        // The path of this process' own /proc, which need not be the host's.
-        let _ = write!(text, "/proc/self/fdinfo/{}", program.as_raw_fd());
-        let Ok(mut file) = fs::File::open(text.as_str()) else { continue };
-        text.clear();
-        if file.read_to_string(text).is_err() {
-            continue;
-        }
-        sum += recursion_misses(text).unwrap_or(0);
-    }
-    sum
-}
-
-fn recursion_misses(fdinfo: &str) -> Option<u64> {
-    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
-}
-
 /// A probe that runs. Dropped, it detaches.
 trait Probe {
     /// Writes what it has counted since it was started, and adds the events that a look at the counts
@@ -143,6 +129,11 @@ trait Probe {
     /// # Errors
     /// The kernel's maps can't be read any more: the probe is off from then on.
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError>;
+
+    /// Counts an OOM kill that its program has not seen.
+    fn unseen(&mut self, unit: &str) {
+        let _ = unit;
+    }
 
     /// What an event of its programs says. None if it makes no sense.
     fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
@@ -167,14 +158,27 @@ struct Round<'a> {
     events: &'a mut Pending,
     /// In nanoseconds since the Unix epoch.
     now_ns: i64,
-    /// What did not come through since the start, by kind; None where events can't be handed over.
-    missed: Option<[Missed; KINDS]>,
+    missed: Gone,
+}
+
+/// What is known of the events that did not come through.
+#[derive(Clone, Copy)]
+enum Gone {
+    /// Nothing at the moment.
+    Unknown,
+    /// None comes through.
+    All,
+    /// How many since the start, by kind.
+    Some([Missed; KINDS]),
 }
 
 struct Slot {
     spec: &'static Spec,
     status: ProbeStatus,
     probe: Option<Box<dyn Probe>>,
+    /// Since when its programs run, in nanoseconds of CLOCK_MONOTONIC: what the kernel's log says of the
+    /// time before, no program has seen.
+    since_ns: u64,
 }
 
 impl Slot {
@@ -199,11 +203,24 @@ impl Slot {
         matches!(self.status.source, Source::Kmsg | Source::Proc)
     }
 
-    fn fall(&mut self, reason: String) {
-        log::warn!("probe {}: off: {reason}", self.spec.name);
+    /// Gives up a source that works no more.
+    fn fall(&mut self, reason: String, has_log: bool) {
         self.probe = None;
         self.status.source = Source::Off;
         self.status.reason = reason;
+        let no_log = NO_LOG.to_owned();
+        self.fall_back(if has_log { None } else { Some(&no_log) });
+        let ProbeStatus { name, source, reason, .. } = &self.status;
+        log::warn!("probe {name}: {}: {reason}", source.as_str());
+    }
+
+    /// What becomes of what the kernel's log says of this probe's.
+    fn in_log(&self, usec: u64) -> InLog {
+        match self.status.source {
+            Source::Kmsg | Source::Proc => InLog::Told,
+            Source::Tracepoint if usec.saturating_mul(1_000) < self.since_ns => InLog::Unseen,
+            Source::Tracepoint | Source::Off => InLog::Ignored,
+        }
     }
 }
 
@@ -213,14 +230,16 @@ pub struct Probes {
     events: Option<Events>,
     kernel: Option<Kernel>,
     pending: Pending,
+    messages: Messages,
 }
 
 impl Probes {
     /// Starts the probes that are not off, which takes as long as the loader's child does: some tens
     /// of milliseconds, at most [`Loader::timeout`] and a second.
     pub fn start(options: &Options, host: &Host) -> Probes {
-        let pending = Pending::default();
-        let mut probes = Probes { slots: Vec::new(), events: None, kernel: None, pending };
+        let (pending, messages) = (Pending::default(), Messages::default());
+        let mut probes =
+            Probes { slots: Vec::new(), events: None, kernel: None, pending, messages };
         let (mut names, mut any) = (String::new(), false);
         for spec in SPECS {
             let wanted = options.mode(spec.name);
@@ -236,7 +255,7 @@ impl Probes {
             }
             let source = Source::Off;
             let status = ProbeStatus { name: spec.name, wanted, source, reason };
-            probes.slots.push(Slot { spec, status, probe: None });
+            probes.slots.push(Slot { spec, status, probe: None, since_ns: 0 });
         }
         // Before the programs: what they see is not told a second time.
         let log = any.then(|| Kernel::open(&mut Host::new(host.roots().clone()), options.position));
@@ -277,8 +296,11 @@ impl Probes {
             if !report.attached {
                 continue;
             }
+            let since_ns = report.received_ns;
+            self.messages.attach(&report.programs);
             match (slot.spec.start)(report) {
                 Ok(probe) => {
+                    slot.since_ns = since_ns;
                     slot.status.source = Source::Tracepoint;
                     slot.probe = Some(probe);
                 }
@@ -294,38 +316,45 @@ impl Probes {
         }
     }
 
-    /// Switches probes off, and those on again that still run, as the options of a reload want it. The
-    /// others stay off: the rights to load them have been given up.
+    /// Whether [`adjust`](Probes::adjust) would leave every probe that has to work working.
+    ///
+    /// # Errors
+    /// The first that it would not.
+    pub fn would_do(&self, options: &Options) -> Result<(), ProbeError> {
+        for Slot { spec, status, .. } in &self.slots {
+            let starts = status.wanted == Mode::Off;
+            if options.mode(spec.name) == Mode::On && (starts || status.source != spec.best()) {
+                let reason = if starts { RESTART.to_owned() } else { status.reason.clone() };
+                return Err(ProbeError { name: spec.name, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Switches probes off as the options of a reload want it. One that was off stays off: the rights to
+    /// load it have been given up.
     pub fn adjust(&mut self, options: &Options) {
-        for slot in &mut self.slots {
-            let wanted = options.mode(slot.spec.name);
-            let was = std::mem::replace(&mut slot.status.wanted, wanted);
-            if wanted == Mode::Off {
-                slot.probe = None;
-                slot.status.source = Source::Off;
-                slot.status.reason = "switched off".to_owned();
-            } else if was == Mode::Off {
-                slot.status.reason =
-                    "it was off when the agent was started; a restart starts it".to_owned();
+        for Slot { spec, status, probe, .. } in &mut self.slots {
+            match (status.wanted, options.mode(spec.name)) {
+                (_, Mode::Off) => {
+                    *probe = None;
+                    status.wanted = Mode::Off;
+                    status.source = Source::Off;
+                    status.reason = "switched off".to_owned();
+                }
+                // It stays one that would have to be started.
+                (Mode::Off, _) => status.reason = RESTART.to_owned(),
+                (_, wanted) => status.wanted = wanted,
             }
         }
     }
 
     /// Gives up the rights that are for loading the probes alone. To be called by the only thread.
     pub fn give_up_rights(&mut self) {
-        let events = &self.events;
-        let mut scratch = Samples::with_limit(usize::MAX);
-        let mut host = Host::new(Default::default());
-        let slots = &mut self.slots;
-        let given = rights::give_up(|| {
-            events.as_ref().is_none_or(|events| events.missed().is_ok())
-                && slots.iter_mut().filter_map(|slot| slot.probe.as_mut()).all(|probe| {
-                    let (out, host, events) = (&mut scratch, &mut host, &mut Pending::default());
-                    probe.collect(&mut Round { host, out, events, missed: None, now_ns: 0 }).is_ok()
-                })
-        });
-        if !given && self.slots.iter().any(|slot| slot.probe.is_some()) {
-            log::info!("this kernel wants CAP_BPF for reading the probes' maps: it is kept");
+        let events = self.events.as_ref();
+        // A map like all others.
+        if let Err(kept) = rights::give_up(|| events.is_none_or(|events| events.missed().is_ok())) {
+            log::info!("{kept}");
         }
     }
 
@@ -334,13 +363,8 @@ impl Probes {
     /// # Errors
     /// The first that does not.
     pub fn required(&self) -> Result<(), ProbeError> {
-        let failed = |slot: &&Slot| {
-            let best = match slot.spec.tracepoints {
-                [] => Source::Kmsg,
-                _ => Source::Tracepoint,
-            };
-            slot.status.wanted == Mode::On && slot.status.source != best
-        };
+        let failed =
+            |slot: &&Slot| slot.status.wanted == Mode::On && slot.status.source != slot.spec.best();
         match self.slots.iter().find(failed) {
             None => Ok(()),
             Some(Slot { status, .. }) => {
@@ -363,23 +387,25 @@ impl Probes {
                 break;
             }
         }
-        let missed = self.events.as_ref().and_then(|events| events.missed().ok());
-        let events = &mut self.pending;
+        let missed = match self.events.as_ref().map(Events::missed) {
+            None => Gone::All,
+            Some(Err(_)) => Gone::Unknown,
+            Some(Ok(missed)) => Gone::Some(missed),
+        };
+        let (events, has_log) = (&mut self.pending, self.kernel.is_some());
         for slot in &mut self.slots {
             let Some(probe) = &mut slot.probe else { continue };
             let mut round = Round { host, out, events, now_ns, missed };
             if let Err(error) = probe.collect(&mut round) {
-                slot.fall(maps::explain(&error));
+                slot.fall(maps::explain(&error), has_log);
             }
         }
-        if let Some(missed) = missed {
+        if let Gone::Some(missed) = missed {
             self.count_missed(&missed, out);
         }
         if let Some(kernel) = &mut self.kernel {
             let slots = &self.slots;
             kernel.collect(host, |name| is_told_by_log(slots, name), out);
-            let labels = [("probe", "kmsg"), ("reason", "overwritten")];
-            out.family(&LOST).add(&labels, kernel.lost() as f64);
         }
     }
 
@@ -398,19 +424,21 @@ impl Probes {
         }
     }
 
-    /// Descriptors, one of which is readable when [`receive`](Probes::receive) has something to do.
+    /// Descriptors that are readable when [`receive`](Probes::receive) has something to do: for what the
+    /// programs hand over, for what the kernel's log says, and for what the programs say in debug builds.
     ///
     /// # Errors
     /// There are no more descriptors to be had.
-    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        let events = self.events.as_ref().map(Events::descriptor);
-        let kernel = self.kernel.as_ref().map(Kernel::descriptor);
-        events.into_iter().chain(kernel).collect()
+    pub fn descriptors(&self) -> io::Result<[Option<OwnedFd>; 3]> {
+        let events = self.events.as_ref().map(Events::descriptor).transpose()?;
+        let log = self.kernel.as_ref().map(Kernel::descriptor).transpose()?;
+        Ok([events, log, self.messages.descriptor().transpose()?])
     }
 
     /// Takes what the kernel's log has said and what the programs have handed over; true if there may be
     /// more.
     pub fn receive(&mut self, host: &mut Host, now_ns: i64) -> bool {
+        self.messages.flush();
         // The log first, up to its end: what it has said explains the events.
         let mut more = true;
         for _ in 0..MAX_BATCHES {
@@ -422,17 +450,27 @@ impl Probes {
 
     fn read_log(&mut self, host: &mut Host) -> bool {
         let Some(kernel) = &mut self.kernel else { return false };
-        let (slots, pending) = (&self.slots, &mut self.pending);
-        let told = |event, position| {
-            pending.push_waiting(Waiting { event, told: false, position: Some(position) });
+        let (slots, pending) = (&mut self.slots, &mut self.pending);
+        let in_log = |name: &str, usec| {
+            let slot = slots.iter().find(|slot| slot.spec.name == name);
+            slot.map_or(InLog::Ignored, |slot| slot.in_log(usec))
         };
-        kernel.read(host, |name| is_told_by_log(slots, name), told)
+        let mut kills = Vec::new();
+        let more = kernel.read(host, in_log, |found| {
+            kills.extend(found.unseen_kill);
+            if let Some((event, position)) = found.event {
+                pending.push_waiting(Waiting { event, told: false, position: Some(position) });
+            }
+        });
+        for unit in kills {
+            slots.iter_mut().filter_map(|slot| slot.probe.as_mut()).for_each(|p| p.unseen(&unit));
+        }
+        more
     }
 
     fn take_events(&mut self, host: &mut Host, now_ns: i64) -> bool {
         let Some(events) = &mut self.events else { return false };
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let since_boot_ns = now.tv_sec * 1_000_000_000 + i64::from(now.tv_nsec as i32);
+        let since_boot_ns = i64::try_from(sweep::now_ns()).unwrap_or(i64::MAX);
         let (slots, pending) = (&mut self.slots, &mut self.pending);
         let kernel = self.kernel.as_ref();
         events.take(BATCH, |bytes| {
@@ -455,8 +493,12 @@ impl Probes {
         self.pending.events.pop_front()
     }
 
-    /// Puts events back in front, for which there was no room; the oldest go where there are too many.
-    pub fn put_back(&mut self, events: Vec<Waiting>) {
+    /// Puts events back in front, for which there was no room, and the position that went with them; the
+    /// oldest go where there are too many.
+    pub fn put_back(&mut self, events: Vec<Waiting>, position: Option<Position>) {
+        if let (Some(kernel), Some(_)) = (&mut self.kernel, position) {
+            kernel.moved = true;
+        }
         for waiting in events.into_iter().rev() {
             if self.pending.events.len() >= MAX_PENDING {
                 self.pending.dropped += 1;
@@ -530,13 +572,5 @@ mod tests {
         let error = probes.required().unwrap_err();
         assert!(error.to_string().starts_with("the probe block is \"on\" and can't work: "));
         assert!(!error.reason.is_empty());
-    }
-
-    #[test]
-    fn recursion_misses_are_read_where_the_kernel_counts_them() {
-        let fdinfo = "pos:\t0\nprog_type:\t5\nrun_cnt:\t7\nrecursion_misses:\t12\n";
-        assert_eq!(recursion_misses(fdinfo), Some(12));
-        assert_eq!(recursion_misses("run_cnt:\t7\n"), None);
-        assert_eq!(recursion_misses("recursion_misses:\tx\n"), None);
     }
 }

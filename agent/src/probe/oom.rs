@@ -7,13 +7,13 @@ use agent_common::event::Kind;
 use agent_common::oom::{COMM, OomCounters, UNKNOWN};
 use aya::maps::MapError;
 
-use super::blackbox::{self, Victim};
+use super::blackbox::{self, Victim, Whole};
 use super::channel::Report;
 use super::fallback::Fallback;
 use super::maps::{self, PerCpu};
 use super::record::Record;
 use super::spec::{Shape, Spec, Tracepoint, needed, optional};
-use super::{LOST, Moment, Probe, Round, nested};
+use super::{Gone, LOST, Moment, Probe, Round, nested};
 use crate::model::{Desc, Event};
 
 /// What the loader has to find for it.
@@ -79,11 +79,6 @@ impl Kills {
     }
 }
 
-/// Kills of which everything is told in a stretch of this length: where one follows another, the agent
-/// must not add to the load.
-const WHOLE: u32 = 8;
-const WINDOW_NS: i64 = 10_000_000_000;
-
 /// The attached probe. Dropped, it detaches.
 struct Oom {
     counters: PerCpu<OomCounters>,
@@ -92,9 +87,7 @@ struct Oom {
     kills: Kills,
     /// How many of them are known from the programs' counts alone.
     unnamed: u64,
-    /// When the current stretch began, and how many were told in it.
-    window_ns: i64,
-    whole: u32,
+    whole: Whole,
     text: String,
 }
 
@@ -107,8 +100,7 @@ impl Oom {
             _events: report.events,
             kills: Kills::default(),
             unnamed: 0,
-            window_ns: 0,
-            whole: 0,
+            whole: Whole::default(),
             text: String::new(),
         })
     }
@@ -119,7 +111,11 @@ impl Probe for Oom {
         let mut victims = 0;
         maps::sum(&self.counters, 0, |cpu: OomCounters| victims += cpu.victims)?;
         // All that has no event.
-        let unnamed = round.missed.map_or(victims, |missed| missed[Kind::Oom as usize].lost);
+        let unnamed = match round.missed {
+            Gone::Unknown => 0,
+            Gone::All => victims,
+            Gone::Some(missed) => missed[Kind::Oom as usize].lost,
+        };
         if unnamed > self.unnamed {
             self.kills.add("unknown", unnamed - self.unnamed);
             self.unnamed = unnamed;
@@ -129,6 +125,10 @@ impl Probe for Oom {
         let labels = [("probe", SPEC.name), ("reason", "nested")];
         round.out.family(&LOST).add(&labels, nested as f64);
         Ok(())
+    }
+
+    fn unseen(&mut self, unit: &str) {
+        self.kills.add(unit, 1);
     }
 
     fn event(&mut self, moment: &mut Moment<'_>, mut event: Record<'_>) -> Option<Event> {
@@ -156,11 +156,8 @@ impl Probe for Oom {
             cgroup,
         };
         let at_ns = moment.at_ns;
-        if at_ns.saturating_sub(self.window_ns) > WINDOW_NS {
-            (self.window_ns, self.whole) = (at_ns, 0);
-        }
-        self.whole += 1;
-        let (unit, event) = blackbox::event(moment.host, at_ns, victim, self.whole > WHOLE);
+        let brief = self.whole.is_used_up(at_ns);
+        let (unit, event) = blackbox::event(moment.host, at_ns, victim, brief);
         self.kills.add(&unit, 1);
         Some(event)
     }

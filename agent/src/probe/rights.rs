@@ -27,37 +27,60 @@ pub(super) fn lacking() -> Option<String> {
 }
 
 /// Gives up what only loading and attaching need, for this process and all that it starts, so that an
-/// agent that somebody takes over can load nothing into the kernel. Before 5.19 reading a map takes the
-/// same rights where the kernel is closed to unprivileged BPF (bpf_sys_bpf in kernel/bpf/syscall.c):
-/// `can_read` tries it without them, and if it fails they stay. True if they are gone.
-pub(super) fn give_up(can_read: impl FnOnce() -> bool) -> bool {
-    let Ok(before) = capabilities(None) else { return false };
-    let given = before.permitted & FOR_LOADING;
-    if given.is_empty() {
-        return true;
+/// agent that somebody takes over can load nothing into the kernel. Before 5.19 reading a map takes
+/// CAP_BPF, and before 5.8 CAP_SYS_ADMIN, where the kernel is closed to unprivileged BPF (bpf_sys_bpf in
+/// kernel/bpf/syscall.c): `can_read` tries it without, and as little as possible is kept.
+///
+/// # Errors
+/// Not all are gone: what is kept and why.
+pub(super) fn give_up(mut can_read: impl FnMut() -> bool) -> Result<(), String> {
+    let failed = |what: &str, error: Errno| format!("{what}: {error}; they are kept");
+    let before = capabilities(None).map_err(|e| failed("asking for capabilities", e))?;
+    if !before.permitted.intersects(FOR_LOADING) {
+        return Ok(());
     }
-    let without = CapabilitySets { effective: before.effective.difference(FOR_LOADING), ..before };
-    if set_capabilities(None, without).is_err() {
-        return false;
-    }
-    if !can_read() {
+    // What reading may take, from nothing to all.
+    for (keep, name) in [
+        (CapabilitySet::empty(), ""),
+        (CapabilitySet::BPF, "CAP_BPF is kept: this kernel wants it for reading the probes' maps"),
+        (
+            CapabilitySet::SYS_ADMIN,
+            "CAP_SYS_ADMIN is kept: this kernel wants it for reading the probes' maps",
+        ),
+    ] {
+        if !before.permitted.contains(keep) {
+            continue;
+        }
+        let given = FOR_LOADING.difference(keep);
+        let effective = before.effective.difference(given);
+        set_capabilities(None, CapabilitySets { effective, ..before })
+            .map_err(|e| failed("giving up capabilities", e))?;
+        if can_read() {
+            drop_for_good(before, given).map_err(|e| failed("giving up capabilities", e))?;
+            return if keep.is_empty() { Ok(()) } else { Err(name.to_owned()) };
+        }
         // Permitted they still are, so this does not fail.
         let _ = set_capabilities(None, before);
-        return false;
     }
+    Err("the probes' maps can't be read with fewer capabilities: all are kept".to_owned())
+}
+
+fn drop_for_good(before: CapabilitySets, given: CapabilitySet) -> Result<(), Errno> {
     // The bounding set first, while there is the right to do so: root would get them back from it with
     // the next program that it starts.
-    for capability in given.iter() {
+    for capability in (before.permitted & given).iter() {
         match remove_capability_from_bounding_set(capability) {
             // Without CAP_SETPCAP, as a service of a user of its own.
             Ok(()) | Err(Errno::PERM) => {}
-            Err(_) => return false,
+            Err(error) => return Err(error),
         }
     }
-    let left = CapabilitySets {
-        effective: without.effective,
-        permitted: before.permitted.difference(FOR_LOADING),
-        inheritable: before.inheritable.difference(FOR_LOADING),
-    };
-    set_capabilities(None, left).is_ok()
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: before.effective.difference(given),
+            permitted: before.permitted.difference(given),
+            inheritable: before.inheritable.difference(given),
+        },
+    )
 }

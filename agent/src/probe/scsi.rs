@@ -6,7 +6,7 @@ use agent_common::event::Kind;
 use agent_common::scsi::{ScsiErrorKey, code};
 use aya::maps::MapError;
 
-use super::errors::{Attached, Family, LOST_MAP};
+use super::errors::{Attached, Devices, Family, LOST_MAP};
 use super::fallback::Fallback;
 use super::record::Record;
 use super::spec::{Shape, Sized, Spec, Tracepoint, needed, optional};
@@ -79,12 +79,24 @@ struct Scsi(Attached<ScsiErrorKey, 2>);
 
 impl Probe for Scsi {
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError> {
-        let host = &*round.host;
-        self.0.collect(round.out, |key| [device(host, key), error_name(key.error)])
+        self.0.collect(round.out, Disks(round.host))
     }
 
     fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
         describe(moment.host, moment.at_ns, event)
+    }
+}
+
+/// What the keys mean on this host.
+struct Disks<'a>(&'a Host);
+
+impl Devices<ScsiErrorKey, 2> for Disks<'_> {
+    fn name(&mut self, key: &ScsiErrorKey) -> [String; 2] {
+        [device(self.0, key), error_name(key.error)]
+    }
+
+    fn is_gone(&mut self, key: &ScsiErrorKey) -> bool {
+        !self.0.roots().sys.join("bus/scsi/devices").join(address(key)).exists()
     }
 }
 

@@ -2,10 +2,10 @@
 
 use agent_common::{ABSENT, field_place};
 
-use super::Probe;
 use super::channel::Report;
 use super::fallback::Fallback;
 use super::format::{Field, Format, FormatError};
+use super::{Probe, Source};
 
 /// A probe's programs, maps and fields.
 pub(super) struct Spec {
@@ -28,6 +28,11 @@ pub(super) struct Spec {
 }
 
 impl Spec {
+    /// The source that is wanted.
+    pub(super) fn best(&self) -> Source {
+        if self.tracepoints.is_empty() { Source::Kmsg } else { Source::Tracepoint }
+    }
+
     /// A probe that has no tracepoint anywhere.
     pub(super) const fn of_log(name: &'static str, about: &'static str) -> Spec {
         Spec {

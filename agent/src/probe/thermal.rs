@@ -5,7 +5,7 @@ use agent_common::event::Kind;
 use agent_common::thermal::{ThermalKey, ZONE, trip_type};
 use aya::maps::MapError;
 
-use super::errors::{Attached, Family, LOST_MAP};
+use super::errors::{Attached, Devices, Family, LOST_MAP};
 use super::fallback::Fallback;
 use super::record::Record;
 use super::spec::{Shape, Sized, Spec, Tracepoint, needed};
@@ -50,11 +50,24 @@ struct Thermal(Attached<ThermalKey, 2>);
 
 impl Probe for Thermal {
     fn collect(&mut self, round: &mut Round<'_>) -> Result<(), MapError> {
-        self.0.collect(round.out, |key| [trip_type(key.trip_type).to_owned(), key.zone.to_string()])
+        self.0.collect(round.out, Zones(round.host))
     }
 
     fn event(&mut self, moment: &mut Moment<'_>, event: Record<'_>) -> Option<Event> {
         describe(moment.host, moment.at_ns, event)
+    }
+}
+
+/// What the keys mean on this host.
+struct Zones<'a>(&'a Host);
+
+impl Devices<ThermalKey, 2> for Zones<'_> {
+    fn name(&mut self, key: &ThermalKey) -> [String; 2] {
+        [trip_type(key.trip_type).to_owned(), key.zone.to_string()]
+    }
+
+    fn is_gone(&mut self, key: &ThermalKey) -> bool {
+        !self.0.roots().sys.join(format!("class/thermal/thermal_zone{}", key.zone)).exists()
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -56,8 +57,18 @@ pub(super) fn find(sys: &Path, may_mount: bool) -> Result<PathBuf, String> {
             "tracefs isn't mounted and mounting it needs CAP_SYS_ADMIN; {by_hand}"
         ));
     }
-    mount("nodev", &place, "tracefs", MountFlags::NOSUID | MountFlags::NOEXEC, None)
-        .map_err(|error| format!("mounting tracefs: {error}; {by_hand}"))?;
+    mount("nodev", &place, "tracefs", MountFlags::NOSUID | MountFlags::NOEXEC, None).map_err(
+        |error| match error {
+            // It is there already, and shows nothing.
+            Errno::BUSY => format!(
+                "tracefs at {} has no events: the kernel is locked down (lockdown=confidentiality; see \
+                 {}), or was built without them",
+                place.display(),
+                sys.join("kernel/security/lockdown").display()
+            ),
+            error => format!("mounting tracefs: {error}; {by_hand}"),
+        },
+    )?;
     match fs::read_dir(place.join("events")) {
         Ok(_) => Ok(place),
         Err(error) => Err(format!("{}: {error}", place.join("events").display())),

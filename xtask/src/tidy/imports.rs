@@ -43,7 +43,7 @@ const WIRING: &[&str] = &["pipeline", "cli"];
 
 /// Libraries, and the only modules that may name them.
 const OWNERS: &[(&[&str], &[&str])] = &[
-    (&["aya", "aya_obj"], &["probe"]),
+    (&["aya", "aya_log", "aya_obj"], &["probe"]),
     (&["prost"], &["encode"]),
     (&["zstd"], &["wal", "encode"]),
     (
@@ -294,6 +294,7 @@ mod tests {
             "`aya` belongs to probe, not to `pipeline`",
         );
         keeps("agent/src/probe/load.rs", "use aya::Ebpf;");
+        breaks("agent/src/cli/logger.rs", "use aya_log::EbpfLogger;", "`aya_log`");
         breaks("agent/src/wal/mod.rs", "#[derive(prost::Message)] struct A;", "`prost`");
         breaks("agent/src/logs/docker.rs", "use ::hyper::client;", "`hyper`");
         breaks("agent/src/logs/docker.rs", "extern crate hyper;", "`hyper`");

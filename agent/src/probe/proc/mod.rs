@@ -6,6 +6,7 @@
 //! not there is [`ProcError::Read`] with `is_absent`.
 
 mod block;
+mod devices;
 mod oom;
 mod tcp;
 
@@ -13,7 +14,7 @@ use std::fmt;
 
 use crate::host::ReadError;
 
-pub use block::{BlockStats, is_left_out};
+pub use block::BlockStats;
 pub use oom::OomCount;
 pub use tcp::TcpStats;
 

@@ -11,14 +11,26 @@ struct Proc {
     folder: tempfile::TempDir,
     host: Host,
     out: Samples,
+    block: BlockStats,
 }
 
 impl Proc {
     fn new() -> Proc {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("net")).unwrap();
-        let host = Host::new(Roots { proc: folder.path().into(), ..Roots::default() });
-        Proc { folder, host, out: Samples::with_limit(1_000) }
+        let (proc, sys) = (folder.path().into(), folder.path().join("sys"));
+        let host = Host::new(Roots { proc, sys, ..Roots::default() });
+        let block = BlockStats::default();
+        Proc { folder, host, out: Samples::with_limit(1_000), block }
+    }
+
+    /// A device's folder in sysfs with one of the files that tell what it is, and its `inflight`.
+    fn device(&self, number: &str, file: &str, text: &str, inflight: &str) {
+        let folder = self.folder.path().join("sys/dev/block").join(number);
+        let file = folder.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+        fs::write(folder.join("inflight"), inflight).unwrap();
     }
 
     fn write(&self, file: &str, text: impl AsRef<[u8]>) {
@@ -38,7 +50,7 @@ impl Proc {
     fn block(&mut self, text: impl AsRef<[u8]>) -> Result<(), ProcError> {
         self.write("diskstats", text);
         self.out.clear();
-        BlockStats.collect(is_left_out, &mut self.host, &mut self.out)
+        self.block.collect(&mut self.host, &mut self.out)
     }
 
     fn tcp(&mut self, text: &str) -> Result<(), ProcError> {
@@ -53,6 +65,7 @@ const SDA: &str = " 8 0 sda 100 5 800 250 20 6 160 40 3 90 280 7 0 56 9 11 500\n
 #[test]
 fn a_disks_operations_have_a_sum_a_count_and_bytes() {
     let mut proc = Proc::new();
+    proc.device("8:0", "mq/0/nr_tags", "1\n", "       1        2\n");
     proc.block(SDA).unwrap();
     assert_eq!(
         proc.samples(),
@@ -72,7 +85,8 @@ fn a_disks_operations_have_a_sum_a_count_and_bytes() {
             "block_io_bytes_total{device=sda,operation=read} 409600",
             "block_io_bytes_total{device=sda,operation=write} 81920",
             "block_io_bytes_total{device=sda,operation=discard} 28672",
-            "block_io_inflight{device=sda} 3",
+            "block_io_inflight{device=sda,operation=read} 1",
+            "block_io_inflight{device=sda,operation=write} 2",
         ]
     );
 }
@@ -81,18 +95,70 @@ fn a_disks_operations_have_a_sum_a_count_and_bytes() {
 fn an_old_kernel_has_no_discards_and_a_new_one_may_have_more_columns() {
     let mut proc = Proc::new();
     proc.block("8 0 sda 1 0 8 2 0 0 0 0 0 2 2\n").unwrap();
-    assert_eq!(proc.samples().len(), 5, "{:?}", proc.samples());
+    assert_eq!(proc.samples().len(), 4, "{:?}", proc.samples());
     proc.block(SDA.replace('\n', " 1 2 3\n")).unwrap();
-    assert_eq!(proc.samples().len(), 16);
+    assert_eq!(proc.samples().len(), 15);
+}
+
+/// The devices that have counts.
+fn named(proc: &Proc) -> Vec<String> {
+    let mut names: Vec<_> = proc
+        .samples()
+        .iter()
+        .filter_map(|line| Some(line.split_once("device=")?.1.split_once(',')?.0.to_owned()))
+        .collect();
+    names.dedup();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 #[test]
-fn partitions_and_devices_that_never_had_a_request_are_left_out() {
+fn what_no_request_is_made_to_would_be_counted_twice() {
+    let mut proc = Proc::new();
+    let busy = "9 0 9 9 9 0 9 9 0 9 9";
+    let mut text = String::new();
+    for (number, name, file, says) in [
+        ("179:0", "mmcblk0", "mq/0/nr_tags", "1\n"),
+        ("179:1", "mmcblk0p1", "partition", "1\n"),
+        ("8:0", "sda", "queue/scheduler", "noop deadline [cfq] \n"),
+        ("8:1", "sda1", "partition", "1\n"),
+        ("8:16", "sdb", "queue/scheduler", "[none] mq-deadline \n"),
+        ("253:0", "dm-0", "queue/scheduler", "none\n"),
+        ("253:1", "dm-1", "mq/0/nr_tags", "1\n"),
+        ("9:0", "md0", "md/level", "raid1\n"),
+        ("7:0", "loop0", "mq/0/nr_tags", "128\n"),
+        ("252:0", "zram0", "queue/hw_sector_size", "4096\n"),
+        ("259:0", "nvme0n1", "queue/nr_requests", "128\n"),
+    ] {
+        proc.device(number, file, says, "0 0\n");
+        text += &format!("{} {name} {busy}\n", number.replace(':', " "));
+    }
+    // Nothing is known of it but its name.
+    text += &format!("8 32 sdc {busy}\n8 33 sdc1 {busy}\n");
+    proc.block(&text).unwrap();
+    assert_eq!(named(&proc), ["dm-1", "loop0", "mmcblk0", "sda", "sdb", "sdc"]);
+}
+
+#[test]
+fn a_device_is_asked_about_once_and_again_when_it_is_another() {
     let mut proc = Proc::new();
     let idle = "0 0 0 0 0 0 0 0 0 0 0";
-    let text = format!("8 1 sda1 {idle}\n7 0 loop0 1 2 3 4 5 6 7 8 9 10 11\n253 0 zram0 {idle}\n");
-    proc.block(text).unwrap();
-    assert_eq!(proc.samples(), ["block_io_inflight{device=zram0} 0"]);
+    let busy = "9 0 9 9 9 0 9 9 0 9 9";
+    proc.block(format!("259 0 nvme0n1 {idle}\n")).unwrap();
+    assert!(proc.samples().is_empty(), "one that never had a request");
+    proc.device("259:0", "mq/0/nr_tags", "1\n", "3 4\n");
+    let text = format!("259 0 nvme0n1 {busy}\n");
+    proc.block(&text).unwrap();
+    assert_eq!(proc.samples().len(), 10);
+    let mq = proc.folder.path().join("sys/dev/block/259:0/mq");
+    fs::remove_dir_all(mq).unwrap();
+    proc.block(&text).unwrap();
+    assert_eq!(proc.samples().len(), 10, "it is remembered");
+    proc.block(format!("259 0 nvme1n1 {busy}\n")).unwrap();
+    assert!(proc.samples().is_empty(), "the number is another device's");
+    proc.block(&text).unwrap();
+    assert!(proc.samples().is_empty(), "it was gone in between");
 }
 
 #[test]
@@ -110,7 +176,7 @@ fn a_malformed_line_costs_itself() {
     ] {
         let error = proc.block(format!("{bad}{SDA}")).unwrap_err().to_string();
         assert!(error.starts_with("parsing diskstats: "), "{error}");
-        assert_eq!(proc.samples().len(), 16, "{bad:?}");
+        assert_eq!(proc.samples().len(), 15, "{bad:?}");
     }
     assert!(proc.block([b"8 0 \xff ".as_slice(), &SDA.as_bytes()[9..]].concat()).is_err());
     proc.block("").unwrap();
@@ -122,56 +188,7 @@ fn the_largest_counts_are_no_trouble() {
     let mut proc = Proc::new();
     let max = [u64::MAX.to_string().as_str(); 17].join(" ");
     proc.block(format!("8 0 sda {max}\n")).unwrap();
-    assert_eq!(proc.samples().len(), 16);
-}
-
-#[test]
-fn what_is_left_out_is_what_node_exporters_pattern_leaves_out() {
-    let stems = [
-        "",
-        "ram",
-        "loop",
-        "fd",
-        "hda",
-        "sda",
-        "sdz",
-        "vdb",
-        "xvda",
-        "xvdaa",
-        "sdaa",
-        "sd",
-        "nvme0n1p",
-        "nvme0n1",
-        "nvme12n34p",
-        "nvmen1p",
-        "nvme0np",
-        "nvme0n1n2p",
-        "nvme0p",
-        "nvme",
-        "mmcblk0p",
-        "mmcblk0",
-        "md",
-        "dm-",
-        "zram",
-        "sr",
-        "xloop",
-        "loopx",
-        "sdA",
-        "nvme0nap",
-        "cciss/c0d0p",
-    ];
-    let options =
-        regex::bytes::RegexBuilder::new(r"^(ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$")
-            .unicode(false)
-            .build()
-            .unwrap();
-    for stem in stems {
-        for end in ["", "0", "12", "1a", "007", " 1", "1\n"] {
-            let name = format!("{stem}{end}");
-            // A device's name has no line break, which `$` is not about.
-            assert_eq!(is_left_out(name.as_bytes()), options.is_match(name.as_bytes()), "{name:?}");
-        }
-    }
+    assert_eq!(proc.samples().len(), 15);
 }
 
 const TCP: &str = "Ip: Forwarding\nIp: 2\n\
@@ -243,7 +260,7 @@ fn files_that_are_not_there_are_absent() {
     let mut host = Host::new(Roots { proc: "/nonexistent".into(), ..Roots::default() });
     let mut out = Samples::with_limit(10);
     let results = [
-        BlockStats.collect(is_left_out, &mut host, &mut out),
+        BlockStats::default().collect(&mut host, &mut out),
         TcpStats.collect(&mut host, &mut out),
         OomCount::default().look(&mut host).map(|_| ()),
     ];
@@ -257,7 +274,7 @@ fn files_that_are_not_there_are_absent() {
 fn this_machines_own_files_are_read() {
     let mut host = Host::new(Roots::default());
     let mut out = Samples::with_limit(10_000);
-    BlockStats.collect(|_| false, &mut host, &mut out).unwrap();
+    BlockStats::default().collect(&mut host, &mut out).unwrap();
     TcpStats.collect(&mut host, &mut out).unwrap();
     assert!(out.len() > 4 && out.refused() == 0);
     assert_eq!(OomCount::default().look(&mut host).unwrap(), Some(0));
