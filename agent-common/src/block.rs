@@ -117,12 +117,17 @@ impl BlockStart {
     /// Whether it is the request that this part belongs to.
     #[inline(always)]
     pub const fn is(&self, sector: u64, device: u32, operation: u32) -> bool {
-        self.at_ns != 0
-            && self.sector == sector
+        // The sector first, because it is what differs.
+        self.sector == sector
+            && self.at_ns != 0
             && self.device == device
             && self.operation == operation
     }
 }
+
+/// No request takes as long as this, in nanoseconds: drivers give up after 30 s as a rule, and try a few
+/// times. What seems older is an entry whose completion was missed, and its sector's next request.
+pub const MAX_AGE_NS: u64 = 3_600_000_000_000;
 
 /// Requests that may be looked for in one place.
 pub const WAYS: usize = 4;
@@ -137,12 +142,40 @@ pub struct BlockPlace {
     pub starts: [BlockStart; WAYS],
 }
 
+impl BlockPlace {
+    /// Notes a request: over an earlier entry of the same one, wherever that is, or its completion might
+    /// find the wrong one; else where there is room, or over the oldest. Says whether that was lost.
+    #[inline(always)]
+    pub const fn note(&mut self, start: BlockStart) -> bool {
+        let [first, second, third, fourth] = &mut self.starts;
+        let BlockStart { sector, device, operation, .. } = start;
+        if first.is(sector, device, operation) {
+            *first = start;
+        } else if second.is(sector, device, operation) {
+            *second = start;
+        } else if third.is(sector, device, operation) {
+            *third = start;
+        } else if fourth.is(sector, device, operation) {
+            *fourth = start;
+        } else {
+            // No entry is older than 0, which is none.
+            let left = if first.at_ns <= second.at_ns { first } else { second };
+            let right = if third.at_ns <= fourth.at_ns { third } else { fourth };
+            let oldest = if left.at_ns <= right.at_ns { left } else { right };
+            let lost = oldest.at_ns != 0;
+            *oldest = start;
+            return lost;
+        }
+        false
+    }
+}
+
 /// The place of a request in a table of `mask + 1` places, a power of two.
 #[inline(always)]
 pub const fn place(sector: u64, device: u32, operation: u32, mask: u32) -> u32 {
     // Fibonacci hashing: neighbours in sectors are spread, and the upper bits are the good ones.
     let mixed = (sector as u32) ^ (device << 7) ^ (operation << 3);
-    ((mixed as u64).wrapping_mul(0x9e37_79b1) >> 16) as u32 & mask
+    ((mixed as u64).wrapping_mul(0x9e37_79b1) >> 32) as u32 & mask
 }
 
 /// What a histogram is about.
@@ -203,7 +236,7 @@ pub struct BlockErrorEvent {
 #[repr(C, align(8))]
 pub struct BlockCounters {
     /// Completions of which no issue is known: issued before the probe was attached, pushed out of
-    /// the table, or one of two that can't be told apart.
+    /// the table, one of two that can't be told apart, or none that is younger than [`MAX_AGE_NS`].
     pub unmatched: u64,
     /// Issues that had to take another request's place in the table.
     pub starts_lost: u64,
@@ -265,6 +298,46 @@ mod tests {
             }
             // Four each if they were spread evenly.
             assert!(counts.iter().all(|count| *count <= 12), "{step}: {counts:?}");
+        }
+    }
+
+    /// A place with entries of these times and sectors.
+    fn place_with(entries: [(u64, u64); WAYS]) -> BlockPlace {
+        let start = |(at_ns, sector)| BlockStart { at_ns, sector, device: 1, ..BlockStart::NONE };
+        BlockPlace { starts: entries.map(start) }
+    }
+
+    fn noted(mut place: BlockPlace, at_ns: u64, sector: u64) -> ([(u64, u64); WAYS], bool) {
+        let lost = place.note(BlockStart { at_ns, sector, device: 1, ..BlockStart::NONE });
+        (place.starts.map(|start| (start.at_ns, start.sector)), lost)
+    }
+
+    #[test]
+    fn a_request_that_is_issued_again_leaves_no_older_entry_behind_a_free_one() {
+        for at in 0..WAYS {
+            let mut entries = [(0, 8); WAYS];
+            entries[at] = (5, 8);
+            let mut expected = entries;
+            expected[at] = (9, 8);
+            assert_eq!(noted(place_with(entries), 9, 8), (expected, false));
+            // Nor where all is taken.
+            let mut entries = [(4, 1), (4, 2), (4, 3), (4, 4)];
+            entries[at] = (5, 8);
+            let mut expected = entries;
+            expected[at] = (9, 8);
+            assert_eq!(noted(place_with(entries), 9, 8), (expected, false));
+        }
+    }
+
+    #[test]
+    fn a_new_request_takes_what_is_free_and_else_the_place_of_the_oldest() {
+        for at in 0..WAYS {
+            let mut entries = [(4, 1), (5, 2), (6, 3), (7, 4)];
+            let mut expected = entries;
+            (entries[at], expected[at]) = ((0, 8), (9, 8));
+            assert_eq!(noted(place_with(entries), 9, 8), (expected, false));
+            entries[at] = (1, 5);
+            assert_eq!(noted(place_with(entries), 9, 8), (expected, true));
         }
     }
 

@@ -18,7 +18,7 @@
 
 use agent_common::block::{
     BlockCounters, BlockErrorEvent, BlockErrorKey, BlockHistogram, BlockKey, BlockPlace,
-    BlockStart, Operation, failed_operation, is_fault, operation, place,
+    BlockStart, MAX_AGE_NS, Operation, failed_operation, is_fault, operation, place,
 };
 use agent_common::event::Kind;
 use agent_common::{ABSENT, direct};
@@ -162,30 +162,12 @@ fn place_of(sector: u64, request: &Request) -> Option<&'static mut BlockPlace> {
     BLOCK_STARTS.get_ptr_mut(place).map(|place| unsafe { &mut *place })
 }
 
-/// Notes a request, in the place of the oldest if there is no free one.
+/// Notes a request in its place.
 #[inline(always)]
 fn note(start: BlockStart, request: &Request) {
     let Some(place) = place_of(start.sector, request) else { return };
-    let [first, second, third, fourth] = &mut place.starts;
-    let same =
-        |have: &BlockStart| have.at_ns == 0 || have.is(start.sector, start.device, start.operation);
-    if same(first) {
-        *first = start;
-    } else if same(second) {
-        *second = start;
-    } else if same(third) {
-        *third = start;
-    } else if same(fourth) {
-        *fourth = start;
-    } else {
+    if place.note(start) {
         count(|counters| counters.starts_lost += 1);
-        let left = if first.at_ns < second.at_ns { first } else { second };
-        let right = if third.at_ns < fourth.at_ns { third } else { fourth };
-        if left.at_ns < right.at_ns {
-            *left = start;
-        } else {
-            *right = start;
-        }
     }
 }
 
@@ -236,6 +218,10 @@ fn completed(request: &Request) {
     }
     // SAFETY: the helper has no preconditions.
     let latency = unsafe { bpf_ktime_get_ns() }.wrapping_sub(at_ns);
+    if latency > MAX_AGE_NS {
+        count(|counters| counters.unmatched += 1);
+        return;
+    }
     let key = BlockKey { device: request.device, operation: request.operation as u32 };
     let histogram = match BLOCK_LATENCY.get_ptr_mut(key) {
         Some(histogram) => histogram,

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use mote::host::{Host, Roots};
 use mote::probe::{Loader, Mode, Options, Probes, Source};
@@ -12,6 +14,9 @@ use mote::probe::{Loader, Mode, Options, Probes, Source};
 mod support;
 
 use support::probed::Tracefs;
+
+/// The descriptors that one test counts are all tests'.
+static ONE: Mutex<()> = Mutex::new(());
 
 /// The source and the reason of each probe, with this kernel's format files as `change` makes them.
 fn started(change: impl Fn(&str, String) -> String) -> BTreeMap<&'static str, (Source, String)> {
@@ -69,4 +74,44 @@ fn an_optional_program_that_can_not_be_attached_is_missing_and_its_probe_is_not(
     assert_eq!(*source, Source::Tracepoint, "{reason}");
     assert!(reason.starts_with("inet_sk_error_report is not used: attaching to "), "{reason}");
     assert_eq!(probes["block"], (Source::Tracepoint, String::new()));
+}
+
+/// The perf events that this process holds, attached programs; and the threads that end some.
+fn attached() -> (usize, usize) {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let targets = links.filter_map(|link| std::fs::read_link(link.path()).ok());
+    let held = targets.filter(|target| target.to_string_lossy() == "anon_inode:[perf_event]");
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    (held.count(), names.filter(|name| name.trim() == "mote-detach").count())
+}
+
+#[test]
+fn probes_that_are_switched_off_end_and_hold_nobody_up() {
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test attaches BPF programs: run it as root"
+    );
+    let loader = Loader { executable: env!("CARGO_BIN_EXE_mote").into(), ..Loader::default() };
+    let host = Host::new(Roots::default());
+    let options = Options { loader, default: Mode::Auto, ..Options::default() };
+    // Those of another test may not have ended yet.
+    while attached() != (0, 0) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut probes = Probes::start(&options, &host);
+    let (before, _) = attached();
+    assert!(before > 5, "{before}");
+    let off = Options { default: Mode::Off, ..Options::default() };
+    let began = Instant::now();
+    probes.adjust(&off);
+    let took = began.elapsed();
+    // One after the other the kernel would wait for more than a second.
+    assert!(took < Duration::from_millis(250), "{took:?}");
+    while attached() != (0, 0) {
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?} are still attached", attached());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!("{before} programs: {took:?}, and {:?} until the last was gone", began.elapsed());
 }

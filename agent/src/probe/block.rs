@@ -18,6 +18,7 @@ use super::device::{MINOR_BITS, Namer};
 use super::errors::{Devices, Errors, Family, LOST_MAP};
 use super::fallback::Fallback;
 use super::maps::{self, PerCpu, PerCpuTable, Value};
+use super::perf::Attachment;
 use super::record::Record;
 use super::spec::{Needed, Presence, Shape, Sized, Spec, Target, Tracepoint, direct, needed};
 use super::{LOST, Moment, Probe, Round, UNMATCHED, errno, histogram, nested};
@@ -124,7 +125,7 @@ struct Block {
     errors: Errors<BlockErrorKey, 3>,
     counters: PerCpu<BlockCounters>,
     programs: Vec<OwnedFd>,
-    _events: Vec<OwnedFd>,
+    _events: Attachment,
     known: Vec<Known>,
     namer: Namer,
     text: String,

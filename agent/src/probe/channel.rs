@@ -15,6 +15,7 @@ use rustix::net::{
 };
 
 use super::Transport;
+use super::perf::Attachment;
 
 const VERSION: u8 = 2;
 const HEADER: usize = 8;
@@ -39,7 +40,7 @@ pub(super) struct Report {
     /// Its programs in the order of its specification.
     pub(super) programs: Vec<OwnedFd>,
     /// The perf events that keep the programs attached.
-    pub(super) events: Vec<OwnedFd>,
+    pub(super) events: Attachment,
     /// When it was received, in nanoseconds of CLOCK_MONOTONIC: the programs run since before that.
     pub(super) received_ns: u64,
 }
@@ -137,7 +138,7 @@ fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Option<Report> {
         reason: std::str::from_utf8(reason).ok()?.to_owned(),
         maps: fds.by_ref().take(maps).collect(),
         programs: fds.by_ref().take(programs).collect(),
-        events: fds.collect(),
+        events: Attachment::new(fds.collect()),
         received_ns: super::sweep::now_ns(),
     })
 }

@@ -8,6 +8,7 @@ use agent_common::plain::Plain;
 use aya::maps::{MapError, PerCpuValues};
 
 use super::maps::{self, PerCpu, PerCpuTable, Value};
+use super::perf::Attachment;
 use super::{LOST, nested};
 use crate::model::{Desc, Samples};
 
@@ -190,7 +191,7 @@ pub(super) struct Attached<K: Plain, const N: usize> {
     errors: Errors<K, N>,
     probe: &'static str,
     programs: Vec<OwnedFd>,
-    _events: Vec<OwnedFd>,
+    _events: Attachment,
     text: String,
 }
 

@@ -11,6 +11,7 @@ use super::blackbox::{self, Victim, Whole};
 use super::channel::Report;
 use super::fallback::Fallback;
 use super::maps::{self, PerCpu};
+use super::perf::Attachment;
 use super::record::Record;
 use super::spec::{Shape, Spec, Tracepoint, needed, optional};
 use super::{Gone, LOST, Moment, Probe, Round, nested};
@@ -83,7 +84,7 @@ impl Kills {
 struct Oom {
     counters: PerCpu<OomCounters>,
     programs: Vec<OwnedFd>,
-    _events: Vec<OwnedFd>,
+    _events: Attachment,
     kills: Kills,
     /// How many of them are known from the programs' counts alone.
     unnamed: u64,

@@ -11,6 +11,7 @@ use aya::maps::MapError;
 use super::channel::Report;
 use super::fallback::Fallback;
 use super::maps::{self, PerCpu, Table};
+use super::perf::Attachment;
 use super::spec::{Sized, Spec, Tracepoint};
 use super::sweep::{self, Sweeper};
 use super::{LOST, Probe, Round, UNMATCHED, histogram, nested};
@@ -54,7 +55,7 @@ struct Reclaim {
     stalls: PerCpu<ReclaimStalls>,
     starts: Table<u32, u64>,
     programs: Vec<OwnedFd>,
-    _events: Vec<OwnedFd>,
+    _events: Attachment,
     totals: [Histogram; Scope::ALL.len()],
     sweeper: Sweeper,
     text: String,

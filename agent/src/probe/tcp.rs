@@ -13,6 +13,7 @@ use aya::maps::MapError;
 use super::channel::Report;
 use super::fallback::Fallback;
 use super::maps::{self, PerCpu, Table};
+use super::perf::Attachment;
 use super::spec::{Needed, Shape, Sized, Spec, Tracepoint, needed, optional};
 use super::sweep::{self, Sweeper};
 use super::tcp_burst::{self, Bursts};
@@ -129,7 +130,7 @@ struct Tcp {
     starts: Table<u64, TcpStart>,
     peers: Table<TcpPeer, TcpRetransmits>,
     programs: Vec<OwnedFd>,
-    _events: Vec<OwnedFd>,
+    _events: Attachment,
     total: TcpCpu,
     connected: [Histogram; FAMILIES],
     bursts: Bursts,
