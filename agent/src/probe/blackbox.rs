@@ -234,9 +234,9 @@ mod tests {
     fn kills_in_a_row_are_described_briefly_from_the_ninth_on() {
         let mut whole = Whole::default();
         let brief = |whole: &mut Whole, at| (0..20).filter(|_| whole.is_used_up(at)).count();
-        assert_eq!(brief(&mut whole, 5), 12);
-        assert_eq!(brief(&mut whole, 5 + STRETCH_NS), 20);
-        assert_eq!(brief(&mut whole, 6 + STRETCH_NS), 12);
+        assert_eq!(brief(&mut whole, 2 * STRETCH_NS), 12);
+        assert_eq!(brief(&mut whole, 3 * STRETCH_NS), 20);
+        assert_eq!(brief(&mut whole, 3 * STRETCH_NS + 1), 12);
     }
 
     #[test]
