@@ -287,14 +287,25 @@ impl Known {
     }
 
     fn read(&mut self, map: &PerCpuTable<BlockKey, BlockHistogram>) -> Result<(), MapError> {
-        let mut now = BlockHistogram::ZERO;
-        for Value(cpu) in map.get(&Value(self.key), 0)?.iter() {
-            histogram::add(&mut now.latency, &cpu.latency);
-            now.bytes += cpu.bytes;
+        let mut now = self.sum(map)?;
+        let jumps = histogram::jumps(self.total.bytes, now.bytes);
+        if jumps || histogram::any_jumps(&self.total.latency, &now.latency) {
+            let again = self.sum(map)?;
+            histogram::keep_smaller(&mut now.latency, &again.latency);
+            now.bytes = now.bytes.min(again.bytes);
         }
         histogram::advance(&mut self.total.latency, &now.latency);
         self.total.bytes = self.total.bytes.max(now.bytes);
         Ok(())
+    }
+
+    fn sum(&self, map: &PerCpuTable<BlockKey, BlockHistogram>) -> Result<BlockHistogram, MapError> {
+        let mut sum = BlockHistogram::ZERO;
+        for Value(cpu) in map.get(&Value(self.key), 0)?.iter() {
+            histogram::add(&mut sum.latency, &cpu.latency);
+            sum.bytes += cpu.bytes;
+        }
+        Ok(sum)
     }
 }
 

@@ -22,8 +22,31 @@ pub(super) fn add(total: &mut Histogram, cpu: &Histogram) {
     total.sum_ns += cpu.sum_ns;
 }
 
-/// Moves a total on to what was read now. A 32-bit kernel may be read between the halves of a number;
-/// what would go backwards for that is kept as it was until the next round.
+/// Whether a number has moved on by so much that it may be torn: a 32-bit kernel may be read between the
+/// halves of a number, at the moment when the lower one overflows, and it is then too large by 2^32, or
+/// too small by as much.
+pub(super) fn jumps(old: u64, now: u64) -> bool {
+    now.saturating_sub(old) >= 1 << 32
+}
+
+/// Whether a number of it [`jumps`].
+pub(super) fn any_jumps(total: &Histogram, now: &Histogram) -> bool {
+    jumps(total.sum_ns, now.sum_ns)
+        || total.slots.iter().zip(&now.slots).any(|(old, new)| jumps(*old, *new))
+}
+
+/// Keeps the smaller one of each number and what was read `again` later: what was too large is gone then.
+pub(super) fn keep_smaller(now: &mut Histogram, again: &Histogram) {
+    for (first, second) in now.slots.iter_mut().zip(&again.slots) {
+        *first = (*first).min(*second);
+    }
+    now.sum_ns = now.sum_ns.min(again.sum_ns);
+}
+
+/// Moves a total on to what was read now. What would go backwards, because a 32-bit kernel was read
+/// between the halves of a number, is kept as it was until the next round. What is too large for the same
+/// reason would be kept until the truth has caught up: the caller whose numbers pass 2^32 often, which is
+/// block I/O, reads again what [`jumps`].
 pub(super) fn advance(total: &mut Histogram, now: &Histogram) {
     for (old, new) in total.slots.iter_mut().zip(&now.slots) {
         *old = (*old).max(*new);
@@ -84,5 +107,23 @@ mod tests {
         total.slots[3] = 5;
         advance(&mut total, &Histogram::ZERO);
         assert_eq!((total.slots[3], total.sum_ns), (5, 9));
+    }
+
+    #[test]
+    fn what_was_read_between_two_halves_is_found_and_the_second_reading_counts() {
+        let total = Histogram { sum_ns: (1 << 32) - 5, ..Histogram::ZERO };
+        // The upper half after the lower one has overflowed, the lower one before.
+        let torn = Histogram { sum_ns: (2 << 32) - 5, ..Histogram::ZERO };
+        let again = Histogram { sum_ns: (1 << 32) + 7, ..Histogram::ZERO };
+        assert!(any_jumps(&total, &torn) && !any_jumps(&total, &again));
+        assert!(!any_jumps(&torn, &total));
+        let mut now = torn;
+        keep_smaller(&mut now, &again);
+        assert_eq!(now, again);
+        let mut slots = Histogram::ZERO;
+        slots.slots[5] = 1 << 32;
+        assert!(any_jumps(&Histogram::ZERO, &slots));
+        keep_smaller(&mut slots, &Histogram::ZERO);
+        assert_eq!(slots, Histogram::ZERO);
     }
 }

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::channel::{self, Report};
+use super::jit::Before;
 use super::loader::LOADER_ARGUMENT;
 use super::{Transport, object};
 
@@ -42,6 +43,24 @@ impl Default for Loader {
 /// Loads the probes of these names; a report for each that the child came to, and what went wrong
 /// with the child, if anything.
 pub(super) fn run(loader: &Loader, sys: &Path, probes: &str) -> (Vec<Report>, Option<String>) {
+    run_beside(&Before::remember(), loader, sys, probes)
+}
+
+fn run_beside(
+    jit: &Before<'_>,
+    loader: &Loader,
+    sys: &Path,
+    probes: &str,
+) -> (Vec<Report>, Option<String>) {
+    let (reports, fault) = load(loader, sys, probes);
+    // It may have been killed between its two writes.
+    if fault.is_some() {
+        jit.put_back();
+    }
+    (reports, fault)
+}
+
+fn load(loader: &Loader, sys: &Path, probes: &str) -> (Vec<Report>, Option<String>) {
     if !loader.has_object {
         return (Vec::new(), Some(object::MISSING.to_owned()));
     }
@@ -168,5 +187,25 @@ mod tests {
         std::fs::remove_file(&script).unwrap();
         assert!(reason.contains("longer than 300ms"), "{reason}");
         assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_child_that_is_killed_before_it_puts_the_jit_back_leaves_it_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (script, switch) = (folder.path().join("loader"), folder.path().join("switch"));
+        std::fs::write(&switch, "1\n").unwrap();
+        let (path, left) = (switch.display(), folder.path().join("left"));
+        let left = left.display();
+        let lines = format!("#!/bin/sh\necho 0 > {path}\ncp {path} {left}\nexec sleep 600\n");
+        std::fs::write(&script, lines).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&script, mode).unwrap();
+        let timeout = Duration::from_secs(1);
+        let loader = Loader { executable: script, has_object: true, transport: None, timeout };
+        let before = Before::remember_at(&switch);
+        let (_, fault) = run_beside(&before, &loader, Path::new("/sys"), "block");
+        assert!(fault.unwrap().contains("longer than 1s"));
+        let left = std::fs::read_to_string(folder.path().join("left")).unwrap();
+        assert_eq!((left.trim(), std::fs::read_to_string(&switch).unwrap().as_str()), ("0", "1"));
     }
 }
