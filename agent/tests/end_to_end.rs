@@ -119,7 +119,9 @@ fn what_proc_says_is_what_prometheus_has() {
 
     let status = agent.status();
     assert_eq!(status["endpoints"][0]["trouble"], serde_json::Value::Null);
-    assert_eq!(status["dropped"].as_array().unwrap().len(), 0, "{status}");
+    // Events are of the whole machine, whose disks may be failing.
+    let dropped = status["dropped"].as_array().unwrap().iter();
+    assert_eq!(dropped.filter(|d| d["reason"] != "event_rate").count(), 0, "{status}");
     let (exit, _) = agent.terminate();
     assert!(exit.success());
 }

@@ -11,7 +11,7 @@ pub enum Mode {
     /// Where it works.
     #[default]
     Auto,
-    /// It must work; see [`Probes::required`].
+    /// It must work; see [`Probes::required`](super::Probes::required).
     On,
     /// Never.
     Off,

@@ -13,7 +13,7 @@ pub(super) const MAX_PENDING: usize = 256;
 pub struct Waiting {
     /// What has happened.
     pub event: Event,
-    /// Whether it was [put back](Probes::put_back).
+    /// Whether it was [put back](super::Probes::put_back).
     pub told: bool,
     /// Up to where the kernel's log was read when it was found there.
     pub position: Option<Position>,
