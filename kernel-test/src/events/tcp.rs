@@ -59,10 +59,10 @@ pub(crate) fn connects(world: &mut World<'_>) -> Result<Outcome> {
         let good = difference(&before, &after, connects, &labels);
         let count = "mote_tcp_connect_duration_seconds_count";
         let timed = difference(&before, &after, count, &[("family", family)]);
-        // Reading a page is a connection of its own.
+        // Reading a page is a connection of its own, which the round that it shows may just have or not.
         let pages = if family == "ipv4" { after.pages - before.pages } else { 0 };
         let expected = f64::from(TIMES + pages);
-        if good != expected || timed != expected {
+        if (good - expected).abs() > 1.0 || timed != good {
             return Err(format!(
                 "{expected} connections by {family}, {good} counted and {timed} timed; {}",
                 after.page.show(connects)
@@ -71,7 +71,7 @@ pub(crate) fn connects(world: &mut World<'_>) -> Result<Outcome> {
     }
     let attempts = difference(&before, &after, connects, &[]);
     let opens = kernels(&before, &after, "ActiveOpens")?;
-    if attempts != opens {
+    if (attempts - opens).abs() > 1.0 {
         return Err(format!("{attempts} attempts, the kernel has ActiveOpens {opens}"));
     }
     Ok(Outcome::Good(format!("{attempts} connections, ActiveOpens {opens}")))
