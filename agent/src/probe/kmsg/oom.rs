@@ -186,7 +186,11 @@ fn summary<'a>(text: &'a str, victim: &OomKill) -> Option<Summary<'a>> {
     if pid.parse() != Ok(victim.pid) {
         return None;
     }
-    let before = before.strip_suffix(victim.comm.as_str())?.strip_suffix(",task=")?;
+    let before = match victim.comm.as_str() {
+        // Kernels before 6.9 do not say it where they tell of the victim first.
+        "" => before.rsplit_once(",task=")?.0,
+        comm => before.strip_suffix(comm)?.strip_suffix(",task=")?,
+    };
     let cgroup = before.split_once(",task_memcg=").map(|(_, cgroup)| cgroup);
     Some(Summary { cgroup, limited: limited(text), uid: uid.parse().ok() })
 }

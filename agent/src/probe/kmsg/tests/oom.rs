@@ -193,3 +193,20 @@ fn malformed_victims_are_none_and_missing_figures_are_missing() {
     ]);
     assert_eq!((victims[0].memory_kb, victims[0].oom_score_adj), ([None; 5], None));
 }
+
+#[test]
+fn the_cgroup_of_a_victim_is_known_before_it_is_named_with_or_without_its_name() {
+    let mut recognizer = Recognizer::new();
+    let line = "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,\
+                oom_memcg=/a,task_memcg=/a/b,task=x,pid=9,uid=0";
+    assert_eq!(recognizer.look(&record(1_000_000, line)), None);
+    for comm in ["x", ""] {
+        assert_eq!(recognizer.cgroup_of(9, comm).as_deref(), Some("/a/b"), "{comm:?}");
+    }
+    assert_eq!(recognizer.cgroup_of(9, "y"), None);
+    assert_eq!(recognizer.cgroup_of(8, ""), None);
+    // Another kill has been told of since.
+    let next = line.replace("pid=9", "pid=10");
+    recognizer.look(&record(1_000_100, &next));
+    assert_eq!(recognizer.cgroup_of(9, "").as_deref(), Some("/a/b"));
+}
