@@ -86,6 +86,8 @@ fn an_oom_kill_is_on_the_disk_at_once_and_reaches_loki() {
         sample(&agent, "mote_probe_mode{mode=\"tracepoint\",probe=\"oom\"}").is_some()
     });
     let group = Group::new("agent", 16 << 20);
+    // The kernel names the cgroups of ten kills in 5 s, and tests before this one have had more.
+    std::thread::sleep(Duration::from_secs(6));
     let pid = kill_one(&group);
     // Nothing else would be synced within the hour that `sync` allows.
     let told = format!(" pid={pid} ");
