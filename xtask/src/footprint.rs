@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::process::{Answer, Interrupt, Running};
 use crate::procfs::Snapshot;
 use crate::temp::TempDir;
-use crate::{Result, build, http, process, setup};
+use crate::{Result, build, http, page, process, setup};
 
 /// How long is measured, unless told otherwise.
 pub(crate) const DEFAULT_SECONDS: u64 = 60;
@@ -26,8 +26,8 @@ pub(crate) const MINIMUM_SECONDS: u64 = 5;
 const WARM_UP_ROUNDS: f64 = 10.0;
 const START: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(1);
-const BEGIN: &str = "<!-- footprint:begin -->";
-const END: &str = "<!-- footprint:end -->";
+/// The name of the table's marks in README.md.
+const MARKS: &str = "footprint";
 
 /// The agent's default collectors, which node_exporter shall run too and no others.
 const COLLECTORS: &[&str] = &[
@@ -74,7 +74,7 @@ pub(crate) fn footprint(context: &Context, seconds: u64, update: bool) -> Result
         let path = context.root.join("README.md");
         let fail = |error| format!("{}: {error}", path.display());
         let text = fs::read_to_string(&path).map_err(fail)?;
-        let text = replace_between(&text, &table)?;
+        let text = page::insert(&text, MARKS, &table)?;
         fs::write(&path, text).map_err(fail)?;
         context.say("README.md has the new table");
     }
@@ -317,29 +317,9 @@ fn table(costs: &[Cost], probes: &str, seconds: u64) -> String {
     text
 }
 
-fn replace_between(text: &str, table: &str) -> Result<String> {
-    let parts = text
-        .split_once(BEGIN)
-        .and_then(|(before, rest)| rest.split_once(END).map(|(_, after)| (before, after)));
-    match parts {
-        Some((before, after)) => Ok(format!("{before}{BEGIN}\n{table}\n{END}{after}")),
-        None => Err(format!("README.md has no lines {BEGIN} and {END} to put the table between")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_table_goes_between_the_marks_and_nothing_else_moves() {
-        let text = format!("# A\n{BEGIN}\nold\n{END}\n## B\n");
-        let once = replace_between(&text, "new").expect("marks");
-        assert_eq!(once, format!("# A\n{BEGIN}\nnew\n{END}\n## B\n"));
-        assert_eq!(replace_between(&once, "new").as_deref(), Ok(once.as_str()));
-        assert!(replace_between("# A\n", "new").is_err());
-        assert!(replace_between(&format!("{END} {BEGIN}"), "new").is_err());
-    }
 
     #[test]
     fn a_page_is_counted_and_the_probes_read() {

@@ -10,6 +10,7 @@ mod footprint;
 mod fuzz;
 mod http;
 mod kernel;
+mod page;
 mod process;
 mod procfs;
 mod run;

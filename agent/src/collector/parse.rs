@@ -7,11 +7,7 @@ use std::borrow::Cow;
 use std::str;
 
 use super::CollectError;
-
-/// The lines that are not empty, without their line breaks.
-pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())
-}
+pub(super) use crate::host::text::{fields, lines, unsigned};
 
 /// The whole lines of a file of which each ends with a line break, as all below /proc do; what
 /// follows the last one has been cut, and is noted.
@@ -22,22 +18,6 @@ pub(super) fn whole<'a>(file: &str, bytes: &'a [u8], errors: &mut FirstError) ->
         errors.note(malformed(file, cut, "a line break at the end of the line"));
     }
     whole
-}
-
-/// The fields of a line, which spaces or tabs separate.
-pub(super) fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
-    line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty())
-}
-
-/// A decimal number of digits only: no sign, no space, at most `u64::MAX`.
-pub(super) fn unsigned(token: &[u8]) -> Option<u64> {
-    if token.is_empty() {
-        return None;
-    }
-    token.iter().try_fold(0u64, |number, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        number.checked_mul(10)?.checked_add(u64::from(digit))
-    })
 }
 
 /// What a label can hold of a name that the kernel gives as bytes.

@@ -4,6 +4,7 @@
 mod clock;
 mod identity;
 pub mod kmsg;
+pub(crate) mod text;
 
 use std::fs::File;
 use std::io::{self, Read};

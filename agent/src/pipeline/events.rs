@@ -17,7 +17,7 @@ use super::log::Log;
 use super::state::State;
 use crate::encode::{BLOCK, apply};
 use crate::host::kmsg::Position;
-use crate::model::Block;
+use crate::model::{Block, Event};
 use crate::probe::Waiting;
 use crate::wal::AppendError;
 
@@ -136,11 +136,7 @@ impl State {
 
     /// Takes everything that was handed over.
     pub(super) fn receive_all_events(&self) {
-        for _ in 0..MAX_TURNS {
-            if !self.receive_events() {
-                return;
-            }
-        }
+        let _ = (0..MAX_TURNS).all(|_| self.receive_events());
     }
 
     /// Writes the events that wait: to the agent's log, and to the logs WAL where there is one and it has
@@ -161,7 +157,7 @@ impl State {
             self.positioned.set(Instant::now());
             let Some(logs) = &self.logs else { continue };
             let urgent = batch.iter().any(|found| found.event.kind == URGENT);
-            match self.append_events(logs, &batch, position) {
+            match self.append_events(logs, batch.iter().map(|found| &found.event), position) {
                 Ok(()) if urgent => {
                     // A failure is logged and counted there.
                     let _ = logs.sync().await;
@@ -200,16 +196,17 @@ impl State {
         batch
     }
 
-    fn append_events(
+    /// Appends events as entries, with how far the kernel's log was read if that goes along.
+    pub(super) fn append_events<'e>(
         &self,
         logs: &Log,
-        events: &[Waiting],
+        events: impl IntoIterator<Item = &'e Event>,
         position: Option<Position>,
     ) -> Result<(), AppendError> {
         let mut block = Block::new();
-        for found in events {
+        for event in events {
             // A block has room for far more streams than there are kinds of events.
-            found.event.write(&self.agent_labels, &mut block);
+            event.write(&self.agent_labels, &mut block);
         }
         let position = position.map(Position::to_bytes);
         if let Some(position) = &position {

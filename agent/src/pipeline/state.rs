@@ -7,21 +7,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::events::Limiter;
-use super::files::BlockPayload;
 use super::log::Log;
-use super::losses::{Dropped, LossReport};
+use super::losses::Dropped;
 use super::process;
 use super::send::EndpointState;
 use crate::collector::{Outcome, Set};
-use crate::encode::{BLOCK, Positions, write_text};
+use crate::encode::{Positions, write_text};
 use crate::host::{Clock, Host};
 use crate::logs::file::Counters;
-use crate::model::{Block, Labels, Samples};
+use crate::model::{Labels, Samples};
 use crate::probe::Probes;
 use crate::status::{
     CollectorReport, DroppedReport, EndpointReport, ProbeReport, Report, SourceReport, WalReport,
 };
-use crate::wal::AppendError;
 
 /// The agent's own series: a few for each collector, WAL and endpoint.
 const MAX_OWN: usize = 2_000;
@@ -230,7 +228,9 @@ impl State {
         if over.is_empty() {
             return;
         }
-        let appended = self.logs.as_ref().map(|logs| self.append_reports(logs, &over));
+        let now_ns = self.clock.now_ns();
+        let events: Vec<_> = over.iter().map(|report| report.event(now_ns)).collect();
+        let appended = self.logs.as_ref().map(|logs| self.append_events(logs, &events, None));
         // Without room for the entry it is tried again with the next round.
         if !matches!(appended, Some(Err(_))) || all {
             for report in &over {
@@ -243,17 +243,6 @@ impl State {
         if !matches!(appended, Some(Err(_))) {
             self.dropped.reported(&over);
         }
-    }
-
-    fn append_reports(&self, logs: &Log, reports: &[LossReport]) -> Result<(), AppendError> {
-        let (now_ns, now_ms) = (self.clock.now_ns(), self.clock.now_ms());
-        let mut block = Block::new();
-        for report in reports {
-            report.event(now_ns).write(&self.agent_labels, &mut block);
-        }
-        let positions = self.positions.borrow();
-        let mut payload = BlockPayload { block: &block, positions: &positions, now_ms };
-        logs.append(BLOCK, &mut payload).map(drop)
     }
 }
 

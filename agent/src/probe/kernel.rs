@@ -80,16 +80,12 @@ impl Kernel {
     /// # Errors
     /// A sentence that says what the user can do.
     pub(super) fn open(host: &mut Host, position: Option<Position>) -> Result<Kernel, String> {
-        let end = Kmsg::open(host, Start::End);
-        let now = end.map_err(|error| {
+        let start = position.map_or(Start::End, Start::After);
+        let log = Kmsg::open(host, start).map_err(|error| {
             let denied = matches!(error.source.raw_os_error(), Some(libc::EPERM | libc::EACCES));
             let hint = if denied { " (run the agent as root, or give it CAP_SYSLOG)" } else { "" };
             format!("{error}{hint}")
         })?;
-        let log = match position {
-            None => now,
-            Some(position) => Kmsg::open(host, Start::After(position)).unwrap_or(now),
-        };
         let mut vmstat = OomCount::default();
         // Kills from now on.
         let _ = vmstat.look(host);

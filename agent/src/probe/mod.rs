@@ -240,16 +240,13 @@ impl Probes {
         let (pending, messages) = (Pending::default(), Messages::default());
         let mut probes =
             Probes { slots: Vec::new(), events: None, kernel: None, pending, messages };
-        let (mut names, mut any) = (String::new(), false);
+        let mut names = String::new();
         for spec in SPECS {
             let wanted = options.mode(spec.name);
             let mut reason = String::new();
             if wanted == Mode::Off {
                 reason.push_str("switched off");
-            } else if spec.tracepoints.is_empty() {
-                any = true;
-            } else {
-                any = true;
+            } else if !spec.tracepoints.is_empty() {
                 let comma = if names.is_empty() { "" } else { "," };
                 names.extend([comma, spec.name]);
             }
@@ -258,7 +255,8 @@ impl Probes {
             probes.slots.push(Slot { spec, status, probe: None, since_ns: 0 });
         }
         // Before the programs: what they see is not told a second time.
-        let log = any.then(|| Kernel::open(&mut Host::new(host.roots().clone()), options.position));
+        let open = || Kernel::open(&mut Host::new(host.roots().clone()), options.position);
+        let log = options.any().then(open);
         if !names.is_empty() {
             probes.load(options, host, &names);
         }
@@ -382,11 +380,7 @@ impl Probes {
     /// since the Unix epoch. A probe whose maps can't be read any more is off from then on.
     pub fn collect(&mut self, host: &mut Host, now_ns: i64, out: &mut Samples) {
         // What came since the last wake-up belongs to this round's counts. The buffer is small.
-        for _ in 0..MAX_BATCHES {
-            if !self.receive(host, now_ns) {
-                break;
-            }
-        }
+        let _ = (0..MAX_BATCHES).all(|_| self.receive(host, now_ns));
         let missed = match self.events.as_ref().map(Events::missed) {
             None => Gone::All,
             Some(Err(_)) => Gone::Unknown,
@@ -410,11 +404,9 @@ impl Probes {
     }
 
     fn count_missed(&self, missed: &[Missed; KINDS], out: &mut Samples) {
-        for slot in self.slots.iter().filter(|slot| slot.probe.is_some()) {
+        let has_events = |slot: &&Slot| slot.probe.is_some() && !slot.spec.events.is_empty();
+        for slot in self.slots.iter().filter(has_events) {
             let of_probe = || slot.spec.events.iter().filter_map(|kind| missed.get(*kind as usize));
-            if slot.spec.events.is_empty() {
-                continue;
-            }
             let withheld: u64 = of_probe().map(|missed| missed.withheld).sum();
             let lost: u64 = of_probe().map(|missed| missed.lost).sum();
             let name = slot.spec.name;
@@ -440,10 +432,7 @@ impl Probes {
     pub fn receive(&mut self, host: &mut Host, now_ns: i64) -> bool {
         self.messages.flush();
         // The log first, up to its end: what it has said explains the events.
-        let mut more = true;
-        for _ in 0..MAX_BATCHES {
-            more = more && self.read_log(host);
-        }
+        let more = (0..MAX_BATCHES).all(|_| self.read_log(host));
         // A flood is taken in turns with everything else that this thread has to do.
         self.take_events(host, now_ns) || more
     }

@@ -7,6 +7,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::volume::command;
+
 pub const BLOCK: usize = 4096;
 
 /// O_DIRECT wants memory that is aligned like the device's blocks.
@@ -111,14 +113,4 @@ impl Drop for SmallDisk {
         }
         let _ = Command::new("umount").arg("--lazy").arg(self.dir.path()).status();
     }
-}
-
-fn command(program: &str, options: &[&str], paths: &[&Path]) -> String {
-    let output = Command::new(program).args(options).args(paths).output();
-    let output = output.unwrap_or_else(|error| {
-        panic!("{program}: {error}; install the packages util-linux, mount and e2fsprogs")
-    });
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {options:?} {paths:?}: {said}");
-    String::from_utf8(output.stdout).unwrap()
 }

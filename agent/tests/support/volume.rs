@@ -118,7 +118,8 @@ impl Drop for Volume {
     }
 }
 
-fn command(program: &str, options: &[&str], paths: &[&Path]) -> String {
+/// Runs a program of the system, which has to succeed, and gives what it printed.
+pub(super) fn command(program: &str, options: &[&str], paths: &[&Path]) -> String {
     let output = Command::new(program).args(options).args(paths).output();
     let output = output.unwrap_or_else(|error| {
         panic!("{program}: {error}; install the packages util-linux, mount and e2fsprogs")

@@ -25,7 +25,7 @@ use report::{Booted, Console, Status};
 use crate::context::Context;
 use crate::process::Interrupt;
 use crate::static_build::{Target, Toolchain};
-use crate::{Result, apt, build, process};
+use crate::{Result, apt, build, page, process};
 
 /// What is asked for.
 #[derive(Debug, Default)]
@@ -275,7 +275,7 @@ fn conclude(
         let readme = context.root.join("README.md");
         let fail = |error| format!("{}: {error}", readme.display());
         let page = fs::read_to_string(&readme).map_err(fail)?;
-        fs::write(&readme, report::insert(&page, &table)?).map_err(fail)?;
+        fs::write(&readme, page::insert(&page, report::MARKS, &table)?).map_err(fail)?;
         context.say("README.md has the new table");
     }
     let unmade = all && !never.is_empty() && !options.allow_absent;

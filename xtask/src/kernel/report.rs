@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use super::boots::Boot;
 use crate::Result;
 
-const BEGIN: &str = "<!-- kernel-matrix:begin -->";
-const END: &str = "<!-- kernel-matrix:end -->";
+/// The name of the table's marks in README.md.
+pub(super) const MARKS: &str = "kernel-matrix";
 
 /// The probes, in the order of the table.
 const PROBES: [&str; 8] =
@@ -213,20 +213,6 @@ pub(super) fn table(boots: &[Booted]) -> String {
     text
 }
 
-/// Puts the table between the marks of a page.
-///
-/// # Errors
-/// The page has no marks.
-pub(super) fn insert(page: &str, table: &str) -> Result<String> {
-    let parts = page
-        .split_once(BEGIN)
-        .and_then(|(before, rest)| rest.split_once(END).map(|(_, after)| (before, after)));
-    match parts {
-        Some((before, after)) => Ok(format!("{before}{BEGIN}\n{table}\n{END}{after}")),
-        None => Err(format!("README.md has no lines {BEGIN} and {END} to put the table between")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::boots::BOOTS;
@@ -296,12 +282,5 @@ DONE \r
         assert!(lines[3].contains("**failed**"));
         assert_eq!(never_made(&boots), ["scsi-error: this machine has no SCSI disk"]);
         assert_eq!(boots[1].failures(true), ["no console"]);
-    }
-
-    #[test]
-    fn the_table_goes_between_the_marks_and_nothing_else_moves() {
-        let page = format!("# A\n{BEGIN}\nold\n{END}\nB\n");
-        assert_eq!(insert(&page, "new"), Ok(format!("# A\n{BEGIN}\nnew\n{END}\nB\n")));
-        assert!(insert("# A\n", "new").is_err());
     }
 }

@@ -13,6 +13,7 @@ mod tcp;
 use std::fmt;
 
 use crate::host::ReadError;
+use crate::host::text::{fields, lines, unsigned};
 
 pub use block::BlockStats;
 pub use oom::OomCount;
@@ -61,25 +62,6 @@ impl std::error::Error for ProcError {
             ProcError::Malformed { .. } => None,
         }
     }
-}
-
-fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())
-}
-
-fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty())
-}
-
-/// Digits only, at most `u64::MAX`.
-fn unsigned(token: &[u8]) -> Option<u64> {
-    if token.is_empty() {
-        return None;
-    }
-    token.iter().try_fold(0u64, |number, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        number.checked_mul(10)?.checked_add(u64::from(digit))
-    })
 }
 
 #[cfg(test)]
