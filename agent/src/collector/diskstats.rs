@@ -9,7 +9,7 @@ use super::options::{DiskstatsOptions, excludes};
 use super::parse::{FirstError, Span, Texts, decimal, fields, lines, malformed, text, whole};
 use super::udev::{PROPERTIES, Property, parse as parse_udev};
 use super::{CollectError, Collector};
-use crate::host::Host;
+use crate::host::{Host, Root};
 use crate::model::{Desc, Samples};
 
 const FILE: &str = "proc/diskstats";
@@ -81,17 +81,11 @@ pub(super) struct Diskstats {
     options: DiskstatsOptions,
     disks: Vec<Disk>,
     texts: Texts,
-    path: String,
 }
 
 impl Diskstats {
     pub(super) fn new(options: &DiskstatsOptions) -> Diskstats {
-        Diskstats {
-            options: options.clone(),
-            disks: Vec::new(),
-            texts: Texts::default(),
-            path: String::new(),
-        }
+        Diskstats { options: options.clone(), disks: Vec::new(), texts: Texts::default() }
     }
 }
 
@@ -104,14 +98,9 @@ impl Collector for Diskstats {
             self.parse(line).unwrap_or_else(|error| errors.note(error));
         }
         for disk in &mut self.disks {
-            self.path.clear();
-            // Writing to a String can't fail.
-            let _ = std::fmt::Write::write_fmt(
-                &mut self.path,
-                format_args!("run/udev/data/b{}:{}", disk.stat.major, disk.stat.minor),
-            );
+            let path = format_args!("run/udev/data/b{}:{}", disk.stat.major, disk.stat.minor);
             // Not there in a container or without udev; the labels are empty then.
-            if let Ok(bytes) = host.root(&self.path) {
+            if let Some(bytes) = host.find(Root::Root, path) {
                 disk.udev = parse_udev(bytes, &mut self.texts);
             }
         }

@@ -26,6 +26,8 @@ mod udev;
 mod uname;
 mod vmstat;
 
+use std::time::Duration;
+
 use crate::host::Host;
 use crate::model::Samples;
 
@@ -51,18 +53,34 @@ pub struct Entry {
     pub name: &'static str,
     /// Whether it runs unless told otherwise.
     pub default: bool,
+    /// How long it rests between two runs unless told otherwise; none: it runs with each round. Longer
+    /// than 5 minutes, and Prometheus takes its series for gone.
+    pub every: Duration,
     /// Builds it.
     pub new: fn(&Options) -> Box<dyn Collector>,
 }
 
 impl Entry {
     const fn on(name: &'static str, new: fn(&Options) -> Box<dyn Collector>) -> Entry {
-        Entry { name, default: true, new }
+        Entry { name, default: true, every: Duration::ZERO, new }
+    }
+
+    #[allow(dead_code, reason = "for those that cost more than most users want")]
+    const fn off(name: &'static str, new: fn(&Options) -> Box<dyn Collector>) -> Entry {
+        Entry { name, default: false, every: Duration::ZERO, new }
+    }
+
+    #[allow(dead_code, reason = "for those whose source wears, wakes or hardly moves")]
+    const fn every(self, seconds: u64) -> Entry {
+        Entry { every: Duration::from_secs(seconds), ..self }
     }
 }
 
-/// Every collector, in the order in which a round runs them.
+/// Every collector, in the order in which a round runs them: what dashboards can't do without comes first,
+/// and what can have any number of series last, because beyond `metrics.max_series` it is the later ones
+/// that are refused.
 pub static TABLE: &[Entry] = &[
+    // The host as a whole.
     Entry::on("cpu", |_| Box::new(cpu::CpuTime::new())),
     Entry::on("stat", |_| Box::new(stat::Stat)),
     Entry::on("loadavg", |_| Box::new(loadavg::Loadavg)),
@@ -74,4 +92,10 @@ pub static TABLE: &[Entry] = &[
     Entry::on("netdev", |o| Box::new(netdev::Netdev::new(&o.netdev))),
     Entry::on("uname", |_| Box::new(uname::Uname)),
     Entry::on("time", |_| Box::new(time::Time::new())),
+    // The kernel and the processor.
+    // The network.
+    // Disks, arrays and file systems.
+    // Sensors, power, board and health.
+    // Services, containers and processes.
+    // Text of the user's, and what is off unless asked for.
 ];

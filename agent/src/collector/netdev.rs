@@ -6,9 +6,11 @@
 //! devices and does not say which token is malformed.
 
 use super::options::{NetdevOptions, excludes};
-use super::parse::{FirstError, Span, Texts, fields, lines, malformed, text, unsigned, whole};
+use super::parse::{
+    FirstError, Span, Texts, fields, lines, malformed, number, text, unsigned, whole,
+};
 use super::{CollectError, Collector};
-use crate::host::Host;
+use crate::host::{Host, Root};
 use crate::model::{Desc, Samples};
 
 const FILE: &str = "proc/net/dev";
@@ -62,17 +64,11 @@ pub(super) struct Netdev {
     options: NetdevOptions,
     devices: Vec<Device>,
     texts: Texts,
-    path: String,
 }
 
 impl Netdev {
     pub(super) fn new(options: &NetdevOptions) -> Netdev {
-        Netdev {
-            options: options.clone(),
-            devices: Vec::new(),
-            texts: Texts::default(),
-            path: String::new(),
-        }
+        Netdev { options: options.clone(), devices: Vec::new(), texts: Texts::default() }
     }
 }
 
@@ -91,16 +87,10 @@ impl Collector for Netdev {
             self.parse(line).unwrap_or_else(|error| errors.note(error));
         }
         for device in &mut self.devices {
-            self.path.clear();
-            self.path.push_str("class/net/");
-            self.path.push_str(self.texts.get(device.name));
-            self.path.push_str("/statistics/rx_nohandler");
+            let name = self.texts.get(device.name);
+            let path = format_args!("class/net/{name}/statistics/rx_nohandler");
             // Older kernels have no such file, and neither has a sysfs of another network namespace.
-            let Ok(bytes) = host.sys(&self.path) else { continue };
-            match unsigned(bytes.trim_ascii()) {
-                Some(value) => device.nohandler = Some(value),
-                None => errors.note(malformed(&format!("sys/{}", self.path), bytes, "a number")),
-            }
+            device.nohandler = number(host, Root::Sys, path, &mut errors);
         }
         self.write(out);
         errors.result()

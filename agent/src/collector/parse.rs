@@ -4,10 +4,12 @@
 //! It must not know any file's meaning.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::str;
 
 use super::CollectError;
 pub(super) use crate::host::text::{fields, lines, unsigned};
+use crate::host::{Host, Root};
 
 /// The whole lines of a file of which each ends with a line break, as all below /proc do; what
 /// follows the last one has been cut, and is noted.
@@ -76,6 +78,55 @@ impl FirstError {
     }
 }
 
+/// A file that holds one number from 0 up. None if it is not there or can't be read, which is quiet, and if
+/// it is no number, which is noted.
+pub(super) fn number(
+    host: &mut Host,
+    root: Root,
+    path: fmt::Arguments<'_>,
+    errors: &mut FirstError,
+) -> Option<u64> {
+    let bytes = host.find(root, path)?;
+    let value = unsigned(bytes.trim_ascii());
+    if value.is_none() {
+        errors.note(malformed(&named(root, path), bytes, "a number"));
+    }
+    value
+}
+
+/// As [`number`], of a number that may be negative.
+#[allow(dead_code, reason = "of sensors")]
+pub(super) fn signed_number(
+    host: &mut Host,
+    root: Root,
+    path: fmt::Arguments<'_>,
+    errors: &mut FirstError,
+) -> Option<i64> {
+    let bytes = host.find(root, path)?;
+    let value = signed(bytes.trim_ascii());
+    if value.is_none() {
+        errors.note(malformed(&named(root, path), bytes, "a number"));
+    }
+    value
+}
+
+/// A decimal number with or without a minus.
+pub(super) fn signed(token: &[u8]) -> Option<i64> {
+    match token.strip_prefix(b"-") {
+        Some(digits) => 0i64.checked_sub_unsigned(unsigned(digits)?),
+        None => i64::try_from(unsigned(token)?).ok(),
+    }
+}
+
+/// A file as errors name it: below `proc`, `sys` or the root.
+pub(super) fn named(root: Root, path: fmt::Arguments<'_>) -> String {
+    match root {
+        Root::Proc => format!("proc/{path}"),
+        Root::Sys => format!("sys/{path}"),
+        Root::Root => path.to_string(),
+    }
+}
+
 /// A number as a label's value.
 pub(super) fn decimal(number: u64) -> heapless::String<20> {
     let mut digits = heapless::String::new();
@@ -95,6 +146,15 @@ mod tests {
         for bad in [&b""[..], b"18446744073709551616", b"-1", b"+1", b"1.0", b" 1", b"1e3", b"\xff"]
         {
             assert_eq!(unsigned(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_with_a_minus() {
+        assert_eq!(signed(b"-9223372036854775808"), Some(i64::MIN));
+        assert_eq!(signed(b"9223372036854775807"), Some(i64::MAX));
+        for bad in ["", "-", "--1", "+1", "9223372036854775808", "-9223372036854775809", "1.0"] {
+            assert_eq!(signed(bad.as_bytes()), None, "{bad:?}");
         }
     }
 

@@ -15,7 +15,7 @@ use tz::TimeZone;
 
 use super::parse::{fields, text};
 use super::{CollectError, Collector};
-use crate::host::{Clock, Host, SystemClock};
+use crate::host::{Clock, Host, Names, Root, SystemClock};
 use crate::model::{Desc, Samples};
 
 const SECONDS: Desc =
@@ -45,8 +45,8 @@ pub(super) struct Time {
     zone_file: Option<PathBuf>,
     version: Option<Version>,
     zone: TimeZone,
-    /// Numbers of the directories `clocksource<number>`; None until they have been looked up.
-    devices: Option<Vec<String>>,
+    /// The directories of the clock sources.
+    devices: Names,
 }
 
 impl Time {
@@ -55,7 +55,12 @@ impl Time {
     }
 
     fn with_tz(tz: Option<OsString>) -> Time {
-        Time { zone_file: zone_file(tz), version: None, zone: TimeZone::utc(), devices: None }
+        Time {
+            zone_file: zone_file(tz),
+            version: None,
+            zone: TimeZone::utc(),
+            devices: Names::new(),
+        }
     }
 }
 
@@ -106,24 +111,16 @@ impl Time {
     }
 
     fn clock_sources(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), CollectError> {
-        let devices = match self.devices.take() {
-            Some(devices) => devices,
-            None => match host.sys_names(CLOCKSOURCES) {
-                Ok(names) => names
-                    .iter()
-                    .filter_map(|name| name.strip_prefix("clocksource"))
-                    .filter(|number| number.starts_with(|first: char| first.is_ascii_digit()))
-                    .map(str::to_owned)
-                    .collect(),
-                Err(error) if error.is_absent() => Vec::new(),
-                Err(error) => return Err(error.into()),
-            },
-        };
-        let devices = self.devices.insert(devices);
+        match host.list(Root::Sys, CLOCKSOURCES, &mut self.devices) {
+            Err(error) if !error.is_absent() => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
+        let devices = self.devices.iter().filter_map(|name| name.strip_prefix("clocksource"));
+        let devices = devices.filter(|device| device.starts_with(|c: char| c.is_ascii_digit()));
         for (file, desc) in [("available", AVAILABLE), ("current", CURRENT)] {
-            for device in &*devices {
-                let path = format!("{CLOCKSOURCES}/clocksource{device}/{file}_clocksource");
-                let bytes = host.sys(&path)?;
+            for device in devices.clone() {
+                let path = format_args!("{CLOCKSOURCES}/clocksource{device}/{file}_clocksource");
+                let bytes = host.sys(path)?;
                 let mut family = out.family(&desc);
                 for name in fields(bytes) {
                     family.add(&[("device", device), ("clocksource", &text(name))], 1.0);

@@ -3,8 +3,8 @@
 //! gone; boards without such counters then cost nothing a round.
 
 use super::CollectError;
-use super::parse::{FirstError, decimal, malformed, unsigned};
-use crate::host::Host;
+use super::parse::{FirstError, decimal, malformed, number, unsigned};
+use crate::host::{Host, Names, Root};
 use crate::model::{Desc, Samples};
 
 const CORE_THROTTLES: Desc = Desc::counter(
@@ -40,22 +40,26 @@ pub(super) struct Topology {
 impl Topology {
     /// Looks up what this host has.
     pub(super) fn read(host: &mut Host) -> Result<Topology, CollectError> {
-        let names = match host.sys_names("devices/system/cpu") {
-            Ok(names) => names,
-            Err(error) if error.is_absent() => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
+        let mut names = Names::new();
+        match host.list(Root::Sys, "devices/system/cpu", &mut names) {
+            Err(error) if !error.is_absent() => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
         let mut counters: Vec<Counter> = Vec::new();
         for cpu in names.iter().filter(|name| is_cpu(name)) {
             let directory = format!("devices/system/cpu/{cpu}");
-            let package = number(host, &format!("{directory}/topology/physical_package_id"));
-            let core = number(host, &format!("{directory}/topology/core_id"));
+            let mut id = |file| {
+                let path = format_args!("{directory}/topology/{file}");
+                number(host, Root::Sys, path, &mut FirstError::default())
+            };
+            let (package, core) = (id("physical_package_id"), id("core_id"));
             let (Some(package), Some(core)) = (package, core) else { continue };
             // The CPUs of a core share its counter, and the cores of a package that of the package.
             for (core, file) in [(Some(core), "core"), (None, "package")] {
                 let path = format!("{directory}/thermal_throttle/{file}_throttle_count");
                 let known = counters.iter().any(|c| c.package == package && c.core == core);
-                if !known && number(host, &path).is_some() {
+                let mut there = || host.find(Root::Sys, &path).is_some();
+                if !known && there() {
                     counters.push(Counter { package, core, path });
                 }
             }
@@ -70,11 +74,8 @@ impl Topology {
             let mut family = out.family(&desc);
             for counter in self.counters.iter().filter(|c| c.core.is_some() == cores) {
                 // A CPU that goes off takes its files with it; the next round looks them up again.
-                let Ok(bytes) = host.sys(&counter.path) else { continue };
-                let Some(value) = unsigned(bytes.trim_ascii()) else {
-                    errors.note(malformed(&format!("sys/{}", counter.path), bytes, "a number"));
-                    continue;
-                };
+                let path = format_args!("{}", counter.path);
+                let Some(value) = number(host, Root::Sys, path, &mut errors) else { continue };
                 let package = decimal(counter.package);
                 match counter.core {
                     Some(core) => {
@@ -95,10 +96,6 @@ impl Topology {
 
 fn is_cpu(name: &str) -> bool {
     name.strip_prefix("cpu").is_some_and(|number| unsigned(number.as_bytes()).is_some())
-}
-
-fn number(host: &mut Host, path: &str) -> Option<u64> {
-    host.sys(path).ok().and_then(|bytes| unsigned(bytes.trim_ascii()))
 }
 
 /// The CPUs that the scheduler leaves alone (`isolcpus=`), from a list such as `1,3-5`.

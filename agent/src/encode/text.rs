@@ -14,11 +14,15 @@ use crate::model::{Kind, Sample, Samples, Suffix};
 /// Whatever writing gave.
 pub fn write_text(samples: &Samples, out: &mut impl Write) -> io::Result<()> {
     let mut sorted: Vec<Sample<'_>> = samples.iter().collect();
-    // Stable, so that what compares equal, the buckets of a histogram, keeps its order.
+    // Stable, so that what compares equal, the parts of a histogram or summary, keeps its order.
     sorted.sort_by(|a, b| {
         a.family.cmp(b.family).then_with(|| {
-            let both = a.kind == Kind::Histogram || b.kind == Kind::Histogram;
-            if both { std::cmp::Ordering::Equal } else { compare_labels(a, b) }
+            let ordered = |kind| matches!(kind, Kind::Histogram | Kind::Summary);
+            if ordered(a.kind) || ordered(b.kind) {
+                std::cmp::Ordering::Equal
+            } else {
+                compare_labels(a, b)
+            }
         })
     });
     for family in sorted.chunk_by(|a, b| a.family == b.family) {

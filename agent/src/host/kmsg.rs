@@ -105,7 +105,7 @@ impl Kmsg {
             }
             Reader::open(file, boot, start).map(Kmsg)
         };
-        open().map_err(|source| ReadError { path: path.clone(), source })
+        open().map_err(|source| ReadError { path: path.clone().into(), source })
     }
 
     /// The next record, or none if the kernel has said nothing more. The descriptor tells of new ones
@@ -169,7 +169,7 @@ fn boot(host: &mut Host) -> Result<[u8; 16], ReadError> {
     }
     if count != 32 {
         let source = io::Error::new(io::ErrorKind::InvalidData, "not a boot's id");
-        return Err(ReadError { path: host.roots().proc.join(FILE), source });
+        return Err(ReadError { path: host.roots().proc.join(FILE).into(), source });
     }
     Ok(boot)
 }

@@ -2,20 +2,27 @@
 //! files are read. It must not know what the files mean.
 
 mod clock;
+mod files;
 mod identity;
 pub mod kmsg;
+mod names;
 pub(crate) mod text;
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::ffi::OsString;
+use std::fmt::{Display, Write as _};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+use files::Kept;
 pub use identity::hostname;
 pub use kmsg::Kmsg;
+pub use names::Names;
 
-/// More than any file that the agent reads whole; /proc/stat of 512 CPUs has 60 KiB.
-const MAX_FILE: u64 = 4 << 20;
+/// The most paths of errors that are remembered.
+const MAX_FAILED: usize = 128;
 
 /// Where the host is mounted; other than the defaults in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,19 +41,35 @@ impl Default for Roots {
     }
 }
 
-/// The roots and a reused read buffer.
+/// The roots, a reused read buffer and files that stay open.
 #[derive(Debug)]
 pub struct Host {
     roots: Roots,
     buffer: Vec<u8>,
-    path: PathBuf,
+    path: OsString,
+    /// Whether `roots.proc` is the kernel's, and its files may stay open.
+    keeps: bool,
+    kept: Kept,
+    /// Paths of earlier errors, so that what is absent round after round costs no memory each time.
+    failed: Vec<Arc<Path>>,
+}
+
+/// Below which root a file lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// [`Roots::proc`]
+    Proc,
+    /// [`Roots::sys`]
+    Sys,
+    /// [`Roots::root`]
+    Root,
 }
 
 /// A file that could not be read.
 #[derive(Debug)]
 pub struct ReadError {
     /// The whole path, root included.
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     /// What the system said.
     pub source: io::Error,
 }
@@ -85,7 +108,16 @@ impl std::error::Error for ReadError {
 impl Host {
     /// A host with these roots.
     pub fn new(roots: Roots) -> Host {
-        Host { roots, buffer: Vec::new(), path: PathBuf::new() }
+        let keeps = rustix::fs::statfs(&roots.proc)
+            .is_ok_and(|fs| fs.f_type == rustix::fs::PROC_SUPER_MAGIC);
+        Host {
+            roots,
+            buffer: Vec::new(),
+            path: OsString::new(),
+            keeps,
+            kept: Kept::default(),
+            failed: Vec::new(),
+        }
     }
 
     /// The roots.
@@ -94,37 +126,39 @@ impl Host {
     }
 
     /// Reads a file below the root of /proc, such as `net/dev`. The bytes are good until the next
-    /// read.
+    /// read. The path is text or `format_args!`, which needs no memory of its own.
     ///
     /// # Errors
     /// Whatever opening or reading the file gave, and a file larger than 4 MiB.
-    pub fn proc(&mut self, relative: &str) -> Result<&[u8], ReadError> {
-        self.path.clear();
-        self.path.push(&self.roots.proc);
-        self.path.push(relative);
-        self.read()
+    pub fn proc(&mut self, relative: impl Display) -> Result<&[u8], ReadError> {
+        self.set_path(Root::Proc, relative);
+        self.read(Root::Proc)
     }
 
     /// Reads a file below the root of /sys, such as `class/net/eth0/mtu`.
     ///
     /// # Errors
     /// As [`proc`](Host::proc).
-    pub fn sys(&mut self, relative: &str) -> Result<&[u8], ReadError> {
-        self.path.clear();
-        self.path.push(&self.roots.sys);
-        self.path.push(relative);
-        self.read()
+    pub fn sys(&mut self, relative: impl Display) -> Result<&[u8], ReadError> {
+        self.set_path(Root::Sys, relative);
+        self.read(Root::Sys)
     }
 
     /// Reads a file below the root of the file system, such as `run/udev/data/b8:0`.
     ///
     /// # Errors
     /// As [`proc`](Host::proc).
-    pub fn root(&mut self, relative: &str) -> Result<&[u8], ReadError> {
-        self.path.clear();
-        self.path.push(&self.roots.root);
-        self.path.push(relative);
-        self.read()
+    pub fn root(&mut self, relative: impl Display) -> Result<&[u8], ReadError> {
+        self.set_path(Root::Root, relative);
+        self.read(Root::Root)
+    }
+
+    /// Reads a file that a host may well not have, or not show: its absence costs nothing, and neither it
+    /// nor any other failure is told apart.
+    pub fn find(&mut self, root: Root, relative: impl Display) -> Option<&[u8]> {
+        self.set_path(root, relative);
+        self.fill(root).ok()?;
+        Some(&self.buffer)
     }
 
     /// What the last read gave; empty or partial if it failed.
@@ -132,37 +166,161 @@ impl Host {
         &self.buffer
     }
 
-    /// The names in a directory below the root of /sys, such as `class/net`, in the order of their
-    /// names. It allocates: for what is looked up once and remembered.
+    /// The names in a directory, such as `class/net` below [`Root::Sys`], in the order of their bytes.
+    /// Names that are not UTF-8 are left out.
     ///
     /// # Errors
-    /// Whatever opening or reading the directory gave. Names that are not UTF-8 are left out.
-    pub fn sys_names(&self, relative: &str) -> Result<Vec<String>, ReadError> {
-        let path = self.roots.sys.join(relative);
-        let read = || {
-            let mut names = Vec::new();
-            for entry in std::fs::read_dir(&path)? {
-                names.extend(entry?.file_name().into_string().ok());
-            }
-            names.sort_unstable();
-            Ok(names)
-        };
-        read().map_err(|source| ReadError { path, source })
+    /// Whatever opening or reading the directory gave; `names` has what was read before it.
+    pub fn list(
+        &mut self,
+        root: Root,
+        relative: impl Display,
+        names: &mut Names,
+    ) -> Result<(), ReadError> {
+        self.set_path(root, relative);
+        files::read_names(&self.path, &mut self.buffer, names).map_err(|source| self.error(source))
     }
 
-    fn read(&mut self) -> Result<&[u8], ReadError> {
-        match read_into(&self.path, &mut self.buffer) {
+    /// The target of a symbolic link, as it is written.
+    ///
+    /// # Errors
+    /// Whatever reading the link gave.
+    pub fn link(&mut self, root: Root, relative: impl Display) -> Result<&[u8], ReadError> {
+        self.set_path(root, relative);
+        match files::read_link(&self.path, &mut self.buffer) {
             Ok(()) => Ok(&self.buffer),
-            Err(source) => Err(ReadError { path: self.path.clone(), source }),
+            Err(source) => Err(self.error(source)),
         }
+    }
+
+    /// The whole path of a file, for what is opened in another way, such as a device.
+    pub fn path(&mut self, root: Root, relative: impl Display) -> &Path {
+        self.set_path(root, relative);
+        Path::new(&self.path)
+    }
+
+    /// An error of something done with the path that was used last.
+    pub fn error(&mut self, source: io::Error) -> ReadError {
+        let path = Path::new(&self.path);
+        if let Some(known) = self.failed.iter().find(|known| known.as_os_str() == path.as_os_str())
+        {
+            return ReadError { path: Arc::clone(known), source };
+        }
+        let path: Arc<Path> = path.into();
+        if self.failed.len() < MAX_FAILED {
+            self.failed.push(Arc::clone(&path));
+        }
+        ReadError { path, source }
+    }
+
+    fn set_path(&mut self, root: Root, relative: impl Display) {
+        let root = match root {
+            Root::Proc => &self.roots.proc,
+            Root::Sys => &self.roots.sys,
+            Root::Root => &self.roots.root,
+        };
+        self.path.clear();
+        self.path.push(root);
+        // Writing to an OsString can't fail.
+        let _ = write!(self.path, "/{relative}");
+    }
+
+    fn read(&mut self, root: Root) -> Result<&[u8], ReadError> {
+        match self.fill(root) {
+            Ok(()) => Ok(&self.buffer),
+            Err(source) => Err(self.error(source)),
+        }
+    }
+
+    fn fill(&mut self, root: Root) -> io::Result<()> {
+        let stays = self.keeps && root == Root::Proc && !self.is_of_a_process();
+        if stays {
+            self.kept.read(&self.path, &mut self.buffer)
+        } else {
+            files::read_once(&self.path, &mut self.buffer, root != Root::Proc)
+        }
+    }
+
+    /// Whether the path is below the directory of a process.
+    fn is_of_a_process(&self) -> bool {
+        let root = self.roots.proc.as_os_str().len() + 1;
+        self.path.as_bytes().get(root).is_some_and(u8::is_ascii_digit)
     }
 }
 
-fn read_into(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
-    buffer.clear();
-    let read = File::open(path)?.take(MAX_FILE + 1).read_to_end(buffer)?;
-    if read as u64 > MAX_FILE {
-        return Err(io::Error::other("larger than 4 MiB, which no such file is"));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_files_of_proc_are_read_anew_and_few() {
+        let mut host = Host::new(Roots::default());
+        let first = host.proc("uptime").unwrap().to_vec();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        assert_ne!(host.proc("uptime").unwrap(), first);
+        assert_eq!(host.kept.len(), 1);
+        host.proc(format_args!("{}/stat", std::process::id())).unwrap();
+        host.sys("kernel/mm/transparent_hugepage/enabled").ok();
+        assert_eq!(host.kept.len(), 1);
+        let names = ["stat", "meminfo", "vmstat", "loadavg", "uptime", "net/dev", "net/snmp"];
+        names.iter().for_each(|name| assert!(!host.proc(name).unwrap().is_empty()));
+        assert_eq!(host.kept.len(), names.len());
     }
-    Ok(())
+
+    #[test]
+    fn a_kept_file_whose_subject_is_gone_is_opened_again() {
+        let mut host = Host::new(Roots::default());
+        host.proc("loadavg").unwrap();
+        // A process that has ended gives the same kind of error as a device that was removed.
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let path = host.path(Root::Proc, format_args!("{}/stat", child.id())).to_owned();
+        let gone = std::fs::File::open(path).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let loadavg = host.path(Root::Proc, "loadavg").as_os_str().to_owned();
+        host.kept.replace(&loadavg, gone.into());
+        assert!(host.proc("loadavg").unwrap().contains(&b'/'));
+    }
+
+    #[test]
+    fn large_files_come_whole_and_too_large_ones_are_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut host = Host::new(Roots { root: dir.path().into(), ..Roots::default() });
+        for size in [0, 1, 4095, 4096, 4097, 100_000, 4 << 20] {
+            let bytes: Vec<u8> = (0..size).map(|at| at as u8).collect();
+            std::fs::write(dir.path().join("file"), &bytes).unwrap();
+            assert!(host.root("file").unwrap() == bytes, "{size}");
+        }
+        std::fs::write(dir.path().join("file"), vec![0; (4 << 20) + 1]).unwrap();
+        assert!(host.root("file").unwrap_err().to_string().contains("larger than 4 MiB"));
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_does_not_hang() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("pipe"), kind, mode, 0).unwrap();
+        let mut host = Host::new(Roots { root: dir.path().into(), ..Roots::default() });
+        assert!(host.root("pipe").is_err());
+    }
+
+    #[test]
+    fn names_come_sorted_and_links_as_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut host = Host::new(Roots { sys: dir.path().into(), ..Roots::default() });
+        let many: Vec<String> = (0..2_000).map(|n| format!("a-rather-long-name-{n:04}")).collect();
+        for name in &many {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let mut names = Names::new();
+        host.list(Root::Sys, "", &mut names).unwrap();
+        assert!(names.iter().eq(many.iter().map(String::as_str)));
+        assert_eq!(names.get(1_999), Some("a-rather-long-name-1999"));
+        assert!(host.list(Root::Sys, "nowhere", &mut names).unwrap_err().is_absent());
+        assert!(names.is_empty());
+        std::os::unix::fs::symlink("../../devices/x", dir.path().join("link")).unwrap();
+        assert_eq!(host.link(Root::Sys, "link").unwrap(), b"../../devices/x");
+        assert!(host.find(Root::Sys, "nowhere").is_none());
+    }
 }

@@ -12,6 +12,8 @@ pub enum Kind {
     Gauge = 2,
     /// Cumulative buckets, a sum and a count.
     Histogram = 3,
+    /// Quantiles, a sum and a count; only from outside, as in the text that `textfile` reads.
+    Summary = 4,
 }
 
 impl Kind {
@@ -22,6 +24,7 @@ impl Kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
+            Kind::Summary => "summary",
         }
     }
 
@@ -32,6 +35,7 @@ impl Kind {
             1 => Kind::Counter,
             2 => Kind::Gauge,
             3 => Kind::Histogram,
+            4 => Kind::Summary,
             _ => return None,
         })
     }

@@ -12,8 +12,8 @@ use super::{Desc, Kind};
 /// Closes each part of a series' key.
 const END: u8 = 0xff;
 
-/// The most labels of one sample that a collector may give. Mimir's own limit is 30.
-const MAX_LABELS: usize = 16;
+/// The most labels of one sample that a collector may give. Mimir's own limit is 30, with the name.
+const MAX_LABELS: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
 struct Span {
@@ -38,6 +38,7 @@ struct FamilyRow {
 struct Row {
     family: u32,
     suffix: Suffix,
+    section: u8,
     key: Span,
     value: f64,
 }
@@ -77,6 +78,33 @@ pub struct Samples {
     rows: Vec<Row>,
     limit: usize,
     refused: u64,
+    /// Of the samples that come.
+    section: u8,
+    /// A bit for each section that was begun.
+    begun: Sections,
+}
+
+/// A set of sections' numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sections([u32; 8]);
+
+impl Sections {
+    /// Adds a section.
+    pub fn insert(&mut self, section: u8) {
+        if let Some(word) = self.0.get_mut(usize::from(section / 32)) {
+            *word |= 1 << (section % 32);
+        }
+    }
+
+    /// Whether the section is in the set.
+    pub fn contains(&self, section: u8) -> bool {
+        self.0.get(usize::from(section / 32)).is_some_and(|word| word >> (section % 32) & 1 == 1)
+    }
+
+    /// Adds all of the other set.
+    pub fn extend(&mut self, other: Sections) {
+        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
+    }
 }
 
 /// One sample as a reader sees it.
@@ -92,6 +120,8 @@ pub struct Sample<'a> {
     pub suffix: Suffix,
     /// The series' key; see the module's documentation.
     pub key: &'a [u8],
+    /// Which part of the agent gave it; see [`Samples::begin`].
+    pub section: u8,
     /// The value.
     pub value: f64,
 }
@@ -113,6 +143,8 @@ impl Samples {
             rows: Vec::new(),
             limit,
             refused: 0,
+            section: 0,
+            begun: Sections::default(),
         }
     }
 
@@ -123,6 +155,21 @@ impl Samples {
         self.families.clear();
         self.rows.clear();
         self.refused = 0;
+        self.section = 0;
+        self.begun = Sections::default();
+    }
+
+    /// Says that a part of the agent, known by a number, has been asked: the samples up to the next call
+    /// are its own, and a series of its that is not among them is gone. Parts that are asked less often
+    /// than others don't begin in the rounds between. A part may begin several times.
+    pub fn begin(&mut self, section: u8) {
+        self.section = section;
+        self.begun.insert(section);
+    }
+
+    /// The sections that have been begun.
+    pub fn begun(&self) -> Sections {
+        self.begun
     }
 
     /// How many samples there are.
@@ -172,6 +219,7 @@ impl Samples {
                 kind: family.kind,
                 suffix: row.suffix,
                 key: self.keys.get(row.key.range()).unwrap_or_default(),
+                section: row.section,
                 value: row.value,
             }
         })
@@ -222,7 +270,7 @@ impl Samples {
             self.keys.push(END);
         }
         let key = Span { start, end: self.keys.len() as u32 };
-        self.rows.push(Row { family, suffix, key, value });
+        self.rows.push(Row { family, suffix, section: self.section, key, value });
     }
 }
 
@@ -230,6 +278,12 @@ impl Family<'_> {
     /// Adds a sample. Labels may come in any order; an empty value is kept, as node_exporter does.
     pub fn add(&mut self, labels: &[(&str, &str)], value: f64) -> &mut Self {
         self.samples.push(self.index, Suffix::None, labels, None, value);
+        self
+    }
+
+    /// Adds a sample of a family that is a histogram or a summary, as it came from outside.
+    pub fn add_part(&mut self, suffix: Suffix, labels: &[(&str, &str)], value: f64) -> &mut Self {
+        self.samples.push(self.index, suffix, labels, None, value);
         self
     }
 

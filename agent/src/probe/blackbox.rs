@@ -114,17 +114,17 @@ fn complete(host: &mut Host, victim: &mut Victim) {
     let pid = victim.pid;
     // A process that is ending has been moved to the root before it is gone.
     if victim.cgroup.is_none()
-        && let Ok(text) = host.proc(&format!("{pid}/cgroup"))
+        && let Ok(text) = host.proc(format_args!("{pid}/cgroup"))
     {
         victim.cgroup = cgroup(&String::from_utf8_lossy(text));
         if victim.cgroup.as_deref() == Some("/")
-            && host.proc(&format!("{pid}/statm")).is_ok_and(|statm| statm.starts_with(b"0 "))
+            && host.proc(format_args!("{pid}/statm")).is_ok_and(|statm| statm.starts_with(b"0 "))
         {
             victim.cgroup = None;
         }
     }
     if (victim.comm.is_empty() || victim.uid.is_none())
-        && let Ok(text) = host.proc(&format!("{pid}/status"))
+        && let Ok(text) = host.proc(format_args!("{pid}/status"))
     {
         let text = String::from_utf8_lossy(text).into_owned();
         let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
@@ -194,7 +194,7 @@ fn top(host: &mut Host) -> String {
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     for pid in pids.take(MAX_PROCESSES) {
         let pid: u32 = pid;
-        let Ok(statm) = host.proc(&format!("{pid}/statm")) else { continue };
+        let Ok(statm) = host.proc(format_args!("{pid}/statm")) else { continue };
         let resident = std::str::from_utf8(statm).ok().and_then(|s| s.split(' ').nth(1));
         let Some(pages) = resident.and_then(|pages| pages.parse::<u64>().ok()) else { continue };
         let at = top.partition_point(|(other, _)| *other >= pages);
@@ -203,7 +203,7 @@ fn top(host: &mut Host) -> String {
     }
     let mut text = String::new();
     for (pages, pid) in top {
-        let comm = match host.proc(&format!("{pid}/comm")) {
+        let comm = match host.proc(format_args!("{pid}/comm")) {
             Ok(comm) => String::from_utf8_lossy(comm).trim().to_owned(),
             Err(_) => "?".to_owned(),
         };

@@ -104,8 +104,10 @@ impl Devices<ScsiErrorKey, 2> for Disks<'_> {
 /// kernel's messages call it.
 fn device(host: &Host, key: &ScsiErrorKey) -> String {
     let address = address(key);
-    let blocks = host.sys_names(&format!("bus/scsi/devices/{address}/block"));
-    blocks.ok().and_then(|names| names.into_iter().next()).unwrap_or(address)
+    let blocks = host.roots().sys.join("bus/scsi/devices").join(&address).join("block");
+    // A device has one block device at most.
+    let block = std::fs::read_dir(blocks).ok().and_then(|mut entries| entries.next()?.ok());
+    block.and_then(|entry| entry.file_name().into_string().ok()).unwrap_or(address)
 }
 
 fn address(key: &ScsiErrorKey) -> String {

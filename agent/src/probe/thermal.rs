@@ -92,7 +92,7 @@ fn describe(host: &mut Host, at_ns: i64, mut event: Record<'_>) -> Option<Event>
 
 /// The zone's temperature at this moment, of which the kernel says thousandths.
 fn celsius(host: &mut Host, zone: u32) -> Option<String> {
-    let bytes = host.sys(&format!("class/thermal/thermal_zone{zone}/temp")).ok()?;
+    let bytes = host.sys(format_args!("class/thermal/thermal_zone{zone}/temp")).ok()?;
     let thousandths: i64 = std::str::from_utf8(bytes).ok()?.trim().parse().ok()?;
     Some((thousandths as f64 / 1000.0).to_string())
 }

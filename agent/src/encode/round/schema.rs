@@ -11,7 +11,7 @@ use crate::model::{Kind, Labels};
 /// Closes each part.
 pub(super) const END: u8 = 0xff;
 
-/// The most labels of a series and the most series of a group; `Samples` takes 16 labels.
+/// The most labels of a series and the most series of a group; `Samples` takes 32 labels.
 const MANY: usize = 255;
 
 /// A series as the encoder has it: its kind and its key as `Samples` makes it.

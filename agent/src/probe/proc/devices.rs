@@ -86,7 +86,7 @@ fn takes_requests(host: &mut Host, device: &Device) -> bool {
     }
     let is_there = |path: &Path, name: &str| path.join(name).exists();
     is_there(&path, "mq")
-        || host.sys(&format!("{folder}/queue/scheduler")).is_ok_and(|text| text.contains(&b'['))
+        || host.sys(format_args!("{folder}/queue/scheduler")).is_ok_and(|text| text.contains(&b'['))
 }
 
 /// By its name, where sysfs says nothing: neither a partition (bdev_name in block/genhd.c: the disk's name

@@ -1,0 +1,126 @@
+//! Reading the kernel's files into one reused buffer: files below /proc stay open between rounds, all
+//! others are opened anew. It must not know what the files mean.
+//!
+//! A kept file saves the way through the directories, a third of what a read costs, and holds a page of
+//! the kernel's memory; [`Kept`] therefore has a bound, and is for /proc alone, of which a round reads some
+//! thirty files, not for /sys with hundreds of small ones. A file of procfs is produced anew by each read
+//! at offset 0. Files that belong to a process are not kept.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{CWD, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+
+use super::Names;
+
+/// More than any file that the agent reads whole; /proc/stat of 512 CPUs has 60 KiB.
+const MAX_FILE: usize = 4 << 20;
+
+/// What a read asks for at least; an attribute below /sys has at most a page.
+const CHUNK: usize = 4 << 10;
+
+/// The most files that stay open.
+const MAX_KEPT: usize = 64;
+
+/// Files that stay open, by path.
+#[derive(Debug, Default)]
+pub(super) struct Kept(HashMap<OsString, OwnedFd>);
+
+impl Kept {
+    /// Reads a file that stays open if there is room for it.
+    pub(super) fn read(&mut self, path: &OsStr, buffer: &mut Vec<u8>) -> io::Result<()> {
+        if let Some(file) = self.0.get(path) {
+            match read(file, buffer, false) {
+                Ok(()) => return Ok(()),
+                // What it belonged to is gone (EIO, ENODEV); there may be another one of the name.
+                Err(_) => self.0.remove(path),
+            };
+        }
+        let file = open(path)?;
+        read(&file, buffer, false)?;
+        if self.0.len() < MAX_KEPT {
+            self.0.insert(path.to_owned(), file);
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn replace(&mut self, path: &OsStr, file: OwnedFd) {
+        self.0.insert(path.to_owned(), file);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Reads a file. With `at_once`, a read that does not fill the buffer ends it: so do attributes below
+/// /sys and files on a disk.
+pub(super) fn read_once(path: &OsStr, buffer: &mut Vec<u8>, at_once: bool) -> io::Result<()> {
+    buffer.clear();
+    read(&open(path)?, buffer, at_once)
+}
+
+/// The target of a symbolic link.
+pub(super) fn read_link(path: &OsStr, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.clear();
+    buffer.reserve(CHUNK);
+    rustix::fs::readlinkat_raw(CWD, path.as_bytes(), rustix::buffer::spare_capacity(buffer))?;
+    Ok(())
+}
+
+/// The names in a directory, without `.` and `..`, and those that are not UTF-8.
+pub(super) fn read_names(path: &OsStr, buffer: &mut Vec<u8>, names: &mut Names) -> io::Result<()> {
+    names.clear();
+    buffer.clear();
+    buffer.reserve(CHUNK);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY;
+    let directory = rustix::fs::openat(CWD, path.as_bytes(), flags, Mode::empty())?;
+    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        match entry?.file_name().to_str() {
+            Ok("." | "..") | Err(_) => {}
+            Ok(name) => names.push(name),
+        }
+        if names.bytes() > MAX_FILE {
+            return Err(io::Error::other("names of more than 4 MiB, which no such directory has"));
+        }
+    }
+    names.sort();
+    Ok(())
+}
+
+fn open(path: &OsStr) -> io::Result<OwnedFd> {
+    // A device or pipe where a file should be must not hold the round up.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::openat(CWD, path.as_bytes(), flags, Mode::empty())?;
+    Ok(file)
+}
+
+fn read(file: impl AsFd, buffer: &mut Vec<u8>, at_once: bool) -> io::Result<()> {
+    buffer.clear();
+    loop {
+        if buffer.capacity() - buffer.len() < CHUNK {
+            buffer.reserve(CHUNK.max(buffer.len()));
+        }
+        let room = buffer.capacity() - buffer.len();
+        let offset = buffer.len() as u64;
+        let spare = rustix::buffer::spare_capacity(buffer);
+        let count = match rustix::io::pread(&file, spare, offset) {
+            Ok(count) => count,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if buffer.len() > MAX_FILE {
+            return Err(io::Error::other("larger than 4 MiB, which no such file is"));
+        }
+        if count == 0 || (at_once && count < room) {
+            return Ok(());
+        }
+    }
+}
