@@ -64,9 +64,9 @@ impl Fixture {
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
-        .map(|folder| folder.join("tests/fixtures/pi"))
+        .map(|folder| folder.join("tests/fixtures/pi5"))
         .find(|path| path.is_dir())
-        .expect("agent/tests/fixtures/pi")
+        .expect("agent/tests/fixtures/pi5")
 }
 
 fn copy(from: &Path, to: &Path) {
