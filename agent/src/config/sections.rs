@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{ConfigError, nearest};
+use super::intervals::intervals;
 use super::reader::{At, Reader};
 use super::{Agent, Metrics, Wal, units};
 use crate::host::{self, Roots};
@@ -113,7 +114,8 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
         "the most samples of one round; what comes beyond is counted and not kept",
     )?;
     let collectors = collectors(&t)?;
-    let mut options = collector::Options::default();
+    let mut options =
+        collector::Options { intervals: intervals(&t)?, ..collector::Options::default() };
 
     let filesystem = t.section("filesystem")?;
     let target = &mut options.filesystem;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 use files::Kept;
-pub use identity::hostname;
+pub use identity::{hostname, phase};
 pub use kmsg::Kmsg;
 pub use names::Names;
 
