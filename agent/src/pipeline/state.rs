@@ -15,7 +15,7 @@ use crate::collector::{Outcome, Set};
 use crate::encode::{Positions, write_text};
 use crate::host::{Clock, Host};
 use crate::logs::file::Counters;
-use crate::model::{Labels, Samples};
+use crate::model::{Desc, Labels, Samples};
 use crate::probe::Probes;
 use crate::status::{
     CollectorReport, DroppedReport, EndpointReport, ProbeReport, Report, SourceReport, WalReport,
@@ -23,6 +23,11 @@ use crate::status::{
 
 /// The agent's own series: a few for each collector, WAL and endpoint.
 const MAX_OWN: usize = 2_000;
+
+/// What a Prometheus that scrapes adds by itself, and dashboards and alerts ask for. Not on `/metrics`, where
+/// it would stand beside that Prometheus' own.
+const UP: Desc =
+    Desc::gauge("up", "Whether the host is being observed: always 1, and absent if not.");
 
 /// Sections of samples, beside those of the collectors. See [`Samples::begin`].
 const PROBES: u8 = 254;
@@ -101,6 +106,7 @@ impl State {
         own.clear();
         own.begin(OWN);
         report.write_samples(&mut own);
+        own.value(&UP, 1.0);
     }
 
     /// The newest round in the text format, the agent's own samples as they are now.
