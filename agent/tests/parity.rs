@@ -106,7 +106,7 @@ impl Program {
             String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
         };
         let version = says("--version");
-        let (_, version) = version.split_once("version ").expect("a version");
+        let (_, version) = version.split_once("version ").unwrap();
         let version = version.split([' ', ',']).next().unwrap().to_owned();
         // `--collector.arp   Enable the arp collector (default: enabled).`, in later versions
         // `--[no-]collector.arp`; what has a value or a second dot is an option of a collector.
