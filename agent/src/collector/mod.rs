@@ -11,12 +11,15 @@ mod diskstats;
 mod error;
 mod filesystem;
 mod loadavg;
+mod mdadm;
 mod meminfo;
 mod netdev;
+mod nvme;
 mod options;
 mod parse;
 mod pattern;
 mod pressure;
+mod rows;
 mod set;
 mod stat;
 mod statfs;
@@ -25,6 +28,7 @@ mod topology;
 mod udev;
 mod uname;
 mod vmstat;
+mod xfs;
 
 use std::time::Duration;
 
@@ -95,6 +99,9 @@ pub static TABLE: &[Entry] = &[
     // The kernel and the processor.
     // The network.
     // Disks, arrays and file systems.
+    Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
+    Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),
+    Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
     // Sensors, power, board and health.
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.
