@@ -6,12 +6,14 @@
 //! file or where samples go. Absence is not failure: no file is [`CollectError::NoData`]. A malformed
 //! line costs itself: the other lines' samples are written, and the first error is returned.
 
+mod asker;
 mod cpu;
 mod diskstats;
 mod error;
 mod filesystem;
 mod loadavg;
 mod meminfo;
+mod mmc;
 mod netdev;
 mod options;
 mod parse;
@@ -95,6 +97,7 @@ pub static TABLE: &[Entry] = &[
     // The kernel and the processor.
     // The network.
     // Disks, arrays and file systems.
+    Entry::on("mmc", |_| Box::new(mmc::Mmc::default())),
     // Sensors, power, board and health.
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.
