@@ -6,6 +6,7 @@
 //! file or where samples go. Absence is not failure: no file is [`CollectError::NoData`]. A malformed
 //! line costs itself: the other lines' samples are written, and the first error is returned.
 
+mod asker;
 mod cpu;
 mod diskstats;
 mod error;
@@ -13,6 +14,7 @@ mod filesystem;
 mod loadavg;
 mod mdadm;
 mod meminfo;
+mod mmc;
 mod netdev;
 mod nvme;
 mod options;
@@ -102,6 +104,7 @@ pub static TABLE: &[Entry] = &[
     Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
     Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),
     Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
+    Entry::on("mmc", |_| Box::new(mmc::Mmc::default())),
     // Sensors, power, board and health.
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.

@@ -4,6 +4,7 @@
 mod clock;
 mod files;
 mod identity;
+pub mod ioctl;
 pub mod kmsg;
 mod names;
 pub(crate) mod text;
