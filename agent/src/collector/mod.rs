@@ -6,16 +6,22 @@
 //! file or where samples go. Absence is not failure: no file is [`CollectError::NoData`]. A malformed
 //! line costs itself: the other lines' samples are written, and the first error is returned.
 
+mod arp;
 mod asker;
+mod bonding;
+mod conntrack;
 mod cpu;
 mod diskstats;
 mod error;
 mod filesystem;
+mod ipvs;
 mod loadavg;
 mod mdadm;
 mod meminfo;
 mod mmc;
+mod netclass;
 mod netdev;
+mod netstat;
 mod nvme;
 mod options;
 mod parse;
@@ -23,11 +29,14 @@ mod pattern;
 mod pressure;
 mod rows;
 mod set;
+mod sockstat;
+mod softnet;
 mod stat;
 mod statfs;
 mod time;
 mod topology;
 mod udev;
+mod udp_queues;
 mod uname;
 mod vmstat;
 mod xfs;
@@ -38,7 +47,9 @@ use crate::host::Host;
 use crate::model::Samples;
 
 pub use error::CollectError;
-pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options};
+pub use options::{
+    DiskstatsOptions, FilesystemOptions, NetclassOptions, NetdevOptions, NetstatOptions, Options,
+};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
@@ -100,6 +111,15 @@ pub static TABLE: &[Entry] = &[
     Entry::on("time", |_| Box::new(time::Time::new())),
     // The kernel and the processor.
     // The network.
+    Entry::on("netclass", |o| Box::new(netclass::Netclass::new(&o.netclass))),
+    Entry::on("netstat", |o| Box::new(netstat::Netstat::new(&o.netstat))),
+    Entry::on("sockstat", |_| Box::new(sockstat::Sockstat::default())),
+    Entry::on("softnet", |_| Box::new(softnet::Softnet::default())),
+    Entry::on("udp_queues", |_| Box::new(udp_queues::UdpQueues)),
+    Entry::on("conntrack", |_| Box::new(conntrack::Conntrack)),
+    Entry::on("arp", |_| Box::new(arp::Arp::default())),
+    Entry::on("bonding", |_| Box::new(bonding::Bonding::default())),
+    Entry::on("ipvs", |_| Box::new(ipvs::Ipvs::default())),
     // Disks, arrays and file systems.
     Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
     Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),

@@ -17,6 +17,10 @@ pub struct Options {
     pub filesystem: FilesystemOptions,
     /// `metrics.netdev`
     pub netdev: NetdevOptions,
+    /// `metrics.netclass`
+    pub netclass: NetclassOptions,
+    /// `metrics.netstat`
+    pub netstat: NetstatOptions,
     /// `metrics.diskstats`
     pub diskstats: DiskstatsOptions,
 }
@@ -41,6 +45,20 @@ pub struct NetdevOptions {
     pub device_exclude: Option<Pattern>,
     /// If set, only devices that match are reported.
     pub device_include: Option<Pattern>,
+}
+
+/// Of which network devices the properties are reported.
+#[derive(Clone, Debug, Default)]
+pub struct NetclassOptions {
+    /// Devices that are left out; by default none, node_exporter's `^$`.
+    pub device_exclude: Option<Pattern>,
+}
+
+/// Which counters of the network protocols are reported.
+#[derive(Clone, Debug)]
+pub struct NetstatOptions {
+    /// What a counter must match, as `TcpExt_ListenDrops`; none: all are.
+    pub fields: Option<Pattern>,
 }
 
 /// Which block devices are reported.
@@ -68,6 +86,20 @@ impl FilesystemOptions {
         var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
     /// The default of `mount_timeout`.
     pub const MOUNT_TIMEOUT: Duration = Duration::from_secs(5);
+}
+
+impl NetstatOptions {
+    /// The default of `fields`.
+    pub const FIELDS: &str = "^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|\
+        Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts)|\
+        Tcp_(ActiveOpens|InSegs|OutSegs|OutRsts|PassiveOpens|RetransSegs|CurrEstab)|\
+        Udp6?_(InDatagrams|OutDatagrams|NoPorts|RcvbufErrors|SndbufErrors))$";
+}
+
+impl Default for NetstatOptions {
+    fn default() -> NetstatOptions {
+        NetstatOptions { fields: pattern(NetstatOptions::FIELDS).ok() }
+    }
 }
 
 impl DiskstatsOptions {
@@ -111,6 +143,9 @@ mod tests {
         assert!(points.is_match(b"/dev/shm") && points.is_match(b"/proc"));
         assert!(points.is_match(b"/var/lib/docker/overlay2/1/merged"));
         assert!(!points.is_match(b"/mnt/data") && !points.is_match(b"/device"));
+        let fields = NetstatOptions::default().fields.unwrap();
+        assert!(fields.is_match(b"TcpExt_ListenDrops") && fields.is_match(b"UdpLite6_InErrors"));
+        assert!(!fields.is_match(b"Tcp_RtoMin") && !fields.is_match(b"TcpExt_TCPTimeoutsX"));
         let disks = DiskstatsOptions::default().device_exclude.unwrap();
         assert!(
             disks.is_match(b"sda1") && disks.is_match(b"nvme0n1p3") && disks.is_match(b"loop7")

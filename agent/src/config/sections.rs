@@ -152,6 +152,26 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
     }
     netdev.finish()?;
 
+    let netclass = t.section("netclass")?;
+    if let Some(pattern) = pattern(
+        &netclass,
+        "device_exclude",
+        "network devices whose properties are left out; default: none",
+    )? {
+        options.netclass.device_exclude = pattern;
+    }
+    netclass.finish()?;
+
+    let netstat = t.section("netstat")?;
+    if let Some(pattern) = pattern(
+        &netstat,
+        "fields",
+        "counters of the network protocols that are reported, as `TcpExt_ListenDrops`; default: node_exporter's",
+    )? {
+        options.netstat.fields = pattern;
+    }
+    netstat.finish()?;
+
     let diskstats = t.section("diskstats")?;
     if let Some(pattern) =
         pattern(&diskstats, "device_exclude", "disks that are left out; default: node_exporter's")?
