@@ -7,24 +7,35 @@
 //! line costs itself: the other lines' samples are written, and the first error is returned.
 
 mod cpu;
+mod cpufreq;
 mod diskstats;
+mod dmi;
+mod entropy;
 mod error;
+mod filefd;
 mod filesystem;
 mod loadavg;
 mod meminfo;
 mod netdev;
 mod options;
+mod os;
 mod parse;
 mod pattern;
 mod pressure;
+mod schedstat;
+mod selinux;
 mod set;
 mod stat;
 mod statfs;
+#[cfg(test)]
+mod testing;
 mod time;
+mod timex;
 mod topology;
 mod udev;
 mod uname;
 mod vmstat;
+mod watchdog;
 
 use std::time::Duration;
 
@@ -93,6 +104,15 @@ pub static TABLE: &[Entry] = &[
     Entry::on("uname", |_| Box::new(uname::Uname)),
     Entry::on("time", |_| Box::new(time::Time::new())),
     // The kernel and the processor.
+    Entry::on("os", |_| Box::new(os::Os::default())),
+    Entry::on("timex", |_| Box::new(timex::Adjtimex)),
+    Entry::on("filefd", |_| Box::new(filefd::Filefd)),
+    Entry::on("entropy", |_| Box::new(entropy::Entropy)),
+    Entry::on("cpufreq", |_| Box::new(cpufreq::Cpufreq::default())),
+    Entry::on("schedstat", |_| Box::new(schedstat::Schedstat)),
+    Entry::on("dmi", |_| Box::new(dmi::Dmi::default())),
+    Entry::on("selinux", |_| Box::new(selinux::Selinux)),
+    Entry::on("watchdog", |_| Box::new(watchdog::Watchdog::default())),
     // The network.
     // Disks, arrays and file systems.
     // Sensors, power, board and health.

@@ -7,6 +7,7 @@ mod identity;
 pub mod kmsg;
 mod names;
 pub(crate) mod text;
+mod timex;
 
 use std::ffi::OsString;
 use std::fmt::{Display, Write as _};
@@ -20,6 +21,7 @@ use files::Kept;
 pub use identity::hostname;
 pub use kmsg::Kmsg;
 pub use names::Names;
+pub use timex::Timex;
 
 /// The most paths of errors that are remembered.
 const MAX_FAILED: usize = 128;
