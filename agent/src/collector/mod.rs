@@ -11,8 +11,12 @@ mod asker;
 mod bonding;
 mod conntrack;
 mod cpu;
+mod cpufreq;
 mod diskstats;
+mod dmi;
+mod entropy;
 mod error;
+mod filefd;
 mod filesystem;
 mod ipvs;
 mod loadavg;
@@ -24,22 +28,29 @@ mod netdev;
 mod netstat;
 mod nvme;
 mod options;
+mod os;
 mod parse;
 mod pattern;
 mod pressure;
 mod rows;
+mod schedstat;
+mod selinux;
 mod set;
 mod sockstat;
 mod softnet;
 mod stat;
 mod statfs;
+#[cfg(test)]
+mod testing;
 mod time;
+mod timex;
 mod topology;
 mod udev;
 mod udp_queues;
 mod uname;
 mod vmstat;
 mod xfs;
+mod watchdog;
 
 use std::time::Duration;
 
@@ -110,6 +121,15 @@ pub static TABLE: &[Entry] = &[
     Entry::on("uname", |_| Box::new(uname::Uname)),
     Entry::on("time", |_| Box::new(time::Time::new())),
     // The kernel and the processor.
+    Entry::on("os", |_| Box::new(os::Os::default())),
+    Entry::on("timex", |_| Box::new(timex::Adjtimex)),
+    Entry::on("filefd", |_| Box::new(filefd::Filefd)),
+    Entry::on("entropy", |_| Box::new(entropy::Entropy)),
+    Entry::on("cpufreq", |_| Box::new(cpufreq::Cpufreq::default())),
+    Entry::on("schedstat", |_| Box::new(schedstat::Schedstat)),
+    Entry::on("dmi", |_| Box::new(dmi::Dmi::default())),
+    Entry::on("selinux", |_| Box::new(selinux::Selinux)),
+    Entry::on("watchdog", |_| Box::new(watchdog::Watchdog::default())),
     // The network.
     Entry::on("netclass", |o| Box::new(netclass::Netclass::new(&o.netclass))),
     Entry::on("netstat", |o| Box::new(netstat::Netstat::new(&o.netstat))),
