@@ -14,6 +14,8 @@ mod loadavg;
 mod mdadm;
 mod meminfo;
 mod netdev;
+mod nfs;
+mod nfsd;
 mod nvme;
 mod options;
 mod parse;
@@ -23,6 +25,7 @@ mod rows;
 mod set;
 mod stat;
 mod statfs;
+mod sunrpc;
 mod time;
 mod topology;
 mod udev;
@@ -101,6 +104,8 @@ pub static TABLE: &[Entry] = &[
     // Disks, arrays and file systems.
     Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
     Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),
+    Entry::on("nfs", |_| Box::new(nfs::Nfs)),
+    Entry::on("nfsd", |_| Box::new(nfsd::Nfsd)),
     Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
     // Sensors, power, board and health.
     // Services, containers and processes.
