@@ -26,6 +26,8 @@ mod mmc;
 mod netclass;
 mod netdev;
 mod netstat;
+mod nfs;
+mod nfsd;
 mod nvme;
 mod options;
 mod os;
@@ -42,6 +44,7 @@ mod stat;
 mod statfs;
 #[cfg(test)]
 mod testing;
+mod sunrpc;
 mod time;
 mod timex;
 mod topology;
@@ -143,6 +146,8 @@ pub static TABLE: &[Entry] = &[
     // Disks, arrays and file systems.
     Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
     Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),
+    Entry::on("nfs", |_| Box::new(nfs::Nfs)),
+    Entry::on("nfsd", |_| Box::new(nfsd::Nfsd)),
     Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
     Entry::on("mmc", |_| Box::new(mmc::Mmc::default())),
     // Sensors, power, board and health.
