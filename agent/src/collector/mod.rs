@@ -20,6 +20,7 @@ mod pressure;
 mod set;
 mod stat;
 mod statfs;
+mod textfile;
 mod time;
 mod topology;
 mod udev;
@@ -32,7 +33,7 @@ use crate::host::Host;
 use crate::model::Samples;
 
 pub use error::CollectError;
-pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options};
+pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, TextfileOptions};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
@@ -98,4 +99,5 @@ pub static TABLE: &[Entry] = &[
     // Sensors, power, board and health.
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.
+    Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
 ];
