@@ -16,6 +16,7 @@ const NOT_THE_FIXTURES: [&str; 6] = [
     "node_time_zone_offset_seconds{",
     "node_scrape_collector_duration_seconds{",
     "mote_collector_duration_seconds{",
+    "node_textfile_mtime_seconds{",
 ];
 
 #[test]

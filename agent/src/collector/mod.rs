@@ -45,6 +45,7 @@ mod statfs;
 #[cfg(test)]
 mod testing;
 mod sunrpc;
+mod textfile;
 mod time;
 mod timex;
 mod topology;
@@ -64,6 +65,7 @@ pub use error::CollectError;
 pub use options::{
     DiskstatsOptions, FilesystemOptions, NetclassOptions, NetdevOptions, NetstatOptions, Options,
 };
+pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, TextfileOptions};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
@@ -153,4 +155,5 @@ pub static TABLE: &[Entry] = &[
     // Sensors, power, board and health.
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.
+    Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
 ];

@@ -23,6 +23,15 @@ pub struct Options {
     pub netstat: NetstatOptions,
     /// `metrics.diskstats`
     pub diskstats: DiskstatsOptions,
+    /// `metrics.textfile`
+    pub textfile: TextfileOptions,
+}
+
+/// Whose text is read.
+#[derive(Clone, Debug, Default)]
+pub struct TextfileOptions {
+    /// Directories, as whole paths below the host's root, that may be globs.
+    pub directories: Vec<String>,
 }
 
 /// Which mounts are reported.

@@ -179,6 +179,20 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
         options.diskstats.device_exclude = pattern;
     }
     diskstats.finish()?;
+
+    let textfile = t.section("textfile")?;
+    let directories = textfile.one_or_more_strings(
+        "directory",
+        "where the files `*.prom` of others are, one or several, as paths below `host.root` that may be globs",
+    )?;
+    for given in directories.unwrap_or_default() {
+        if !given.value.is_empty() && !given.value.starts_with('/') {
+            let problem = format!("textfile.directory: {:?} is no whole path", given.value);
+            return Err(given.error(problem, "it begins with a slash"));
+        }
+        options.textfile.directories.push(given.value);
+    }
+    textfile.finish()?;
     t.finish()?;
     Ok(Metrics { job, collectors, max_series, options })
 }
