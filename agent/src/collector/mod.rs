@@ -42,9 +42,9 @@ mod sockstat;
 mod softnet;
 mod stat;
 mod statfs;
+mod sunrpc;
 #[cfg(test)]
 mod testing;
-mod sunrpc;
 mod textfile;
 mod time;
 mod timex;
@@ -53,8 +53,8 @@ mod udev;
 mod udp_queues;
 mod uname;
 mod vmstat;
-mod xfs;
 mod watchdog;
+mod xfs;
 
 use std::time::Duration;
 
@@ -62,10 +62,7 @@ use crate::host::Host;
 use crate::model::Samples;
 
 pub use error::CollectError;
-pub use options::{
-    DiskstatsOptions, FilesystemOptions, NetclassOptions, NetdevOptions, NetstatOptions, Options,
-};
-pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, TextfileOptions};
+pub use options::*;
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
