@@ -16,6 +16,8 @@ mod bytes;
 mod collectors;
 mod encode;
 mod endpoint;
+#[path = "../../tests/fixtures/mod.rs"]
+mod fixtures;
 mod kmsg;
 mod logs;
 mod push;
