@@ -17,6 +17,8 @@ mod collectors;
 mod encode;
 mod endpoint;
 mod exposition;
+#[path = "../../tests/fixtures/mod.rs"]
+mod fixtures;
 mod kmsg;
 mod logs;
 mod push;
