@@ -8,18 +8,25 @@
 
 mod cpu;
 mod diskstats;
+mod edac;
 mod error;
 mod filesystem;
+mod hwmon;
 mod loadavg;
 mod meminfo;
 mod netdev;
 mod options;
 mod parse;
 mod pattern;
+mod powersupplyclass;
 mod pressure;
+mod rapl;
 mod set;
+#[cfg(test)]
+mod shown;
 mod stat;
 mod statfs;
+mod thermal_zone;
 mod time;
 mod topology;
 mod udev;
@@ -32,7 +39,7 @@ use crate::host::Host;
 use crate::model::Samples;
 
 pub use error::CollectError;
-pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options};
+pub use options::{DiskstatsOptions, FilesystemOptions, HwmonOptions, NetdevOptions, Options};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
@@ -96,6 +103,11 @@ pub static TABLE: &[Entry] = &[
     // The network.
     // Disks, arrays and file systems.
     // Sensors, power, board and health.
+    Entry::on("thermal_zone", |_| Box::new(thermal_zone::ThermalZone::default())),
+    Entry::on("hwmon", |o| Box::new(hwmon::Hwmon::new(&o.hwmon))),
+    Entry::on("powersupplyclass", |_| Box::new(powersupplyclass::PowerSupplyClass::default())),
+    Entry::on("rapl", |_| Box::new(rapl::Rapl::default())),
+    Entry::on("edac", |_| Box::new(edac::Edac::default())),
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.
 ];

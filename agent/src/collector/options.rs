@@ -19,6 +19,8 @@ pub struct Options {
     pub netdev: NetdevOptions,
     /// `metrics.diskstats`
     pub diskstats: DiskstatsOptions,
+    /// `metrics.hwmon`
+    pub hwmon: HwmonOptions,
 }
 
 /// Which mounts are reported.
@@ -56,6 +58,15 @@ impl Options {
         let set = self.intervals.iter().find(|(name, _)| *name == entry.name);
         set.map_or(entry.every, |(_, every)| *every)
     }
+}
+
+/// Which chips of hwmon are reported, by the label `chip`.
+#[derive(Clone, Debug, Default)]
+pub struct HwmonOptions {
+    /// Chips that are left out.
+    pub chip_exclude: Option<Pattern>,
+    /// If set, only chips that match are reported.
+    pub chip_include: Option<Pattern>,
 }
 
 impl FilesystemOptions {
