@@ -15,10 +15,12 @@ mod cpufreq;
 mod diskstats;
 mod dmi;
 mod entropy;
+mod edac;
 mod error;
 mod filefd;
 mod filesystem;
 mod ipvs;
+mod hwmon;
 mod loadavg;
 mod mdadm;
 mod meminfo;
@@ -33,6 +35,7 @@ mod options;
 mod os;
 mod parse;
 mod pattern;
+mod powersupplyclass;
 mod pressure;
 mod rows;
 mod schedstat;
@@ -46,6 +49,10 @@ mod sunrpc;
 #[cfg(test)]
 mod testing;
 mod textfile;
+mod rapl;
+#[cfg(test)]
+mod shown;
+mod thermal_zone;
 mod time;
 mod timex;
 mod topology;
@@ -150,6 +157,11 @@ pub static TABLE: &[Entry] = &[
     Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
     Entry::on("mmc", |_| Box::new(mmc::Mmc::default())),
     // Sensors, power, board and health.
+    Entry::on("thermal_zone", |_| Box::new(thermal_zone::ThermalZone::default())),
+    Entry::on("hwmon", |o| Box::new(hwmon::Hwmon::new(&o.hwmon))),
+    Entry::on("powersupplyclass", |_| Box::new(powersupplyclass::PowerSupplyClass::default())),
+    Entry::on("rapl", |_| Box::new(rapl::Rapl::default())),
+    Entry::on("edac", |_| Box::new(edac::Edac::default())),
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.
     Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),

@@ -32,6 +32,8 @@ pub struct Options {
 pub struct TextfileOptions {
     /// Directories, as whole paths below the host's root, that may be globs.
     pub directories: Vec<String>,
+    /// `metrics.hwmon`
+    pub hwmon: HwmonOptions,
 }
 
 /// Which mounts are reported.
@@ -83,6 +85,15 @@ impl Options {
         let set = self.intervals.iter().find(|(name, _)| *name == entry.name);
         set.map_or(entry.every, |(_, every)| *every)
     }
+}
+
+/// Which chips of hwmon are reported, by the label `chip`.
+#[derive(Clone, Debug, Default)]
+pub struct HwmonOptions {
+    /// Chips that are left out.
+    pub chip_exclude: Option<Pattern>,
+    /// If set, only chips that match are reported.
+    pub chip_include: Option<Pattern>,
 }
 
 impl FilesystemOptions {

@@ -193,6 +193,16 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
         options.textfile.directories.push(given.value);
     }
     textfile.finish()?;
+    let hwmon = t.section("hwmon")?;
+    if let Some(pattern) =
+        pattern(&hwmon, "chip_exclude", "chips of hwmon, by the label `chip`, that are left out")?
+    {
+        options.hwmon.chip_exclude = pattern;
+    }
+    if let Some(pattern) = pattern(&hwmon, "chip_include", "the only chips of hwmon, if given")? {
+        options.hwmon.chip_include = pattern;
+    }
+    hwmon.finish()?;
     t.finish()?;
     Ok(Metrics { job, collectors, max_series, options })
 }
