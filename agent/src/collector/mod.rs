@@ -32,6 +32,7 @@ mod udev;
 mod uname;
 mod vmstat;
 mod xfs;
+mod zfs;
 
 use std::time::Duration;
 
@@ -103,6 +104,7 @@ pub static TABLE: &[Entry] = &[
     // The network.
     // Disks, arrays and file systems.
     Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
+    Entry::on("zfs", |_| Box::new(zfs::Zfs::default())),
     Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),
     Entry::on("nfs", |_| Box::new(nfs::Nfs)),
     Entry::on("nfsd", |_| Box::new(nfsd::Nfsd)),
