@@ -62,6 +62,7 @@ mod uname;
 mod vmstat;
 mod watchdog;
 mod xfs;
+mod zfs;
 
 use std::time::Duration;
 
@@ -151,6 +152,7 @@ pub static TABLE: &[Entry] = &[
     Entry::on("ipvs", |_| Box::new(ipvs::Ipvs::default())),
     // Disks, arrays and file systems.
     Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
+    Entry::on("zfs", |_| Box::new(zfs::Zfs::default())),
     Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),
     Entry::on("nfs", |_| Box::new(nfs::Nfs)),
     Entry::on("nfsd", |_| Box::new(nfsd::Nfsd)),
