@@ -74,7 +74,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("a folder of the fixture") {
         let entry = entry.expect("an entry of the fixture");
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
+        let kind = entry.file_type().expect("an entry of the fixture");
+        if kind.is_symlink() {
+            let link = fs::read_link(entry.path()).expect("a link of the fixture");
+            std::os::unix::fs::symlink(link, target).expect("in the copy");
+        } else if kind.is_dir() {
             copy(&entry.path(), &target);
         } else {
             fs::copy(entry.path(), target).expect("a file of the fixture");

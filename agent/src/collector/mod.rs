@@ -20,6 +20,7 @@ mod parse;
 mod pattern;
 mod pressure;
 mod set;
+pub mod smart;
 mod stat;
 mod statfs;
 mod time;
@@ -34,7 +35,7 @@ use crate::host::Host;
 use crate::model::Samples;
 
 pub use error::CollectError;
-pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options};
+pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, SmartOptions};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
@@ -98,6 +99,7 @@ pub static TABLE: &[Entry] = &[
     // The network.
     // Disks, arrays and file systems.
     Entry::on("mmc", |_| Box::new(mmc::Mmc::default())),
+    Entry::on("smart", |o| Box::new(smart::Smart::new(&o.smart))).every(240),
     // Sensors, power, board and health.
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.

@@ -19,6 +19,8 @@ pub struct Options {
     pub netdev: NetdevOptions,
     /// `metrics.diskstats`
     pub diskstats: DiskstatsOptions,
+    /// `metrics.smart`
+    pub smart: SmartOptions,
 }
 
 /// Which mounts are reported.
@@ -56,6 +58,13 @@ impl Options {
         let set = self.intervals.iter().find(|(name, _)| *name == entry.name);
         set.map_or(entry.every, |(_, every)| *every)
     }
+}
+
+/// Which disks are asked for their health.
+#[derive(Clone, Debug, Default)]
+pub struct SmartOptions {
+    /// Disks that are left out.
+    pub device_exclude: Option<Pattern>,
 }
 
 impl FilesystemOptions {
