@@ -43,6 +43,7 @@ mod selinux;
 mod set;
 mod sockstat;
 mod softnet;
+pub mod smart;
 mod stat;
 mod statfs;
 mod sunrpc;
@@ -71,6 +72,7 @@ use crate::model::Samples;
 
 pub use error::CollectError;
 pub use options::*;
+pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, SmartOptions};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
@@ -158,6 +160,7 @@ pub static TABLE: &[Entry] = &[
     Entry::on("nfsd", |_| Box::new(nfsd::Nfsd)),
     Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
     Entry::on("mmc", |_| Box::new(mmc::Mmc::default())),
+    Entry::on("smart", |o| Box::new(smart::Smart::new(&o.smart))).every(240),
     // Sensors, power, board and health.
     Entry::on("thermal_zone", |_| Box::new(thermal_zone::ThermalZone::default())),
     Entry::on("hwmon", |o| Box::new(hwmon::Hwmon::new(&o.hwmon))),

@@ -34,6 +34,8 @@ pub struct TextfileOptions {
     pub directories: Vec<String>,
     /// `metrics.hwmon`
     pub hwmon: HwmonOptions,
+    /// `metrics.smart`
+    pub smart: SmartOptions,
 }
 
 /// Which mounts are reported.
@@ -94,6 +96,13 @@ pub struct HwmonOptions {
     pub chip_exclude: Option<Pattern>,
     /// If set, only chips that match are reported.
     pub chip_include: Option<Pattern>,
+}
+
+/// Which disks are asked for their health.
+#[derive(Clone, Debug, Default)]
+pub struct SmartOptions {
+    /// Disks that are left out.
+    pub device_exclude: Option<Pattern>,
 }
 
 impl FilesystemOptions {

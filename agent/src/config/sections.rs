@@ -203,6 +203,15 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
         options.hwmon.chip_include = pattern;
     }
     hwmon.finish()?;
+    let smart = t.section("smart")?;
+    if let Some(pattern) = pattern(
+        &smart,
+        "device_exclude",
+        "disks that are not asked for their health, such as `sda`; by default none",
+    )? {
+        options.smart.device_exclude = pattern;
+    }
+    smart.finish()?;
     t.finish()?;
     Ok(Metrics { job, collectors, max_series, options })
 }
