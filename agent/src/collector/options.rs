@@ -25,6 +25,10 @@ pub struct Options {
     pub diskstats: DiskstatsOptions,
     /// `metrics.textfile`
     pub textfile: TextfileOptions,
+    /// `metrics.hwmon`
+    pub hwmon: HwmonOptions,
+    /// `metrics.smart`
+    pub smart: SmartOptions,
 }
 
 /// Whose text is read.
@@ -32,10 +36,6 @@ pub struct Options {
 pub struct TextfileOptions {
     /// Directories, as whole paths below the host's root, that may be globs.
     pub directories: Vec<String>,
-    /// `metrics.hwmon`
-    pub hwmon: HwmonOptions,
-    /// `metrics.smart`
-    pub smart: SmartOptions,
 }
 
 /// Which mounts are reported.
