@@ -6,6 +6,7 @@
 //! file or where samples go. Absence is not failure: no file is [`CollectError::NoData`]. A malformed
 //! line costs itself: the other lines' samples are written, and the first error is returned.
 
+mod cgroup;
 mod cpu;
 mod diskstats;
 mod error;
@@ -31,8 +32,11 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::model::Samples;
 
+pub use cgroup::{Endpoint, answer};
 pub use error::CollectError;
-pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options};
+pub use options::{
+    ContainersOptions, DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, ServicesOptions,
+};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
@@ -97,5 +101,7 @@ pub static TABLE: &[Entry] = &[
     // Disks, arrays and file systems.
     // Sensors, power, board and health.
     // Services, containers and processes.
+    Entry::on("services", |o| Box::new(cgroup::Services::new(o))),
+    Entry::on("containers", |o| Box::new(cgroup::Containers::new(o))),
     // Text of the user's, and what is off unless asked for.
 ];
