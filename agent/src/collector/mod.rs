@@ -32,11 +32,9 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::model::Samples;
 
-pub use cgroup::{Endpoint, answer};
+pub use cgroup::{ContainersOptions, Endpoint, ServicesOptions, answer};
 pub use error::CollectError;
-pub use options::{
-    ContainersOptions, DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, ServicesOptions,
-};
+pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};

@@ -8,6 +8,7 @@
 use super::devices::Devices;
 use super::layout::Layout;
 use super::members::Members;
+use super::options::ServicesOptions;
 use super::tables::{SERVICES, SERVICES_EVENTS, SERVICES_IO};
 use super::usage::{Io, Reader, Usage};
 use super::walk::{Step, Walk};
