@@ -12,7 +12,7 @@ use super::options::ServicesOptions;
 use super::tables::{SERVICES, SERVICES_EVENTS, SERVICES_IO};
 use super::usage::{Io, Reader, Usage};
 use super::walk::{Step, Walk};
-use crate::collector::options::{Options, ServicesOptions, excludes};
+use crate::collector::options::{Options, excludes};
 use crate::collector::parse::FirstError;
 use crate::collector::{CollectError, Collector};
 use crate::host::Host;
