@@ -11,6 +11,7 @@ use mote::collector::{Outcome, Set};
 /// What this machine and this moment say, not the fixture.
 const NOT_THE_FIXTURES: &[&str] = &[
     "node_uname_info{",
+    "container_last_seen{",
     "node_time_seconds ",
     "node_timex_",
     "node_time_zone_offset_seconds{",

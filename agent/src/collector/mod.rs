@@ -10,6 +10,7 @@ mod arp;
 mod asker;
 mod bonding;
 mod conntrack;
+mod cgroup;
 mod cpu;
 mod cpufreq;
 mod diskstats;
@@ -70,6 +71,7 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::model::Samples;
 
+pub use cgroup::{ContainersOptions, Endpoint, ServicesOptions, answer};
 pub use error::CollectError;
 pub use options::*;
 pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, SmartOptions};
@@ -168,6 +170,8 @@ pub static TABLE: &[Entry] = &[
     Entry::on("rapl", |_| Box::new(rapl::Rapl::default())),
     Entry::on("edac", |_| Box::new(edac::Edac::default())),
     // Services, containers and processes.
+    Entry::on("services", |o| Box::new(cgroup::Services::new(o))),
+    Entry::on("containers", |o| Box::new(cgroup::Containers::new(o))),
     // Text of the user's, and what is off unless asked for.
     Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
 ];

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Entry;
+use super::cgroup::{ContainersOptions, ServicesOptions};
 use super::pattern::{Pattern, pattern};
 use super::statfs::Statfs;
 
@@ -29,6 +30,10 @@ pub struct Options {
     pub hwmon: HwmonOptions,
     /// `metrics.smart`
     pub smart: SmartOptions,
+    /// `metrics.containers`
+    pub containers: ContainersOptions,
+    /// `metrics.services`
+    pub services: ServicesOptions,
 }
 
 /// Whose text is read.
