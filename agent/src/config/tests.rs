@@ -17,7 +17,8 @@ fn empty_file_is_the_default() {
     assert_eq!(config.agent.interval, Duration::from_secs(60));
     assert_eq!(config.agent.instance, crate::host::hostname());
     assert_eq!(config.metrics.job, "integrations/node_exporter");
-    assert_eq!(config.metrics.collectors.len(), 11);
+    let on = crate::collector::TABLE.iter().filter(|entry| entry.default).count();
+    assert_eq!(config.metrics.collectors.len(), on);
     assert_eq!(config.http.unwrap().to_string(), "127.0.0.1:9911");
     assert!(config.mimir.is_empty() && config.loki.is_empty() && config.files.is_empty());
     assert_eq!((config.wal.metrics_max_bytes, config.wal.sync), (32 << 20, None));
