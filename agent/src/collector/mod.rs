@@ -9,8 +9,8 @@
 mod arp;
 mod asker;
 mod bonding;
-mod conntrack;
 mod cgroup;
+mod conntrack;
 mod cpu;
 mod cpufreq;
 mod diskstats;
