@@ -289,7 +289,9 @@ fn others_are_good(tree: &Copy, options: &Options, readers: &[&str], what: &str)
     let mut samples = Samples::with_limit(10_000);
     set.collect(&mut host(tree.path()), &mut samples);
     for status in set.status().filter(|status| !readers.contains(&status.name)) {
-        assert_eq!(*status.outcome, Outcome::Good, "{what}: {}", status.name);
+        // What the machine has not, such as a bond, it has not.
+        let failed = matches!(status.outcome, Outcome::Failed(_) | Outcome::Pending);
+        assert!(!failed, "{what}: {}: {:?}", status.name, status.outcome);
     }
 }
 

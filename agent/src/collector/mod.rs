@@ -7,6 +7,7 @@
 //! line costs itself: the other lines' samples are written, and the first error is returned.
 
 mod arp;
+mod asker;
 mod bonding;
 mod conntrack;
 mod cpu;
@@ -15,14 +16,18 @@ mod error;
 mod filesystem;
 mod ipvs;
 mod loadavg;
+mod mdadm;
 mod meminfo;
+mod mmc;
 mod netclass;
 mod netdev;
 mod netstat;
+mod nvme;
 mod options;
 mod parse;
 mod pattern;
 mod pressure;
+mod rows;
 mod set;
 mod sockstat;
 mod softnet;
@@ -34,6 +39,7 @@ mod udev;
 mod udp_queues;
 mod uname;
 mod vmstat;
+mod xfs;
 
 use std::time::Duration;
 
@@ -115,6 +121,10 @@ pub static TABLE: &[Entry] = &[
     Entry::on("bonding", |_| Box::new(bonding::Bonding::default())),
     Entry::on("ipvs", |_| Box::new(ipvs::Ipvs::default())),
     // Disks, arrays and file systems.
+    Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
+    Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),
+    Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
+    Entry::on("mmc", |_| Box::new(mmc::Mmc::default())),
     // Sensors, power, board and health.
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.

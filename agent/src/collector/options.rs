@@ -3,12 +3,16 @@
 
 use std::time::Duration;
 
+use super::Entry;
 use super::pattern::{Pattern, pattern};
 use super::statfs::Statfs;
 
 /// What the user may set of the collectors. Patterns are compiled already.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// `metrics.intervals`: how long a collector rests between two runs, where it is not as
+    /// [`Entry::every`] says.
+    pub intervals: Vec<(&'static str, Duration)>,
     /// `metrics.filesystem`
     pub filesystem: FilesystemOptions,
     /// `metrics.netdev`
@@ -62,6 +66,14 @@ pub struct NetstatOptions {
 pub struct DiskstatsOptions {
     /// Devices that are left out; by default partitions, RAM disks, loop devices and floppies.
     pub device_exclude: Option<Pattern>,
+}
+
+impl Options {
+    /// How long a collector rests between two runs.
+    pub fn every(&self, entry: &Entry) -> Duration {
+        let set = self.intervals.iter().find(|(name, _)| *name == entry.name);
+        set.map_or(entry.every, |(_, every)| *every)
+    }
 }
 
 impl FilesystemOptions {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{ConfigError, nearest};
+use super::intervals::intervals;
 use super::reader::{At, Reader};
 use super::{Agent, Metrics, Wal, units};
 use crate::host::{self, Roots};
@@ -37,7 +38,7 @@ pub(super) fn agent(top: &Reader<'_>) -> Result<Agent, ConfigError> {
         "interval",
         Duration::from_secs(60),
         SECOND..=DAY,
-        "time from one collection to the next; rounds are aligned to it",
+        "time from one collection to the next; rounds are aligned to it, each host's with an offset of its own",
     )?;
     let state_dir = t
         .string(
@@ -110,10 +111,11 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
         "max_series",
         5_000,
         1..=60_000,
-        "the most samples of one round; what comes beyond is counted and not kept",
+        "the most samples of one round; beyond it the later collectors' are refused, in the order of docs/collectors.md, and counted by collector",
     )?;
+    let intervals = intervals(&t)?;
     let collectors = collectors(&t)?;
-    let mut options = collector::Options::default();
+    let mut options = collector::Options { intervals, ..collector::Options::default() };
 
     let filesystem = t.section("filesystem")?;
     let target = &mut options.filesystem;

@@ -4,6 +4,7 @@
 mod clock;
 mod files;
 mod identity;
+pub mod ioctl;
 pub mod kmsg;
 mod names;
 pub(crate) mod text;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 use files::Kept;
-pub use identity::hostname;
+pub use identity::{hostname, phase};
 pub use kmsg::Kmsg;
 pub use names::Names;
 
