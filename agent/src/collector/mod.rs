@@ -15,6 +15,7 @@ mod diskstats;
 mod error;
 mod filesystem;
 mod ipvs;
+mod lnstat;
 mod loadavg;
 mod mdadm;
 mod meminfo;
@@ -22,17 +23,20 @@ mod mmc;
 mod netclass;
 mod netdev;
 mod netstat;
+mod network_route;
 mod nvme;
 mod options;
 mod parse;
 mod pattern;
 mod pressure;
+mod qdisc;
 mod rows;
 mod set;
 mod sockstat;
 mod softnet;
 mod stat;
 mod statfs;
+mod tcpstat;
 mod time;
 mod topology;
 mod udev;
@@ -53,6 +57,14 @@ pub use options::{
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
+
+/// Reads the body of one of netlink's messages as each of its collectors does; for the fuzz target.
+#[doc(hidden)]
+pub fn fuzz_netlink(body: &[u8], out: &mut Samples) {
+    network_route::fuzz(body, out);
+    qdisc::fuzz(body);
+    tcpstat::fuzz(body, out);
+}
 
 /// One source of samples.
 pub trait Collector {
@@ -128,4 +140,8 @@ pub static TABLE: &[Entry] = &[
     // Sensors, power, board and health.
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.
+    Entry::off("tcpstat", |_| Box::new(tcpstat::Tcpstat::new())),
+    Entry::off("qdisc", |_| Box::new(qdisc::Qdiscs::new())),
+    Entry::off("lnstat", |_| Box::new(lnstat::Lnstat::default())),
+    Entry::off("network_route", |_| Box::new(network_route::NetworkRoute::new())),
 ];
