@@ -172,7 +172,7 @@ impl Sets {
         if *now != good.outcome {
             return Err(format!("{name} {who}: {now:?}, and not {:?}", good.outcome));
         }
-        let (samples, series) = prints(&self.samples);
+        let (samples, series) = prints(&self.samples, &good.moving);
         let reads = who.starts_with("has");
         let same = if reads { series == good.series } else { samples == good.samples };
         if same || !good.holds_still {
