@@ -9,8 +9,8 @@
 mod arp;
 mod asker;
 mod bonding;
-mod conntrack;
 mod cgroup;
+mod conntrack;
 mod cpu;
 mod cpufreq;
 mod diskstats;
@@ -22,6 +22,7 @@ mod filefd;
 mod filesystem;
 mod hwmon;
 mod ipvs;
+mod lnstat;
 mod loadavg;
 mod mdadm;
 mod meminfo;
@@ -31,6 +32,7 @@ mod netdev;
 mod netstat;
 mod nfs;
 mod nfsd;
+mod network_route;
 mod nvme;
 mod options;
 mod os;
@@ -39,6 +41,7 @@ mod pattern;
 mod powersupplyclass;
 mod pressure;
 mod rapl;
+mod qdisc;
 mod rows;
 mod schedstat;
 mod selinux;
@@ -55,6 +58,7 @@ mod sunrpc;
 mod testing;
 mod textfile;
 mod thermal_zone;
+mod tcpstat;
 mod time;
 mod timex;
 mod topology;
@@ -77,6 +81,14 @@ pub use options::*;
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
+
+/// Reads the body of one of netlink's messages as each of its collectors does; for the fuzz target.
+#[doc(hidden)]
+pub fn fuzz_netlink(body: &[u8], out: &mut Samples) {
+    network_route::fuzz(body, out);
+    qdisc::fuzz(body);
+    tcpstat::fuzz(body, out);
+}
 
 /// One source of samples.
 pub trait Collector {
@@ -173,4 +185,8 @@ pub static TABLE: &[Entry] = &[
     Entry::on("containers", |o| Box::new(cgroup::Containers::new(o))),
     // Text of the user's, and what is off unless asked for.
     Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
+    Entry::off("tcpstat", |_| Box::new(tcpstat::Tcpstat::new())),
+    Entry::off("qdisc", |_| Box::new(qdisc::Qdiscs::new())),
+    Entry::off("lnstat", |_| Box::new(lnstat::Lnstat::default())),
+    Entry::off("network_route", |_| Box::new(network_route::NetworkRoute::new())),
 ];
