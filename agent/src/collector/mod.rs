@@ -19,6 +19,7 @@ mod edac;
 mod entropy;
 mod error;
 mod filefd;
+mod ethtool;
 mod filesystem;
 mod hwmon;
 mod ipvs;
@@ -82,12 +83,13 @@ pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
 
-/// Reads the body of one of netlink's messages as each of its collectors does; for the fuzz target.
+/// Reads bytes as the body of one of netlink's messages, and as ethtool's answers; for the fuzz target.
 #[doc(hidden)]
 pub fn fuzz_netlink(body: &[u8], out: &mut Samples) {
     network_route::fuzz(body, out);
     qdisc::fuzz(body);
     tcpstat::fuzz(body, out);
+    ethtool::fuzz(body, out);
 }
 
 /// One source of samples.
@@ -188,5 +190,6 @@ pub static TABLE: &[Entry] = &[
     Entry::off("tcpstat", |_| Box::new(tcpstat::Tcpstat::new())),
     Entry::off("qdisc", |_| Box::new(qdisc::Qdiscs::new())),
     Entry::off("lnstat", |_| Box::new(lnstat::Lnstat::default())),
+    Entry::off("ethtool", |_| Box::new(ethtool::Ethtools::default())),
     Entry::off("network_route", |_| Box::new(network_route::NetworkRoute::new())),
 ];

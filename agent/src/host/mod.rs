@@ -2,6 +2,7 @@
 //! files are read. It must not know what the files mean.
 
 mod clock;
+pub mod ethtool;
 mod files;
 mod identity;
 pub mod ioctl;
