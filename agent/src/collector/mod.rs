@@ -6,27 +6,37 @@
 //! file or where samples go. Absence is not failure: no file is [`CollectError::NoData`]. A malformed
 //! line costs itself: the other lines' samples are written, and the first error is returned.
 
+mod buddyinfo;
+mod cgroups;
 mod cpu;
 mod cpufreq;
+mod cpuinfo;
 mod diskstats;
 mod dmi;
 mod entropy;
 mod error;
 mod filefd;
 mod filesystem;
+mod interrupts;
+mod ksmd;
 mod loadavg;
 mod meminfo;
+mod meminfo_numa;
 mod netdev;
 mod options;
 mod os;
 mod parse;
 mod pattern;
 mod pressure;
+mod processes;
 mod schedstat;
 mod selinux;
 mod set;
+mod slabinfo;
+mod softirqs;
 mod stat;
 mod statfs;
+mod sysctl;
 #[cfg(test)]
 mod testing;
 mod time;
@@ -36,6 +46,7 @@ mod udev;
 mod uname;
 mod vmstat;
 mod watchdog;
+mod zoneinfo;
 
 use std::time::Duration;
 
@@ -43,10 +54,14 @@ use crate::host::Host;
 use crate::model::Samples;
 
 pub use error::CollectError;
-pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options};
+pub use options::{
+    CpuOptions, DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, StatOptions,
+    SysctlOptions, VmstatOptions,
+};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
+pub use sysctl::Sysctl;
 
 /// One source of samples.
 pub trait Collector {
@@ -76,7 +91,6 @@ impl Entry {
         Entry { name, default: true, every: Duration::ZERO, new }
     }
 
-    #[allow(dead_code, reason = "for those that cost more than most users want")]
     const fn off(name: &'static str, new: fn(&Options) -> Box<dyn Collector>) -> Entry {
         Entry { name, default: false, every: Duration::ZERO, new }
     }
@@ -92,11 +106,11 @@ impl Entry {
 /// that are refused.
 pub static TABLE: &[Entry] = &[
     // The host as a whole.
-    Entry::on("cpu", |_| Box::new(cpu::CpuTime::new())),
-    Entry::on("stat", |_| Box::new(stat::Stat)),
+    Entry::on("cpu", |o| Box::new(cpu::CpuTime::new(&o.cpu))),
+    Entry::on("stat", |o| Box::new(stat::Stat::new(&o.stat))),
     Entry::on("loadavg", |_| Box::new(loadavg::Loadavg)),
     Entry::on("meminfo", |_| Box::new(meminfo::Meminfo::default())),
-    Entry::on("vmstat", |_| Box::new(vmstat::Vmstat::default())),
+    Entry::on("vmstat", |o| Box::new(vmstat::Vmstat::new(&o.vmstat))),
     Entry::on("pressure", |_| Box::new(pressure::Pressure)),
     Entry::on("diskstats", |o| Box::new(diskstats::Diskstats::new(&o.diskstats))),
     Entry::on("filesystem", |o| Box::new(filesystem::Filesystem::new(&o.filesystem))),
@@ -118,4 +132,14 @@ pub static TABLE: &[Entry] = &[
     // Sensors, power, board and health.
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.
+    Entry::off("processes", |_| Box::new(processes::Processes::new())),
+    Entry::off("sysctl", |o| Box::new(sysctl::Sysctls::new(&o.sysctl))),
+    Entry::off("ksmd", |_| Box::new(ksmd::Ksmd::default())),
+    Entry::off("cgroups", |_| Box::new(cgroups::Cgroups)),
+    Entry::off("buddyinfo", |_| Box::new(buddyinfo::Buddyinfo)),
+    Entry::off("meminfo_numa", |_| Box::new(meminfo_numa::MeminfoNuma::default())),
+    Entry::off("zoneinfo", |_| Box::new(zoneinfo::Zoneinfo::default())),
+    Entry::off("softirqs", |_| Box::new(softirqs::Softirqs::default())),
+    Entry::off("interrupts", |_| Box::new(interrupts::Interrupts::default())),
+    Entry::off("slabinfo", |_| Box::new(slabinfo::Slabinfo)),
 ];
