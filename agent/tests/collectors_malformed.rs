@@ -29,6 +29,11 @@ const FILES: &[(&str, &[&str])] = &[
     ("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", &["cpu"]),
     ("sys/devices/system/clocksource/clocksource0/current_clocksource", &["time"]),
     ("root/run/udev/data/b8:0", &["diskstats"]),
+    ("proc/cpuinfo", &["cpu"]),
+    ("proc/interrupts", &["interrupts"]),
+    ("proc/zoneinfo", &["zoneinfo"]),
+    ("sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq", &["cpufreq"]),
+    ("root/usr/lib/os-release", &["os"]),
 ];
 
 struct Log(Mutex<Vec<String>>);
@@ -289,7 +294,8 @@ fn others_are_good(tree: &Copy, options: &Options, readers: &[&str], what: &str)
     let mut samples = Samples::with_limit(10_000);
     set.collect(&mut host(tree.path()), &mut samples);
     for status in set.status().filter(|status| !readers.contains(&status.name)) {
-        assert_eq!(*status.outcome, Outcome::Good, "{what}: {}", status.name);
+        let good = matches!(status.outcome, Outcome::Good | Outcome::NoData(_));
+        assert!(good, "{what}: {}: {:?}", status.name, status.outcome);
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mote::collector::{Options, Outcome, Set, Statfs, Usage};
+use mote::collector::{Options, Outcome, Set, Statfs, Sysctl, SysctlOptions, Usage, pattern};
 use mote::encode::{Round, RoundDecoder, RoundEncoder, write_text};
 use mote::host::{Host, Roots};
 use mote::model::{Labels, Samples};
@@ -29,6 +29,22 @@ const FILES: &[(&str, &[&str])] = &[
     ("sys/devices/system/clocksource/clocksource0/current_clocksource", &["time"]),
     ("root/run/udev/data/b8:0", &["diskstats"]),
     ("root/etc/localtime", &["time"]),
+    ("proc/cpuinfo", &["cpu"]),
+    ("proc/schedstat", &["schedstat"]),
+    ("proc/sys/fs/file-nr", &["filefd", "sysctl"]),
+    ("proc/interrupts", &["interrupts"]),
+    ("proc/softirqs", &["softirqs"]),
+    ("proc/buddyinfo", &["buddyinfo"]),
+    ("proc/cgroups", &["cgroups"]),
+    ("proc/zoneinfo", &["zoneinfo"]),
+    ("proc/slabinfo", &["slabinfo"]),
+    ("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", &["cpufreq"]),
+    ("sys/devices/system/cpu/offline", &["cpufreq"]),
+    ("sys/class/watchdog/watchdog0/timeout", &["watchdog"]),
+    ("root/etc/os-release", &["os"]),
+    ("proc/611/stat", &["processes"]),
+    ("proc/611/task/613/stat", &["processes"]),
+    ("proc/sys/kernel/printk", &["sysctl"]),
 ];
 
 struct Fixture {
@@ -54,6 +70,13 @@ impl Fixture {
         options.filesystem.mount_timeout = Duration::from_secs(60);
         options.filesystem.statfs =
             Statfs::new(|_| Ok(Usage { block_size: 4096, blocks: u64::MAX, ..Usage::default() }));
+        options.cpu.info = true;
+        options.cpu.frequency = true;
+        options.cpu.flags_include = pattern("s").ok();
+        options.stat.softirq = true;
+        let printk = Sysctl::parse("kernel.printk").expect("a setting");
+        options.sysctl =
+            SysctlOptions { include: vec![printk.clone()], include_info: vec![printk] };
         let read = |file| fs::read(tree.path().join(file)).expect("a file of the fixture");
         let good = FILES.iter().map(|(file, _)| read(file)).collect();
         Fixture { tree, options, good }

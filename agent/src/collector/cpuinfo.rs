@@ -6,7 +6,7 @@
 //! name.
 
 use super::options::CpuOptions;
-use super::parse::{FirstError, Span, Texts, decimal, malformed, text, unsigned};
+use super::parse::{FirstError, Span, Texts, decimal, lines, malformed, text, unsigned, whole};
 use super::{CollectError, Pattern};
 use crate::host::Host;
 use crate::model::{Desc, Samples};
@@ -68,7 +68,7 @@ impl CpuInfo {
             Err(error) if error.is_absent() => return Ok(()),
             other => other?,
         };
-        for line in bytes.split(|&byte| byte == b'\n') {
+        for line in lines(whole(FILE, bytes, &mut errors)) {
             self.line(line).unwrap_or_else(|error| errors.note(error));
         }
         errors.result()
