@@ -1,5 +1,5 @@
 //! node_exporter's `cpu`, from /proc/stat (fs/proc/stat.c) and, where the kernel has them, the thermal
-//! throttle counters and the list of isolated CPUs in /sys/devices/system/cpu.
+//! throttle counters and the list of isolated CPUs in /sys/devices/system/cpu; and /proc/cpuinfo if asked.
 //!
 //! Time in guests is part of `user` and `nice` as the kernel counts it, and is not subtracted. A
 //! counter that goes backwards, as idle and I/O wait do, keeps its last value, until idle falls by
@@ -7,6 +7,8 @@
 //!
 //! The parser is our own because the procfs crate loses the CPUs' numbers when one is off.
 
+use super::cpuinfo::CpuInfo;
+use super::options::CpuOptions;
 use super::parse::{FirstError, decimal, fields, lines, malformed, unsigned, whole};
 use super::topology::Topology;
 use super::{CollectError, Collector};
@@ -46,12 +48,19 @@ pub(super) struct CpuTime {
     cpus: Vec<Cpu>,
     /// None until it has been read, and again when a CPU has come or gone.
     topology: Option<Topology>,
+    options: CpuOptions,
+    info: CpuInfo,
 }
 
 impl CpuTime {
-    pub(super) fn new() -> CpuTime {
-        let hertz = rustix::param::clock_ticks_per_second().max(1);
-        CpuTime { hertz, cpus: Vec::new(), topology: None }
+    pub(super) fn new(options: &CpuOptions) -> CpuTime {
+        CpuTime {
+            hertz: rustix::param::clock_ticks_per_second().max(1),
+            cpus: Vec::new(),
+            topology: None,
+            options: options.clone(),
+            info: CpuInfo::default(),
+        }
     }
 }
 
@@ -82,6 +91,12 @@ impl Collector for CpuTime {
 
         if before != self.cpus.len() {
             self.topology = None;
+        }
+        if self.options.info && (self.topology.is_none() || self.options.frequency) {
+            self.info.read(host).unwrap_or_else(|error| errors.note(error));
+        }
+        if self.options.info {
+            self.info.write(&self.options, out);
         }
         if self.topology.is_none() {
             match Topology::read(host) {
@@ -148,6 +163,9 @@ impl CpuTime {
                 family.add(&[("cpu", &number), ("mode", mode)], seconds(ticks));
             }
         }
+        if !self.options.guest {
+            return;
+        }
         let mut family = out.family(&GUEST_SECONDS);
         for cpu in &self.cpus {
             let number = decimal(cpu.number);
@@ -163,7 +181,7 @@ mod tests {
     use super::*;
 
     fn cpu_time() -> CpuTime {
-        CpuTime { hertz: 100, cpus: Vec::new(), topology: None }
+        CpuTime { hertz: 100, ..CpuTime::new(&CpuOptions::default()) }
     }
 
     fn columns(user: u64, idle: u64) -> [u64; COLUMNS] {

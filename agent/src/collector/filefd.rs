@@ -1,7 +1,7 @@
 //! node_exporter's `filefd`, from /proc/sys/fs/file-nr (fs/file_table.c): file handles in use, a zero that
 //! stands for free ones since Linux 2.6, and the most there may be.
 
-use super::parse::{FirstError, fields, malformed, unsigned};
+use super::parse::{FirstError, fields, malformed, unsigned, whole};
 use super::{CollectError, Collector};
 use crate::host::Host;
 use crate::model::{Desc, Samples};
@@ -17,7 +17,7 @@ pub(super) struct Filefd;
 impl Collector for Filefd {
     fn collect(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), CollectError> {
         let mut errors = FirstError::default();
-        let bytes = host.proc("sys/fs/file-nr")?;
+        let bytes = whole(FILE, host.proc("sys/fs/file-nr")?, &mut errors);
         let mut columns = fields(bytes);
         let (allocated, maximum) = (columns.next(), columns.nth(1));
         for (desc, token) in [(ALLOCATED, allocated), (MAXIMUM, maximum)] {
@@ -42,10 +42,11 @@ mod tests {
             Tree::new(&[(file, "992\t0\t9223372036854775807\n")]).collect(&mut Filefd);
         assert_eq!(text, ["node_filefd_allocated 992", "node_filefd_maximum 9223372036854776000"]);
         assert!(result.is_ok());
-        for cut in ["", "x", "992", "992\t0", "992\t0\t-1"] {
+        for cut in ["", "\n", "x\n", "992\n", "992\t0\n", "992\t0\t-1\n", "992\t0\t1"] {
             let (text, result) = Tree::new(&[(file, cut)]).collect(&mut Filefd);
             assert!(result.unwrap_err().to_string().contains(file));
-            assert_eq!(text.len(), usize::from(cut.starts_with('9')), "{cut:?}");
+            let whole = cut.starts_with('9') && cut.ends_with('\n');
+            assert_eq!(text.len(), usize::from(whole), "{cut:?}");
         }
     }
 }

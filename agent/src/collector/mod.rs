@@ -9,24 +9,30 @@
 mod arp;
 mod asker;
 mod bonding;
+mod buddyinfo;
 mod cgroup;
+mod cgroups;
 mod conntrack;
 mod cpu;
 mod cpufreq;
+mod cpuinfo;
 mod diskstats;
 mod dmi;
 mod edac;
 mod entropy;
 mod error;
-mod filefd;
 mod ethtool;
+mod filefd;
 mod filesystem;
 mod hwmon;
+mod interrupts;
 mod ipvs;
+mod ksmd;
 mod lnstat;
 mod loadavg;
 mod mdadm;
 mod meminfo;
+mod meminfo_numa;
 mod mmc;
 mod netclass;
 mod netdev;
@@ -41,20 +47,29 @@ mod parse;
 mod pattern;
 mod powersupplyclass;
 mod pressure;
+mod processes;
 mod qdisc;
 mod rapl;
 mod rows;
 mod schedstat;
+mod schedstat;
 mod selinux;
+mod selinux;
+mod set;
 mod set;
 #[cfg(test)]
 mod shown;
+mod slabinfo;
 pub mod smart;
 mod sockstat;
+mod softirqs;
 mod softnet;
 mod stat;
+mod stat;
+mod statfs;
 mod statfs;
 mod sunrpc;
+mod sysctl;
 mod tcpstat;
 #[cfg(test)]
 mod testing;
@@ -70,6 +85,7 @@ mod vmstat;
 mod watchdog;
 mod xfs;
 mod zfs;
+mod zoneinfo;
 
 use std::time::Duration;
 
@@ -79,9 +95,14 @@ use crate::model::Samples;
 pub use cgroup::{ContainersOptions, Endpoint, ServicesOptions, answer};
 pub use error::CollectError;
 pub use options::*;
+pub use options::{
+    CpuOptions, DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, StatOptions,
+    SysctlOptions, VmstatOptions,
+};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
+pub use sysctl::Sysctl;
 
 /// Reads bytes as the body of one of netlink's messages, and as ethtool's answers; for the fuzz target.
 #[doc(hidden)]
@@ -120,7 +141,6 @@ impl Entry {
         Entry { name, default: true, every: Duration::ZERO, new }
     }
 
-    #[allow(dead_code, reason = "for those that cost more than most users want")]
     const fn off(name: &'static str, new: fn(&Options) -> Box<dyn Collector>) -> Entry {
         Entry { name, default: false, every: Duration::ZERO, new }
     }
@@ -136,11 +156,11 @@ impl Entry {
 /// that are refused.
 pub static TABLE: &[Entry] = &[
     // The host as a whole.
-    Entry::on("cpu", |_| Box::new(cpu::CpuTime::new())),
-    Entry::on("stat", |_| Box::new(stat::Stat)),
+    Entry::on("cpu", |o| Box::new(cpu::CpuTime::new(&o.cpu))),
+    Entry::on("stat", |o| Box::new(stat::Stat::new(&o.stat))),
     Entry::on("loadavg", |_| Box::new(loadavg::Loadavg)),
     Entry::on("meminfo", |_| Box::new(meminfo::Meminfo::default())),
-    Entry::on("vmstat", |_| Box::new(vmstat::Vmstat::default())),
+    Entry::on("vmstat", |o| Box::new(vmstat::Vmstat::new(&o.vmstat))),
     Entry::on("pressure", |_| Box::new(pressure::Pressure)),
     Entry::on("diskstats", |o| Box::new(diskstats::Diskstats::new(&o.diskstats))),
     Entry::on("filesystem", |o| Box::new(filesystem::Filesystem::new(&o.filesystem))),
@@ -192,4 +212,14 @@ pub static TABLE: &[Entry] = &[
     Entry::off("lnstat", |_| Box::new(lnstat::Lnstat::default())),
     Entry::off("ethtool", |_| Box::new(ethtool::Ethtools::default())),
     Entry::off("network_route", |_| Box::new(network_route::NetworkRoute::new())),
+    Entry::off("processes", |_| Box::new(processes::Processes::new())),
+    Entry::off("sysctl", |o| Box::new(sysctl::Sysctls::new(&o.sysctl))),
+    Entry::off("ksmd", |_| Box::new(ksmd::Ksmd::default())),
+    Entry::off("cgroups", |_| Box::new(cgroups::Cgroups)),
+    Entry::off("buddyinfo", |_| Box::new(buddyinfo::Buddyinfo)),
+    Entry::off("meminfo_numa", |_| Box::new(meminfo_numa::MeminfoNuma::default())),
+    Entry::off("zoneinfo", |_| Box::new(zoneinfo::Zoneinfo::default())),
+    Entry::off("softirqs", |_| Box::new(softirqs::Softirqs::default())),
+    Entry::off("interrupts", |_| Box::new(interrupts::Interrupts::default())),
+    Entry::off("slabinfo", |_| Box::new(slabinfo::Slabinfo)),
 ];

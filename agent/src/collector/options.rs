@@ -7,6 +7,7 @@ use super::Entry;
 use super::cgroup::{ContainersOptions, ServicesOptions};
 use super::pattern::{Pattern, pattern};
 use super::statfs::Statfs;
+use super::sysctl::Sysctl;
 
 /// What the user may set of the collectors. Patterns are compiled already.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,14 @@ pub struct Options {
     pub containers: ContainersOptions,
     /// `metrics.services`
     pub services: ServicesOptions,
+    /// `metrics.cpu`
+    pub cpu: CpuOptions,
+    /// `metrics.stat`
+    pub stat: StatOptions,
+    /// `metrics.vmstat`
+    pub vmstat: VmstatOptions,
+    /// `metrics.sysctl`
+    pub sysctl: SysctlOptions,
 }
 
 /// Whose text is read.
@@ -41,6 +50,56 @@ pub struct Options {
 pub struct TextfileOptions {
     /// Directories, as whole paths below the host's root, that may be globs.
     pub directories: Vec<String>,
+}
+
+/// What is told of the processors.
+#[derive(Clone, Debug)]
+pub struct CpuOptions {
+    /// Whether /proc/cpuinfo is told.
+    pub info: bool,
+    /// Whether the seconds in guests are told apart.
+    pub guest: bool,
+    /// Whether the frequency is told with `info`: where the collector `cpufreq` doesn't run.
+    pub frequency: bool,
+    /// Flags that are told with `info`; none unless given.
+    pub flags_include: Option<Pattern>,
+    /// Bugs that are told with `info`; none unless given.
+    pub bugs_include: Option<Pattern>,
+}
+
+impl Default for CpuOptions {
+    fn default() -> CpuOptions {
+        CpuOptions {
+            info: false,
+            guest: true,
+            frequency: false,
+            flags_include: None,
+            bugs_include: None,
+        }
+    }
+}
+
+/// What is told of /proc/stat.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StatOptions {
+    /// Whether softirqs are told by vector.
+    pub softirq: bool,
+}
+
+/// Which fields of /proc/vmstat are reported.
+#[derive(Clone, Debug, Default)]
+pub struct VmstatOptions {
+    /// Fields that are reported, if not node_exporter's.
+    pub fields: Option<Pattern>,
+}
+
+/// Which kernel settings are reported.
+#[derive(Clone, Debug, Default)]
+pub struct SysctlOptions {
+    /// As numbers.
+    pub include: Vec<Sysctl>,
+    /// As words in labels.
+    pub include_info: Vec<Sysctl>,
 }
 
 /// Which mounts are reported.

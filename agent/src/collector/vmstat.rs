@@ -1,21 +1,34 @@
-//! node_exporter's `vmstat`, from /proc/vmstat (mm/vmstat.c), with its default choice of fields.
+//! node_exporter's `vmstat`, from /proc/vmstat (mm/vmstat.c), with its default choice of fields
+//! or the user's.
 //!
 //! The parser is our own because the procfs crate makes a map of all 180 lines, of which 7 are wanted.
 
 use std::fmt::Write as _;
 
+use super::options::VmstatOptions;
 use super::parse::{FirstError, fields, lines, malformed, unsigned, whole};
-use super::{CollectError, Collector};
+use super::{CollectError, Collector, Pattern};
 use crate::host::Host;
 use crate::model::{Kind, Samples};
 
 const FILE: &str = "proc/vmstat";
 
 /// The counters of paging, swapping, faults and OOM kills; pages, not bytes.
-#[derive(Default)]
 pub(super) struct Vmstat {
+    /// None is the default, for which no expression need run.
+    fields: Option<Pattern>,
     name: String,
     help: String,
+}
+
+impl Vmstat {
+    pub(super) fn new(options: &VmstatOptions) -> Vmstat {
+        Vmstat { fields: options.fields.clone(), name: String::new(), help: String::new() }
+    }
+
+    fn is_wanted(&self, key: &[u8]) -> bool {
+        self.fields.as_ref().map_or_else(|| is_wanted(key), |fields| fields.is_match(key))
+    }
 }
 
 impl Collector for Vmstat {
@@ -27,7 +40,7 @@ impl Collector for Vmstat {
         }
         for line in lines(whole(FILE, bytes, &mut errors)) {
             let mut fields = fields(line);
-            let Some(key) = fields.next().filter(|key| is_wanted(key)) else { continue };
+            let Some(key) = fields.next().filter(|key| self.is_wanted(key)) else { continue };
             let key = match std::str::from_utf8(key) {
                 Ok(key) if key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => key,
                 _ => {
@@ -61,7 +74,18 @@ fn is_wanted(key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_wanted;
+    use super::super::pattern;
+    use super::super::testing::Tree;
+    use super::*;
+
+    #[test]
+    fn the_fields_of_the_user_take_the_place_of_the_default() {
+        let tree = Tree::new(&[(FILE, "pgpgin 1\nnr_free_pages 2\nnr_dirty x\nswap_ra y\n")]);
+        let options = VmstatOptions { fields: pattern("^nr_").ok() };
+        let (text, result) = tree.collect(&mut Vmstat::new(&options));
+        assert_eq!(text, ["node_vmstat_nr_free_pages 2"]);
+        assert!(result.unwrap_err().to_string().contains("nr_dirty x"));
+    }
 
     #[test]
     fn the_default_fields_and_no_others() {

@@ -214,6 +214,7 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
     smart.finish()?;
     containers(&t, &mut options.containers)?;
     services(&t, &mut options.services)?;
+    kernel(&t, &collectors, &mut options)?;
     t.finish()?;
     Ok(Metrics { job, collectors, max_series, options })
 }
@@ -259,6 +260,66 @@ fn services(t: &Reader<'_>, target: &mut collector::ServicesOptions) -> Result<(
         target.name_include = given;
     }
     t.finish()
+}
+
+/// Options of the collectors of processor and kernel.
+fn kernel(
+    t: &Reader<'_>,
+    collectors: &[&str],
+    options: &mut collector::Options,
+) -> Result<(), ConfigError> {
+    let cpu = t.section("cpu")?;
+    let target = &mut options.cpu;
+    target.guest = cpu.boolean("guest", true, "whether the seconds in guests are told apart")?;
+    let info = cpu.boolean(
+        "info",
+        false,
+        "whether `node_cpu_info` tells /proc/cpuinfo; and `node_cpu_frequency_hertz` its clock, if the collector `cpufreq` is off",
+    )?;
+    let flags = "flags of the first CPU that `node_cpu_flag_info` tells; turns `info` on";
+    target.flags_include = pattern(&cpu, "flags_include", flags)?.flatten();
+    let bugs = "bugs of the first CPU that `node_cpu_bug_info` tells; turns `info` on";
+    target.bugs_include = pattern(&cpu, "bugs_include", bugs)?.flatten();
+    target.info = info || target.flags_include.is_some() || target.bugs_include.is_some();
+    target.frequency = !collectors.contains(&"cpufreq");
+    cpu.finish()?;
+
+    let stat = t.section("stat")?;
+    options.stat.softirq = stat.boolean("softirq", false, "whether softirqs are told by vector")?;
+    stat.finish()?;
+
+    let vmstat = t.section("vmstat")?;
+    let text = "fields of /proc/vmstat that are told; default: node_exporter's";
+    options.vmstat.fields = pattern(&vmstat, "fields", text)?.flatten();
+    vmstat.finish()?;
+
+    let sysctl = t.section("sysctl")?;
+    let text = "settings whose numbers are told, such as \"kernel.printk\", or with a name for each number \"fs.file-nr:total,free,max\"; the collector is off unless it is enabled";
+    options.sysctl.include = sysctls(&sysctl, "include", true, text)?;
+    let text = "settings whose words are told, as labels of `node_sysctl_info`";
+    options.sysctl.include_info = sysctls(&sysctl, "include_info", false, text)?;
+    sysctl.finish()
+}
+
+/// Settings of /proc/sys, none of them twice.
+fn sysctls(
+    t: &Reader<'_>,
+    key: &'static str,
+    mapped: bool,
+    text: &'static str,
+) -> Result<Vec<collector::Sysctl>, ConfigError> {
+    let mut sysctls: Vec<collector::Sysctl> = Vec::new();
+    for given in t.strings(key, text)?.unwrap_or_default() {
+        let hint = "a setting such as \"kernel.printk\" or \"fs.file-nr:total,free,max\"";
+        let sysctl = match collector::Sysctl::parse(&given.value) {
+            Ok(sysctl) if sysctl.is_mapped() && !mapped => Err("words have no names"),
+            Ok(sysctl) if sysctls.contains(&sysctl) => Err("it is given twice"),
+            other => other,
+        };
+        let wrong = |reason| given.error(format!("{key}: {:?}: {reason}", given.value), hint);
+        sysctls.push(sysctl.map_err(wrong)?);
+    }
+    Ok(sysctls)
 }
 
 /// A pattern that was given; an empty one means none.
