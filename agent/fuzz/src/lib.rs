@@ -21,6 +21,7 @@ mod exposition;
 mod fixtures;
 mod kmsg;
 mod logs;
+mod mailbox;
 mod push;
 mod status;
 mod text;
@@ -32,6 +33,7 @@ pub use endpoint::{answer, url};
 pub use exposition::exposition;
 pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
+pub use mailbox::mailbox;
 pub use push::{loki, remote_write};
 pub use status::status;
 pub use text::{config, mounts, tracepoint_format};
@@ -51,6 +53,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log_file", log_file),
     ("log_position", log_position),
     ("loki", loki),
+    ("mailbox", mailbox),
     ("probe_proc", probe_proc),
     ("mounts", mounts),
     ("remote_write", remote_write),

@@ -10,6 +10,7 @@ mod arp;
 mod asker;
 mod bonding;
 mod conntrack;
+mod board;
 mod cpu;
 mod cpufreq;
 mod diskstats;
@@ -167,6 +168,7 @@ pub static TABLE: &[Entry] = &[
     Entry::on("powersupplyclass", |_| Box::new(powersupplyclass::PowerSupplyClass::default())),
     Entry::on("rapl", |_| Box::new(rapl::Rapl::default())),
     Entry::on("edac", |_| Box::new(edac::Edac::default())),
+    Entry::on("board", |_| Box::new(board::Board::new())),
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.
     Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),

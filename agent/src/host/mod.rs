@@ -6,6 +6,7 @@ mod files;
 mod identity;
 pub mod ioctl;
 pub mod kmsg;
+pub mod mailbox;
 mod names;
 pub(crate) mod text;
 mod timex;
