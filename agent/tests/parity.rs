@@ -66,6 +66,7 @@ const ALLOWED_IN_TREES: &[Exception] = &[
     meant("node_md_raid_disks", "1.8.0", "new there"),
     meant("node_md_mismatched_sectors", "", "Mote's own"),
     meant("node_md_sync_", "", "Mote's own"),
+    meant("node_rapl_", "", "the path is the host's own here, and the mount's there"),
     meant("node_os_support_end_timestamp_seconds", "1.6.0", "new there"),
 ];
 

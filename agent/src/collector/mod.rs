@@ -8,9 +8,9 @@
 
 mod arp;
 mod asker;
+mod board;
 mod bonding;
 mod conntrack;
-mod board;
 mod cpu;
 mod cpufreq;
 mod diskstats;

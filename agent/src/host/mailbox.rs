@@ -131,19 +131,19 @@ impl Message {
         if *code != SUCCESS {
             return Err(Malformed("the firmware did not take the message"));
         }
-        Ok(Answers(tags))
+        Ok(Answers(Some(tags)))
     }
 }
 
 /// The tags of an answer.
 #[derive(Clone, Debug)]
-pub struct Answers<'a>(&'a [u32]);
+pub struct Answers<'a>(Option<&'a [u32]>);
 
 impl<'a> Iterator for Answers<'a> {
     type Item = Result<Answer<'a>, Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let left = std::mem::take(&mut self.0);
+        let left = self.0.take()?;
         match left {
             [END, ..] => return None,
             [] => return Some(Err(Malformed("no end"))),
@@ -157,7 +157,7 @@ impl<'a> Iterator for Answers<'a> {
         let Some((values, rest)) = rest.split_at_checked(words) else {
             return Some(Err(Malformed("a tag that is longer than the message")));
         };
-        self.0 = rest;
+        self.0 = Some(rest);
         // More than there was room for: the rest was cut off by the firmware.
         let given = if code & ANSWERED == 0 { 0 } else { (code & !ANSWERED) / 4 };
         let values = values.get(..given as usize).unwrap_or(values);
@@ -291,6 +291,16 @@ mod tests {
         assert_eq!(altered(15, 0xff), "a tag that is longer than the message");
         assert_eq!(altered(44, 1), "a tag that is cut");
         assert_eq!(altered(28, 12), "no end");
+    }
+
+    #[test]
+    fn after_an_error_there_are_no_more_tags() {
+        let mut cut = ANSWER;
+        cut[12] = 64;
+        let cut = Message::from_bytes(&cut);
+        let mut answers = cut.answers().unwrap();
+        assert!(answers.next().unwrap().is_err());
+        assert_eq!(answers.next(), None);
     }
 
     #[test]
