@@ -22,6 +22,7 @@ mod fixtures;
 mod kmsg;
 mod logs;
 mod netlink;
+mod mailbox;
 mod push;
 mod status;
 mod text;
@@ -34,6 +35,7 @@ pub use exposition::exposition;
 pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
 pub use netlink::netlink;
+pub use mailbox::mailbox;
 pub use push::{loki, remote_write};
 pub use status::status;
 pub use text::{config, mounts, tracepoint_format};
@@ -54,6 +56,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log_position", log_position),
     ("loki", loki),
     ("netlink", netlink),
+    ("mailbox", mailbox),
     ("probe_proc", probe_proc),
     ("mounts", mounts),
     ("remote_write", remote_write),

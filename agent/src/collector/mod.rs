@@ -8,6 +8,7 @@
 
 mod arp;
 mod asker;
+mod board;
 mod bonding;
 mod buddyinfo;
 mod cgroup;
@@ -52,10 +53,7 @@ mod qdisc;
 mod rapl;
 mod rows;
 mod schedstat;
-mod schedstat;
 mod selinux;
-mod selinux;
-mod set;
 mod set;
 #[cfg(test)]
 mod shown;
@@ -65,8 +63,6 @@ mod sockstat;
 mod softirqs;
 mod softnet;
 mod stat;
-mod stat;
-mod statfs;
 mod statfs;
 mod sunrpc;
 mod sysctl;
@@ -95,10 +91,6 @@ use crate::model::Samples;
 pub use cgroup::{ContainersOptions, Endpoint, ServicesOptions, answer};
 pub use error::CollectError;
 pub use options::*;
-pub use options::{
-    CpuOptions, DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, StatOptions,
-    SysctlOptions, VmstatOptions,
-};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
@@ -202,6 +194,7 @@ pub static TABLE: &[Entry] = &[
     Entry::on("powersupplyclass", |_| Box::new(powersupplyclass::PowerSupplyClass::default())),
     Entry::on("rapl", |_| Box::new(rapl::Rapl::default())),
     Entry::on("edac", |_| Box::new(edac::Edac::default())),
+    Entry::on("board", |_| Box::new(board::Board::new())),
     // Services, containers and processes.
     Entry::on("services", |o| Box::new(cgroup::Services::new(o))),
     Entry::on("containers", |o| Box::new(cgroup::Containers::new(o))),

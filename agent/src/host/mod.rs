@@ -7,6 +7,7 @@ mod files;
 mod identity;
 pub mod ioctl;
 pub mod kmsg;
+pub mod mailbox;
 mod names;
 pub mod netlink;
 pub(crate) mod text;

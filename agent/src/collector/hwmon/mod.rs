@@ -1,9 +1,9 @@
 //! node_exporter's `hwmon`, from /sys/class/hwmon (drivers/hwmon, Documentation/hwmon/sysfs-interface.rst):
 //! temperatures, fans, voltages, currents, power and their limits and alarms.
 //!
-//! [`scan`](scan::scan) looks through all chips and says what to read; a round then reads only that. It is
-//! done again when a chip came or went, which the names and links in the class show, and every
-//! [`RESCAN`] rounds for attributes that a driver adds late. Series and names are those of 1.5.0; from later
+//! [`scan`](scan::scan) looks through all chips and says what to read; a round then lists names, which tell
+//! whether a chip or a file came or went, and reads only that. Names of chips and labels of sensors are
+//! taken to stay while the files do. Series and names are those of 1.5.0; from later
 //! versions are the filter of chips (1.6) and the type `freq` (1.8). A file that holds no number or can't be
 //! read has no sample and is no error, as there: hwmon has texts among its attributes, and sensors that are
 //! asleep. Where two chips would give the same series, on which node_exporter fails, the first one does.
@@ -11,6 +11,8 @@
 mod metric;
 mod names;
 mod scan;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::options::HwmonOptions;
 use super::parse::FirstError;
@@ -24,20 +26,14 @@ const CHIP_NAMES: Desc =
 const SENSOR_LABEL: Desc =
     Desc::gauge("node_hwmon_sensor_label", "Label for given chip and sensor");
 
-/// Rounds from one look through all chips to the next.
-const RESCAN: u32 = 60;
-
 /// Sensors of chips.
 pub(super) struct Hwmon {
     options: HwmonOptions,
     plan: Plan,
-    /// Rounds since the plan was made; none yet.
-    age: Option<u32>,
-    /// The chips and the targets of their links, of this round and of the plan.
+    /// Of the names and links that the plan was made for; none if it is to be made anew.
+    planned: Option<u64>,
     names: Names,
-    links: Vec<u8>,
-    planned_names: Names,
-    planned_links: Vec<u8>,
+    files: Names,
 }
 
 impl Hwmon {
@@ -45,35 +41,36 @@ impl Hwmon {
         Hwmon {
             options: options.clone(),
             plan: Plan::default(),
-            age: None,
+            planned: None,
             names: Names::new(),
-            links: Vec::new(),
-            planned_names: Names::new(),
-            planned_links: Vec::new(),
+            files: Names::new(),
         }
     }
 
-    /// Makes the plan anew if it is old or the chips are not those that it was made for.
+    /// Makes the plan anew if chips or their files are not those that it was made for.
     fn update(&mut self, host: &mut Host, errors: &mut FirstError) -> Result<(), CollectError> {
         host.list(Root::Sys, CLASS, &mut self.names)?;
-        self.links.clear();
+        let mut hasher = DefaultHasher::new();
         for name in self.names.iter() {
-            // No link in a class of kernels before 2.6.
-            let link = host.link(Root::Sys, format_args!("{CLASS}/{name}")).unwrap_or_default();
-            self.links.extend_from_slice(link);
-            self.links.push(0);
+            name.hash(&mut hasher);
+            // A chip that takes the number of one that went is another device's.
+            if let Ok(link) = host.link(Root::Sys, format_args!("{CLASS}/{name}")) {
+                link.hash(&mut hasher);
+            }
+            for folder in ["", "/device"] {
+                let path = format_args!("{CLASS}/{name}{folder}");
+                if host.list(Root::Sys, path, &mut self.files).is_ok() {
+                    self.files.len().hash(&mut hasher);
+                    self.files.iter().for_each(|file| file.hash(&mut hasher));
+                }
+            }
         }
-        let same = self.names.iter().eq(self.planned_names.iter());
-        let age = self.age.filter(|age| *age < RESCAN && same && self.links == self.planned_links);
-        if let Some(age) = age {
-            self.age = Some(age + 1);
-            return Ok(());
+        let found = hasher.finish();
+        if self.planned != Some(found) {
+            self.plan = scan::scan(host, &self.names, &self.options, errors);
+            // What could not be listed is tried again with the next round.
+            self.planned = errors.is_empty().then_some(found);
         }
-        self.plan = scan::scan(host, &self.names, &self.options, errors);
-        std::mem::swap(&mut self.names, &mut self.planned_names);
-        std::mem::swap(&mut self.links, &mut self.planned_links);
-        // What could not be listed is tried again with the next round.
-        self.age = errors.is_empty().then_some(0);
         Ok(())
     }
 }
@@ -149,6 +146,19 @@ mod tests {
             third.contains("chip=\"platform_c_0\"") && !third.contains("platform_a_0"),
             "{third}"
         );
+    }
+
+    #[test]
+    fn a_file_that_comes_and_one_that_goes_are_noticed_at_once() {
+        let sys = tempfile::tempdir().unwrap();
+        chip(sys.path(), 0, "platform/a.0", &[("temp1_input", "1000\n")]);
+        let mut hwmon = Hwmon::new(&HwmonOptions::default());
+        let one = collect(&mut hwmon, sys.path());
+        let device = sys.path().join("devices/platform/a.0");
+        shown::write(&device, &[("fan1_input", "900\n")]);
+        assert!(collect(&mut hwmon, sys.path()).contains("node_hwmon_fan_rpm"));
+        fs::remove_file(device.join("fan1_input")).unwrap();
+        assert_eq!(collect(&mut hwmon, sys.path()), one);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Looking through the chips of /sys/class/hwmon: which files hold values, what each becomes, and the
-//! labels. It allocates, and runs when chips have come or gone.
+//! labels. It allocates, and runs when chips or files have come or gone.
 
 use std::cmp::Ordering;
 use std::io::ErrorKind;
