@@ -6,8 +6,11 @@
 //! file or where samples go. Absence is not failure: no file is [`CollectError::NoData`]. A malformed
 //! line costs itself: the other lines' samples are written, and the first error is returned.
 
+mod bcache;
+mod btrfs;
 mod cpu;
 mod diskstats;
+mod drbd;
 mod error;
 mod filesystem;
 mod loadavg;
@@ -106,9 +109,12 @@ pub static TABLE: &[Entry] = &[
     Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
     Entry::on("zfs", |_| Box::new(zfs::Zfs::default())),
     Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),
+    Entry::on("btrfs", |_| Box::new(btrfs::Btrfs::default())),
+    Entry::on("bcache", |_| Box::new(bcache::Bcache::default())),
     Entry::on("nfs", |_| Box::new(nfs::Nfs)),
     Entry::on("nfsd", |_| Box::new(nfsd::Nfsd)),
     Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
+    Entry::off("drbd", |_| Box::new(drbd::Drbd::default())),
     // Sensors, power, board and health.
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.
