@@ -24,6 +24,8 @@ const ALLOWED_ON_THE_FIXTURE: &[(&str, &str)] = &[
     ("node_cpu_seconds_total{cpu=\"2\"", "1.5.0 gives zeros for a CPU that is off; 1.6.0 does not"),
     ("node_cpu_guest_seconds_total{cpu=\"2\"", "as above"),
     ("node_network_receive_nohandler_total", "1.5.0 has it from netlink, which can't be a fixture"),
+    ("node_mountstats_nfs_mountpoint_info", "of versions after 1.5.0"),
+    ("node_mountstats_nfs_operations_errors_total", "of versions after 1.5.0"),
     ("node_uname_info", "of this machine, and not asked for here"),
     ("node_time_zone_offset_seconds", "each finds the zone of its own environment"),
 ];

@@ -16,6 +16,7 @@ mod filesystem;
 mod loadavg;
 mod mdadm;
 mod meminfo;
+mod mountstats;
 mod netdev;
 mod nfs;
 mod nfsd;
@@ -114,6 +115,7 @@ pub static TABLE: &[Entry] = &[
     Entry::on("nfs", |_| Box::new(nfs::Nfs)),
     Entry::on("nfsd", |_| Box::new(nfsd::Nfsd)),
     Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
+    Entry::off("mountstats", |_| Box::new(mountstats::Mountstats::default())),
     Entry::off("drbd", |_| Box::new(drbd::Drbd::default())),
     // Sensors, power, board and health.
     // Services, containers and processes.
