@@ -14,6 +14,8 @@ mod buddyinfo;
 mod cgroup;
 mod cgroups;
 mod conntrack;
+mod bcache;
+mod btrfs;
 mod cpu;
 mod cpufreq;
 mod cpuinfo;
@@ -21,6 +23,7 @@ mod diskstats;
 mod dmi;
 mod edac;
 mod entropy;
+mod drbd;
 mod error;
 mod ethtool;
 mod filefd;
@@ -36,6 +39,7 @@ mod meminfo;
 mod meminfo_numa;
 mod mmc;
 mod netclass;
+mod mountstats;
 mod netdev;
 mod netstat;
 mod network_route;
@@ -183,11 +187,15 @@ pub static TABLE: &[Entry] = &[
     Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
     Entry::on("zfs", |_| Box::new(zfs::Zfs::default())),
     Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),
+    Entry::on("btrfs", |_| Box::new(btrfs::Btrfs::default())),
+    Entry::on("bcache", |_| Box::new(bcache::Bcache::default())),
     Entry::on("nfs", |_| Box::new(nfs::Nfs)),
     Entry::on("nfsd", |_| Box::new(nfsd::Nfsd)),
     Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
     Entry::on("mmc", |_| Box::new(mmc::Mmc::default())),
     Entry::on("smart", |o| Box::new(smart::Smart::new(&o.smart))).every(240),
+    Entry::off("mountstats", |_| Box::new(mountstats::Mountstats::default())),
+    Entry::off("drbd", |_| Box::new(drbd::Drbd::default())),
     // Sensors, power, board and health.
     Entry::on("thermal_zone", |_| Box::new(thermal_zone::ThermalZone::default())),
     Entry::on("hwmon", |o| Box::new(hwmon::Hwmon::new(&o.hwmon))),

@@ -36,6 +36,10 @@ impl Rows {
         self.texts.keep(text)
     }
 
+    pub(super) fn get(&self, span: Span) -> &str {
+        self.texts.get(span)
+    }
+
     /// Adds a row; labels beyond the fifth are left out.
     pub(super) fn add(&mut self, family: usize, labels: &[Span], value: f64) {
         let mut row = Row { family: family as u32, labels: [Span::default(); LABELS], value };

@@ -1,6 +1,7 @@
 //! The machine as the agent sees it: where /proc, /sys and / are, and one buffer through which their
 //! files are read. It must not know what the files mean.
 
+pub(crate) mod btrfs;
 mod clock;
 pub mod ethtool;
 mod files;
