@@ -22,6 +22,7 @@ mod fixtures;
 mod kmsg;
 mod logs;
 mod push;
+mod smart;
 mod status;
 mod text;
 mod wal;
@@ -33,6 +34,7 @@ pub use exposition::exposition;
 pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
 pub use push::{loki, remote_write};
+pub use smart::smart;
 pub use status::status;
 pub use text::{config, mounts, tracepoint_format};
 pub use wal::{wal_cursor, wal_segment};
@@ -56,6 +58,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("remote_write", remote_write),
     ("rounds", rounds),
     ("samples", samples),
+    ("smart", smart),
     ("status", status),
     ("tracepoint_format", tracepoint_format),
     ("url", url),
