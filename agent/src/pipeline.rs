@@ -188,7 +188,7 @@ fn start_probes(
     let options = probe::Options { position, ..config.probes.clone() };
     let mut probes = Probes::start(&options, &Host::new(config.host.clone()));
     probes.required().map_err(RunError::Probe)?;
-    probes.give_up_rights();
+    probes.give_up_rights(config.metrics.options.smart.keep_sys_admin);
     Ok(Rc::new(RefCell::new(probes)))
 }
 

@@ -24,6 +24,7 @@ mod logs;
 mod netlink;
 mod mailbox;
 mod push;
+mod smart;
 mod status;
 mod text;
 mod wal;
@@ -37,6 +38,7 @@ pub use logs::{log_file, log_position};
 pub use netlink::netlink;
 pub use mailbox::mailbox;
 pub use push::{loki, remote_write};
+pub use smart::smart;
 pub use status::status;
 pub use text::{config, mounts, tracepoint_format};
 pub use wal::{wal_cursor, wal_segment};
@@ -62,6 +64,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("remote_write", remote_write),
     ("rounds", rounds),
     ("samples", samples),
+    ("smart", smart),
     ("status", status),
     ("tracepoint_format", tracepoint_format),
     ("url", url),

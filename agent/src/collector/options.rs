@@ -167,6 +167,8 @@ pub struct HwmonOptions {
 pub struct SmartOptions {
     /// Disks that are left out.
     pub device_exclude: Option<Pattern>,
+    /// Whether the agent keeps CAP_SYS_ADMIN, which NVMe takes.
+    pub keep_sys_admin: bool,
 }
 
 impl FilesystemOptions {

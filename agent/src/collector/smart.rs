@@ -1,6 +1,7 @@
 //! The health that disks tell of themselves: SMART of ATA disks, also behind USB bridges that translate
-//! (SAT), the health log of NVMe, and the log pages of SCSI. Through ioctls, so it takes CAP_SYS_RAWIO, for
-//! NVMe CAP_SYS_ADMIN, and the right to open the devices.
+//! (SAT), the health log of NVMe, and the log pages of SCSI. Through ioctls, so it takes CAP_SYS_RAWIO and
+//! the right to open the devices; for NVMe CAP_SYS_ADMIN (nvme_cmd_allowed in drivers/nvme/host/ioctl.c),
+//! which the agent gives up at its start unless `metrics.smart.nvme` says otherwise.
 //!
 //! Not one of node_exporter's. The families are called `node_smart_*`, with the words of smartctl_exporter's
 //! `smartctl_device_*` behind it: those names break the rules of all others here (percentages, no
@@ -302,7 +303,7 @@ fn is_absent(error: &io::Error) -> bool {
 
 fn lacking(task: &Task, error: &io::Error) -> io::Error {
     let right = if task.access == Access::Nvme {
-        "CAP_SYS_ADMIN, which the agent gives up when the probes are loaded"
+        "CAP_SYS_ADMIN, which the agent keeps with metrics.smart.nvme = \"sys_admin\" alone"
     } else {
         "CAP_SYS_RAWIO"
     };

@@ -211,6 +211,12 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
     )? {
         options.smart.device_exclude = pattern;
     }
+    options.smart.keep_sys_admin = smart.choice(
+        "nvme",
+        "unprivileged",
+        &[("unprivileged", false), ("sys_admin", true)],
+        "the kernel tells the health of NVMe only to who has CAP_SYS_ADMIN, which the agent gives up when its probes are loaded: \"sys_admin\" keeps it if it was given, and whoever takes the agent over has the system; \"unprivileged\" does without",
+    )?;
     smart.finish()?;
     containers(&t, &mut options.containers)?;
     services(&t, &mut options.services)?;

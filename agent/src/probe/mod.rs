@@ -347,11 +347,14 @@ impl Probes {
         }
     }
 
-    /// Gives up the rights that are for loading the probes alone. To be called by the only thread.
-    pub fn give_up_rights(&mut self) {
+    /// Gives up the rights that are for loading the probes alone, except CAP_SYS_ADMIN if it is needed
+    /// for something else. To be called by the only thread.
+    pub fn give_up_rights(&mut self, keep_admin: bool) {
         let events = self.events.as_ref();
         // A map like all others.
-        if let Err(kept) = rights::give_up(|| events.is_none_or(|events| events.missed().is_ok())) {
+        if let Err(kept) =
+            rights::give_up(keep_admin, || events.is_none_or(|events| events.missed().is_ok()))
+        {
             log::info!("{kept}");
         }
     }

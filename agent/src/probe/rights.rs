@@ -29,11 +29,13 @@ pub(super) fn lacking() -> Option<String> {
 /// Gives up what only loading and attaching need, for this process and all that it starts, so that an
 /// agent that somebody takes over can load nothing into the kernel. Before 5.19 reading a map takes
 /// CAP_BPF, and before 5.8 CAP_SYS_ADMIN, where the kernel is closed to unprivileged BPF (bpf_sys_bpf in
-/// kernel/bpf/syscall.c): `can_read` tries it without, and as little as possible is kept.
+/// kernel/bpf/syscall.c): `can_read` tries it without, and as little as possible is kept. With
+/// `keep_admin`, somebody else needs CAP_SYS_ADMIN.
 ///
 /// # Errors
 /// Not all are gone: what is kept and why.
-pub(super) fn give_up(mut can_read: impl FnMut() -> bool) -> Result<(), String> {
+pub(super) fn give_up(keep_admin: bool, mut can_read: impl FnMut() -> bool) -> Result<(), String> {
+    let wanted = if keep_admin { CapabilitySet::SYS_ADMIN } else { CapabilitySet::empty() };
     let failed = |what: &str, error: Errno| format!("{what}: {error}; they are kept");
     let before = capabilities(None).map_err(|e| failed("asking for capabilities", e))?;
     if !before.permitted.intersects(FOR_LOADING) {
@@ -51,7 +53,7 @@ pub(super) fn give_up(mut can_read: impl FnMut() -> bool) -> Result<(), String> 
         if !before.permitted.contains(keep) {
             continue;
         }
-        let given = FOR_LOADING.difference(keep);
+        let given = FOR_LOADING.difference(keep | wanted);
         let effective = before.effective.difference(given);
         set_capabilities(None, CapabilitySets { effective, ..before })
             .map_err(|e| failed("giving up capabilities", e))?;

@@ -256,7 +256,10 @@ fn disks_are_told_apart_and_others_are_not_asked() {
     fs::write(status, "suspended\n").unwrap();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&asked);
-    let options = SmartOptions { device_exclude: crate::collector::pattern("^nvme10").ok() };
+    let options = SmartOptions {
+        device_exclude: crate::collector::pattern("^nvme10").ok(),
+        ..SmartOptions::default()
+    };
     let mut smart = Smart::with(&options, LONG, move |task| {
         assert!(task.path.ends_with(format!("dev/{}", task.name)));
         log.lock().unwrap().push((task.name.clone(), task.access));
