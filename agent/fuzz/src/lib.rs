@@ -14,6 +14,7 @@
 
 mod bytes;
 mod collectors;
+mod dbus;
 mod encode;
 mod endpoint;
 mod exposition;
@@ -25,6 +26,7 @@ mod text;
 mod wal;
 
 pub use collectors::collectors;
+pub use dbus::dbus;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
 pub use exposition::exposition;
@@ -44,6 +46,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("blocks", blocks),
     ("collectors", collectors),
     ("config", config),
+    ("dbus", dbus),
     ("exposition", exposition),
     ("kmsg", kmsg),
     ("log_file", log_file),

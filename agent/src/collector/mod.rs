@@ -6,11 +6,13 @@
 //! file or where samples go. Absence is not failure: no file is [`CollectError::NoData`]. A malformed
 //! line costs itself: the other lines' samples are written, and the first error is returned.
 
+mod bus;
 mod cpu;
 mod diskstats;
 mod error;
 mod filesystem;
 mod loadavg;
+mod logind;
 mod meminfo;
 mod netdev;
 mod options;
@@ -20,6 +22,7 @@ mod pressure;
 mod set;
 mod stat;
 mod statfs;
+mod systemd;
 mod textfile;
 mod time;
 mod topology;
@@ -33,7 +36,9 @@ use crate::host::Host;
 use crate::model::Samples;
 
 pub use error::CollectError;
-pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, TextfileOptions};
+pub use options::{
+    DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, SystemdOptions, TextfileOptions,
+};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
@@ -99,5 +104,7 @@ pub static TABLE: &[Entry] = &[
     // Sensors, power, board and health.
     // Services, containers and processes.
     // Text of the user's, and what is off unless asked for.
+    Entry::off("systemd", |o| Box::new(systemd::Systemd::new(&o.systemd))),
+    Entry::off("logind", |_| Box::new(logind::Logind::new())),
     Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
 ];

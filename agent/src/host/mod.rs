@@ -2,6 +2,7 @@
 //! files are read. It must not know what the files mean.
 
 mod clock;
+pub mod dbus;
 mod files;
 mod identity;
 pub mod kmsg;
