@@ -76,7 +76,11 @@ impl Service {
         for socket in self.sockets {
             let path = host.path(Root::Root, socket.path);
             match self.bus.connect(path, socket.bus, deadline) {
-                Ok(()) => return Ok(()),
+                Ok(()) if socket.bus => return Ok(()),
+                Ok(()) => {
+                    let woken = self.bus.wake(self.name, deadline);
+                    return woken.map_err(|error| self.fault(error));
+                }
                 Err(Error::Connect(error)) => {
                     let error = host.error(error);
                     first.get_or_insert(CollectError::from(error));

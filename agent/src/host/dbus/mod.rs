@@ -15,7 +15,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -103,6 +103,38 @@ impl Bus {
             self.socket = None;
         }
         result
+    }
+
+    /// Makes a service on its own socket look at what we send: sd-bus (systemd 252) that reads the end of the
+    /// authentication and a call at once takes up the call only when more comes. Answers to what this
+    /// sends are passed over later.
+    ///
+    /// # Errors
+    /// Nothing came back before the deadline.
+    pub fn wake(&mut self, destination: &str, deadline: Instant) -> Result<(), Error> {
+        let ping = Call {
+            destination,
+            path: "/",
+            interface: "org.freedesktop.DBus.Peer",
+            member: "Ping",
+            arguments: &[],
+        };
+        let mut pause = Duration::from_millis(5);
+        loop {
+            self.serial = self.serial.checked_add(1).unwrap_or(1);
+            let mut out = Vec::new();
+            write_call(&ping, self.serial, &mut out);
+            self.send(&out, deadline)?;
+            let socket = self.socket.as_ref().ok_or_else(closed)?;
+            if wait(socket, PollFlags::IN, deadline.min(Instant::now() + pause))? {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                self.socket = None;
+                return Err(Error::Io(io::ErrorKind::TimedOut.into()));
+            }
+            pause *= 2;
+        }
     }
 
     /// Asks, and gives the body of the answer, whose signature is as expected.
@@ -241,7 +273,9 @@ impl Bus {
                 Ok(0) => return Err(closed()),
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => wait(socket, PollFlags::IN, deadline)?,
+                Err(Errno::AGAIN) => {
+                    wait(socket, PollFlags::IN, deadline)?;
+                }
                 Err(error) => return Err(Error::Io(error.into())),
             }
         }
@@ -253,7 +287,9 @@ impl Bus {
             match send(socket, bytes, SendFlags::NOSIGNAL) {
                 Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => wait(socket, PollFlags::OUT, deadline)?,
+                Err(Errno::AGAIN) => {
+                    wait(socket, PollFlags::OUT, deadline)?;
+                }
                 Err(error) => return Err(Error::Io(error.into())),
             }
         }
@@ -271,7 +307,8 @@ fn receive(socket: &OwnedFd, input: &mut Vec<u8>, room: usize) -> Result<usize, 
     got.map(|(count, _)| count)
 }
 
-fn wait(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<(), Error> {
+/// Whether the socket was ready in time; an error only if there was no time left.
+fn wait(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<bool, Error> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(Error::Io(io::ErrorKind::TimedOut.into()));
@@ -279,7 +316,8 @@ fn wait(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<(), Er
     let timeout =
         Timespec::try_from(left).map_err(|_| Error::Io(io::ErrorKind::TimedOut.into()))?;
     match poll(&mut [PollFd::new(socket, events)], Some(&timeout)) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
         Err(error) => Err(Error::Io(error.into())),
     }
 }
