@@ -14,6 +14,7 @@
 
 mod bytes;
 mod collectors;
+mod dbus;
 mod encode;
 mod endpoint;
 mod exposition;
@@ -21,8 +22,8 @@ mod exposition;
 mod fixtures;
 mod kmsg;
 mod logs;
-mod netlink;
 mod mailbox;
+mod netlink;
 mod push;
 mod smart;
 mod status;
@@ -30,13 +31,14 @@ mod text;
 mod wal;
 
 pub use collectors::collectors;
+pub use dbus::dbus;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
 pub use exposition::exposition;
 pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
-pub use netlink::netlink;
 pub use mailbox::mailbox;
+pub use netlink::netlink;
 pub use push::{loki, remote_write};
 pub use smart::smart;
 pub use status::status;
@@ -52,6 +54,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("blocks", blocks),
     ("collectors", collectors),
     ("config", config),
+    ("dbus", dbus),
     ("exposition", exposition),
     ("kmsg", kmsg),
     ("log_file", log_file),

@@ -8,22 +8,23 @@
 
 mod arp;
 mod asker;
+mod bcache;
 mod board;
 mod bonding;
+mod btrfs;
 mod buddyinfo;
+mod bus;
 mod cgroup;
 mod cgroups;
 mod conntrack;
-mod bcache;
-mod btrfs;
 mod cpu;
 mod cpufreq;
 mod cpuinfo;
 mod diskstats;
 mod dmi;
+mod drbd;
 mod edac;
 mod entropy;
-mod drbd;
 mod error;
 mod ethtool;
 mod filefd;
@@ -34,12 +35,13 @@ mod ipvs;
 mod ksmd;
 mod lnstat;
 mod loadavg;
+mod logind;
 mod mdadm;
 mod meminfo;
 mod meminfo_numa;
 mod mmc;
-mod netclass;
 mod mountstats;
+mod netclass;
 mod netdev;
 mod netstat;
 mod network_route;
@@ -70,6 +72,7 @@ mod stat;
 mod statfs;
 mod sunrpc;
 mod sysctl;
+mod systemd;
 mod tcpstat;
 #[cfg(test)]
 mod testing;
@@ -95,6 +98,9 @@ use crate::model::Samples;
 pub use cgroup::{ContainersOptions, Endpoint, ServicesOptions, answer};
 pub use error::CollectError;
 pub use options::*;
+pub use options::{
+    DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, SystemdOptions, TextfileOptions,
+};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
@@ -207,6 +213,8 @@ pub static TABLE: &[Entry] = &[
     Entry::on("services", |o| Box::new(cgroup::Services::new(o))),
     Entry::on("containers", |o| Box::new(cgroup::Containers::new(o))),
     // Text of the user's, and what is off unless asked for.
+    Entry::off("systemd", |o| Box::new(systemd::Systemd::new(&o.systemd))),
+    Entry::off("logind", |_| Box::new(logind::Logind::new())),
     Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
     Entry::off("tcpstat", |_| Box::new(tcpstat::Tcpstat::new())),
     Entry::off("qdisc", |_| Box::new(qdisc::Qdiscs::new())),

@@ -43,6 +43,23 @@ pub struct Options {
     pub vmstat: VmstatOptions,
     /// `metrics.sysctl`
     pub sysctl: SysctlOptions,
+    /// `metrics.systemd`
+    pub systemd: SystemdOptions,
+}
+
+/// Which units are reported, and what of them.
+#[derive(Clone, Debug)]
+pub struct SystemdOptions {
+    /// If set, only units whose whole name matches.
+    pub unit_include: Option<Pattern>,
+    /// Units whose whole name matches are left out.
+    pub unit_exclude: Option<Pattern>,
+    /// How often services were restarted.
+    pub enable_restarts_metrics: bool,
+    /// When units were started.
+    pub enable_start_time_metrics: bool,
+    /// How many tasks services have.
+    pub enable_task_metrics: bool,
 }
 
 /// Whose text is read.
@@ -216,6 +233,33 @@ impl Default for FilesystemOptions {
 impl Default for DiskstatsOptions {
     fn default() -> DiskstatsOptions {
         DiskstatsOptions { device_exclude: pattern(DiskstatsOptions::DEVICE_EXCLUDE).ok() }
+    }
+}
+
+impl SystemdOptions {
+    /// The default of `unit_exclude`.
+    pub const UNIT_EXCLUDE: &str = r".+\.(automount|device|mount|scope|slice)";
+
+    /// The pattern that matches a whole name where the given one matches a part.
+    pub fn whole(given: &str) -> Option<Pattern> {
+        pattern(&format!("^(?:{given})$")).ok()
+    }
+
+    pub(super) fn wants(&self, name: &[u8]) -> bool {
+        self.unit_include.as_ref().is_none_or(|include| include.is_match(name))
+            && !excludes(self.unit_exclude.as_ref(), name)
+    }
+}
+
+impl Default for SystemdOptions {
+    fn default() -> SystemdOptions {
+        SystemdOptions {
+            unit_include: None,
+            unit_exclude: SystemdOptions::whole(SystemdOptions::UNIT_EXCLUDE),
+            enable_restarts_metrics: false,
+            enable_start_time_metrics: false,
+            enable_task_metrics: false,
+        }
     }
 }
 

@@ -221,6 +221,35 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
     containers(&t, &mut options.containers)?;
     services(&t, &mut options.services)?;
     kernel(&t, &collectors, &mut options)?;
+
+    let systemd = t.section("systemd")?;
+    let target = &mut options.systemd;
+    let whole = |given: collector::Pattern| {
+        // Only one that is at its bound can be too large with the anchors.
+        collector::SystemdOptions::whole(given.as_str()).or(Some(given))
+    };
+    if let Some(given) =
+        pattern(&systemd, "unit_include", "the only units, by their whole names, if given")?
+    {
+        target.unit_include = given.and_then(whole);
+    }
+    if let Some(given) = pattern(
+        &systemd,
+        "unit_exclude",
+        "units that are left out, by their whole names; default: node_exporter's",
+    )? {
+        target.unit_exclude = given.and_then(whole);
+    }
+    target.enable_restarts_metrics = systemd.boolean(
+        "enable_restarts_metrics",
+        false,
+        "how often each service was restarted",
+    )?;
+    target.enable_start_time_metrics =
+        systemd.boolean("enable_start_time_metrics", false, "when each unit was started")?;
+    target.enable_task_metrics =
+        systemd.boolean("enable_task_metrics", false, "how many tasks each service has")?;
+    systemd.finish()?;
     t.finish()?;
     Ok(Metrics { job, collectors, max_series, options })
 }

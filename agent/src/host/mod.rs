@@ -3,6 +3,7 @@
 
 pub(crate) mod btrfs;
 mod clock;
+pub mod dbus;
 pub mod ethtool;
 mod files;
 mod identity;
