@@ -76,11 +76,8 @@ const ALLOWED_IN_TREES: &[Exception] = &[
 
 /// Collectors that can't be compared on a tree, because node_exporter asks this machine's kernel or
 /// daemons and not files.
-const NOT_IN_TREES: &[(&str, &str)] = &[
-    ("network_route", "netlink"),
-    ("qdisc", "netlink"),
-    ("tcpstat", "netlink"),
-];
+const NOT_IN_TREES: &[(&str, &str)] =
+    &[("network_route", "netlink"), ("qdisc", "netlink"), ("tcpstat", "netlink")];
 
 /// Values that move between two readings of a tree: they are the kernel's or the clock's, not the tree's.
 const MOVES_IN_TREES: &[(&str, &str)] = &[
