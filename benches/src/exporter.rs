@@ -33,6 +33,34 @@ pub fn find() -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
+/// The collectors that it has, by its own `--help`: `--collector.arp`, in later versions
+/// `--[no-]collector.arp`. What has a value or a second dot is an option of one.
+///
+/// # Errors
+/// It can't be started.
+pub fn collectors(program: &PathBuf) -> Result<Vec<String>> {
+    let output = Command::new(program).arg("--help").stdin(Stdio::null()).output()?;
+    let said = String::from_utf8([output.stdout, output.stderr].concat())?;
+    let flag = |line: &str| {
+        let flag = line.split_whitespace().next()?.replace("[no-]", "");
+        let name = flag.strip_prefix("--collector.")?;
+        (!name.contains(['.', '='])).then(|| name.to_owned())
+    };
+    Ok(said.lines().filter_map(flag).filter(|name| name != "disable-defaults").collect())
+}
+
+/// Upstream's defaults where Debian's package has others: a collector and its flag.
+const FLAGS: [(&str, &str); 2] = [
+    ("netdev", "--collector.netdev.device-exclude="),
+    (
+        "filesystem",
+        concat!(
+            "--collector.filesystem.mount-points-exclude=^/(dev|proc|run/credentials/.+|sys|",
+            "var/lib/docker/.+|var/lib/containers/storage/.+)($|/)"
+        ),
+    ),
+];
+
 impl Exporter {
     /// Starts it and waits for its first answer.
     ///
@@ -45,6 +73,7 @@ impl Exporter {
             .arg(format!("--web.listen-address={address}"))
             .args(["--web.disable-exporter-metrics", "--collector.disable-defaults"])
             .args(collectors.iter().map(|name| format!("--collector.{name}")))
+            .args(FLAGS.iter().filter(|(name, _)| collectors.contains(name)).map(|(_, flag)| flag))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod exporter;
 pub mod recording;
 pub mod rounds;
+pub mod system;
 pub mod table;
 pub mod valgrind;
 

@@ -28,6 +28,11 @@ pub fn names() -> Vec<&'static str> {
     TABLE.iter().filter(|entry| entry.default).map(|entry| entry.name).collect()
 }
 
+/// The names of those that are off unless asked for.
+pub fn names_off() -> Vec<&'static str> {
+    TABLE.iter().filter(|entry| !entry.default).map(|entry| entry.name).collect()
+}
+
 /// Collects rounds on this machine.
 pub struct Recorder {
     host: Host,
@@ -39,13 +44,17 @@ pub struct Recorder {
 impl Recorder {
     /// The default collectors, or only the one of this name.
     pub fn new(only: Option<&str>) -> Recorder {
-        let wanted = |entry: &mote::collector::Entry| match only {
-            Some(name) => entry.name == name,
-            None => entry.default,
-        };
+        match only {
+            Some(name) => Recorder::of(&[name]),
+            None => Recorder::of(&names()),
+        }
+    }
+
+    /// The collectors of these names.
+    pub fn of(names: &[&str]) -> Recorder {
         Recorder {
             host: Host::new(Roots::default()),
-            set: Set::new(wanted, &Options::default()),
+            set: Set::new(|entry| names.contains(&entry.name), &Options::default()),
             samples: Samples::with_limit(LIMIT),
         }
     }

@@ -1,6 +1,6 @@
-//! Instructions in user space, as callgrind counts them. A program starts itself under valgrind twice,
-//! with few and with many repetitions of its work: the difference is the work alone, without start, warm-up
-//! and end.
+//! Instructions in user space, as callgrind counts them, and system calls, as valgrind tells each. A program
+//! starts itself under valgrind twice, with few and with many repetitions of its work: the difference is
+//! the work alone, without start, warm-up and end.
 
 use std::process::{Command, Stdio};
 
@@ -16,6 +16,9 @@ pub const MISSING: &str = "not measured: valgrind is not installed (apt-get inst
 
 /// How a number came to be.
 pub const HOW: &str = "valgrind --tool=callgrind, user space: (220 repetitions - 20) / 200";
+
+/// How a number of system calls came to be.
+pub const HOW_CALLS: &str = "valgrind --trace-syscalls=yes: (25 repetitions - 5) / 20";
 
 /// Whether there is a valgrind.
 pub fn is_there() -> bool {
@@ -35,18 +38,40 @@ pub fn instructions(arguments: &[&str]) -> Result<u64> {
     Ok(many.saturating_sub(few) / MORE)
 }
 
-fn count(arguments: &[&str], repetitions: u64) -> Result<u64> {
+/// System calls of one repetition, as [`instructions`].
+///
+/// # Errors
+/// The program failed under valgrind.
+pub fn system_calls(arguments: &[&str]) -> Result<f64> {
+    const FEW: u64 = 5;
+    const MORE: u64 = 20;
+    let count = |repetitions| -> Result<usize> {
+        let said = valgrind(&["--tool=none", "--trace-syscalls=yes"], arguments, repetitions)?;
+        Ok(said.matches("SYSCALL[").count())
+    };
+    let (few, many) = (count(FEW)?, count(FEW + MORE)?);
+    Ok(many.saturating_sub(few) as f64 / MORE as f64)
+}
+
+/// What valgrind says.
+fn valgrind(tool: &[&str], arguments: &[&str], repetitions: u64) -> Result<String> {
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args(tool)
         .arg(std::env::current_exe()?)
         .args(arguments)
         .arg(repetitions.to_string())
         .stdin(Stdio::null())
         .output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
         return Err(format!("{arguments:?} under valgrind: {}\n{said}", output.status).into());
     }
+    Ok(said)
+}
+
+fn count(arguments: &[&str], repetitions: u64) -> Result<u64> {
+    let tool = ["--tool=callgrind", "--callgrind-out-file=/dev/null"];
+    let said = valgrind(&tool, arguments, repetitions)?;
     let collected = said
         .lines()
         .find_map(|line| line.split_once("Collected : "))

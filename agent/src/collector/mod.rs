@@ -98,9 +98,6 @@ use crate::model::Samples;
 pub use cgroup::{ContainersOptions, Endpoint, ServicesOptions, answer};
 pub use error::CollectError;
 pub use options::*;
-pub use options::{
-    DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, SystemdOptions, TextfileOptions,
-};
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
