@@ -6,46 +6,79 @@
 //! file or where samples go. Absence is not failure: no file is [`CollectError::NoData`]. A malformed
 //! line costs itself: the other lines' samples are written, and the first error is returned.
 
+mod arp;
+mod asker;
+mod bonding;
 mod buddyinfo;
+mod cgroup;
 mod cgroups;
+mod conntrack;
 mod cpu;
 mod cpufreq;
 mod cpuinfo;
 mod diskstats;
 mod dmi;
+mod edac;
 mod entropy;
 mod error;
 mod filefd;
 mod filesystem;
+mod hwmon;
 mod interrupts;
+mod ipvs;
 mod ksmd;
+mod lnstat;
 mod loadavg;
+mod mdadm;
 mod meminfo;
 mod meminfo_numa;
+mod mmc;
+mod netclass;
 mod netdev;
+mod netstat;
+mod network_route;
+mod nfs;
+mod nfsd;
+mod nvme;
 mod options;
 mod os;
 mod parse;
 mod pattern;
+mod powersupplyclass;
 mod pressure;
 mod processes;
+mod qdisc;
+mod rapl;
+mod rows;
 mod schedstat;
 mod selinux;
 mod set;
+#[cfg(test)]
+mod shown;
 mod slabinfo;
+pub mod smart;
+mod sockstat;
 mod softirqs;
+mod softnet;
 mod stat;
 mod statfs;
+mod sunrpc;
 mod sysctl;
+mod tcpstat;
 #[cfg(test)]
 mod testing;
+mod textfile;
+mod thermal_zone;
 mod time;
 mod timex;
 mod topology;
 mod udev;
+mod udp_queues;
 mod uname;
 mod vmstat;
 mod watchdog;
+mod xfs;
+mod zfs;
 mod zoneinfo;
 
 use std::time::Duration;
@@ -53,15 +86,21 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::model::Samples;
 
+pub use cgroup::{ContainersOptions, Endpoint, ServicesOptions, answer};
 pub use error::CollectError;
-pub use options::{
-    CpuOptions, DiskstatsOptions, FilesystemOptions, NetdevOptions, Options, StatOptions,
-    SysctlOptions, VmstatOptions,
-};
+pub use options::*;
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
 pub use sysctl::Sysctl;
+
+/// Reads the body of one of netlink's messages as each of its collectors does; for the fuzz target.
+#[doc(hidden)]
+pub fn fuzz_netlink(body: &[u8], out: &mut Samples) {
+    network_route::fuzz(body, out);
+    qdisc::fuzz(body);
+    tcpstat::fuzz(body, out);
+}
 
 /// One source of samples.
 pub trait Collector {
@@ -128,9 +167,33 @@ pub static TABLE: &[Entry] = &[
     Entry::on("selinux", |_| Box::new(selinux::Selinux)),
     Entry::on("watchdog", |_| Box::new(watchdog::Watchdog::default())),
     // The network.
+    Entry::on("netclass", |o| Box::new(netclass::Netclass::new(&o.netclass))),
+    Entry::on("netstat", |o| Box::new(netstat::Netstat::new(&o.netstat))),
+    Entry::on("sockstat", |_| Box::new(sockstat::Sockstat::default())),
+    Entry::on("softnet", |_| Box::new(softnet::Softnet::default())),
+    Entry::on("udp_queues", |_| Box::new(udp_queues::UdpQueues)),
+    Entry::on("conntrack", |_| Box::new(conntrack::Conntrack)),
+    Entry::on("arp", |_| Box::new(arp::Arp::default())),
+    Entry::on("bonding", |_| Box::new(bonding::Bonding::default())),
+    Entry::on("ipvs", |_| Box::new(ipvs::Ipvs::default())),
     // Disks, arrays and file systems.
+    Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
+    Entry::on("zfs", |_| Box::new(zfs::Zfs::default())),
+    Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),
+    Entry::on("nfs", |_| Box::new(nfs::Nfs)),
+    Entry::on("nfsd", |_| Box::new(nfsd::Nfsd)),
+    Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
+    Entry::on("mmc", |_| Box::new(mmc::Mmc::default())),
+    Entry::on("smart", |o| Box::new(smart::Smart::new(&o.smart))).every(240),
     // Sensors, power, board and health.
+    Entry::on("thermal_zone", |_| Box::new(thermal_zone::ThermalZone::default())),
+    Entry::on("hwmon", |o| Box::new(hwmon::Hwmon::new(&o.hwmon))),
+    Entry::on("powersupplyclass", |_| Box::new(powersupplyclass::PowerSupplyClass::default())),
+    Entry::on("rapl", |_| Box::new(rapl::Rapl::default())),
+    Entry::on("edac", |_| Box::new(edac::Edac::default())),
     // Services, containers and processes.
+    Entry::on("services", |o| Box::new(cgroup::Services::new(o))),
+    Entry::on("containers", |o| Box::new(cgroup::Containers::new(o))),
     // Text of the user's, and what is off unless asked for.
     Entry::off("processes", |_| Box::new(processes::Processes::new())),
     Entry::off("sysctl", |o| Box::new(sysctl::Sysctls::new(&o.sysctl))),
@@ -142,4 +205,9 @@ pub static TABLE: &[Entry] = &[
     Entry::off("softirqs", |_| Box::new(softirqs::Softirqs::default())),
     Entry::off("interrupts", |_| Box::new(interrupts::Interrupts::default())),
     Entry::off("slabinfo", |_| Box::new(slabinfo::Slabinfo)),
+    Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
+    Entry::off("tcpstat", |_| Box::new(tcpstat::Tcpstat::new())),
+    Entry::off("qdisc", |_| Box::new(qdisc::Qdiscs::new())),
+    Entry::off("lnstat", |_| Box::new(lnstat::Lnstat::default())),
+    Entry::off("network_route", |_| Box::new(network_route::NetworkRoute::new())),
 ];

@@ -4,8 +4,10 @@
 mod clock;
 mod files;
 mod identity;
+pub mod ioctl;
 pub mod kmsg;
 mod names;
+pub mod netlink;
 pub(crate) mod text;
 mod timex;
 
@@ -18,7 +20,7 @@ use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 use files::Kept;
-pub use identity::hostname;
+pub use identity::{hostname, phase};
 pub use kmsg::Kmsg;
 pub use names::Names;
 pub use timex::Timex;
@@ -199,6 +201,19 @@ impl Host {
     pub fn path(&mut self, root: Root, relative: impl Display) -> &Path {
         self.set_path(root, relative);
         Path::new(&self.path)
+    }
+
+    /// Whether /proc is a kernel's, and not a tree of files: then what the kernel tells by other ways is
+    /// about the same machine.
+    ///
+    /// # Errors
+    /// That the file of /proc that tells a part of it is not there.
+    pub fn is_live(&mut self, relative: impl Display) -> Result<(), ReadError> {
+        if self.keeps {
+            return Ok(());
+        }
+        self.set_path(Root::Proc, relative);
+        Err(self.error(io::ErrorKind::NotFound.into()))
     }
 
     /// An error of something done with the path that was used last.
