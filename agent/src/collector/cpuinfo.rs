@@ -187,7 +187,7 @@ mod tests {
         let (text, result) = collect(
             "flags\t: aes\nprocessor\t: 0\nphysical id\t: 1\nflags\t: aes sse\nbugs\t: spectre_v1\n\
              cpu MHz\t: fast\n\nprocessor\t: x\ncore id\t: 3\nprocessor\t: 2\ncpu MHz\t\t: 800.5\n\
-             flags\t: half\nprocessor",
+             flags\t: half\nprocessor\n",
             true,
         );
         let frequency = |cpu, core, package, hertz| {
