@@ -14,7 +14,6 @@ mod bonding;
 mod btrfs;
 mod buddyinfo;
 mod bus;
-mod buddyinfo;
 mod cgroup;
 mod cgroups;
 mod conntrack;
@@ -229,9 +228,4 @@ pub static TABLE: &[Entry] = &[
     Entry::off("softirqs", |_| Box::new(softirqs::Softirqs::default())),
     Entry::off("interrupts", |_| Box::new(interrupts::Interrupts::default())),
     Entry::off("slabinfo", |_| Box::new(slabinfo::Slabinfo)),
-    Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
-    Entry::off("tcpstat", |_| Box::new(tcpstat::Tcpstat::new())),
-    Entry::off("qdisc", |_| Box::new(qdisc::Qdiscs::new())),
-    Entry::off("lnstat", |_| Box::new(lnstat::Lnstat::default())),
-    Entry::off("network_route", |_| Box::new(network_route::NetworkRoute::new())),
 ];
