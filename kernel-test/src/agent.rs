@@ -96,6 +96,24 @@ impl Agent {
     }
 }
 
+/// One round of another agent with this configuration, as text.
+///
+/// # Errors
+/// It could not be had; with what it said.
+pub(crate) fn once(plan: &Plan, configuration: &str) -> Result<String> {
+    let path = "/run/once.toml";
+    fs::write(path, configuration).map_err(|error| format!("{path}: {error}"))?;
+    let output = guest::command(BINARY, plan.confine)
+        .args(["run", "--once", "--stdout", "--config", path])
+        .output()
+        .map_err(|error| format!("mote run --once: {error}"))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("mote run --once: {}: {}", output.status, why.trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Entries of the logs WAL that are events of this kind: `time {stream}+{metadata} line`, one each.
 ///
 /// # Errors

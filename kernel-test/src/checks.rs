@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::agent::{self, Agent};
-use crate::events::{block, faults, memory, oom, tcp};
+use crate::events::{block, faults, health, memory, oom, tcp};
 use crate::page::{Kernel, Page};
 use crate::plan::Plan;
 use crate::{Result, say};
@@ -247,6 +247,11 @@ pub(crate) fn run(plan: &Plan, agent: Agent) {
         report(check.name, status, &format!("{detail} [{:.1} s]", began.elapsed().as_secs_f64()));
     }
     check_traces(&world);
+    match health::disks(plan) {
+        Ok(Outcome::Good(detail)) => report("agent-disks", "ok", &detail),
+        Ok(Outcome::Skip(detail)) => report("agent-disks", "skip", &detail),
+        Err(error) => report("agent-disks", "FAIL", &error),
+    }
     for entry in agent::entries().unwrap_or_default() {
         say("EVENT", &entry);
     }

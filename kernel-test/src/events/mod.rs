@@ -3,6 +3,7 @@
 
 pub(crate) mod block;
 pub(crate) mod faults;
+pub(crate) mod health;
 pub(crate) mod memory;
 pub(crate) mod oom;
 pub(crate) mod tcp;

@@ -26,12 +26,13 @@ const MIB: u64 = 1 << 20;
 
 /// The disks, by their sizes, by which the test program recognises them. `bad` and `scsi` can't be
 /// read at their second MiB.
-const DISKS: [(&str, u64); 7] = [
+const DISKS: [(&str, u64); 8] = [
     ("good", 64 * MIB),
     ("bad", 48 * MIB),
     ("nvme", 56 * MIB),
     ("scsi", 40 * MIB),
     ("card", 32 * MIB),
+    ("ata", 24 * MIB),
     ("ext4", 16 * MIB),
     ("large", 640 * MIB),
 ];
@@ -224,9 +225,10 @@ fn plan<'a>(boot: &Boot, programs: &Programs, modules: impl Iterator<Item = &'a 
     }
     for (name, bytes) in DISKS {
         let pci = boot.board.attached == Attached::Pci;
-        // The cloud kernels know no cards.
+        // The cloud kernels know no cards, and the older ones no AHCI.
         let there = match name {
             "card" if pci => text.contains("/sdhci-pci.ko\n"),
+            "ata" if pci => text.contains("/ahci.ko\n"),
             "good" | "card" => true,
             _ => pci,
         };
@@ -284,6 +286,10 @@ fn disks(board: &Board, folder: &Path, command: &mut Command) -> Result<()> {
         let devices: &[String] = &match name {
             "nvme" => vec![format!("nvme,drive={name},serial={name}")],
             "scsi" => vec!["virtio-scsi-pci".to_owned(), format!("scsi-hd,drive={name}")],
+            "ata" => vec![
+                "ich9-ahci,id=ahci".to_owned(),
+                format!("ide-hd,drive={name},bus=ahci.0,serial={name}"),
+            ],
             "card" => vec!["sdhci-pci".to_owned(), format!("sd-card,drive={name}")],
             _ => vec![format!("virtio-blk-pci,drive={name}")],
         };

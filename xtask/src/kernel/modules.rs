@@ -14,6 +14,7 @@ pub(super) const WANTED: &[&str] = &[
     "virtio_blk",
     "virtio_scsi",
     "sd_mod",
+    "ahci",
     "nvme",
     "sdhci_pci",
     "bcm2835",
