@@ -9,12 +9,19 @@
 mod arp;
 mod asker;
 mod bonding;
+mod cgroup;
 mod conntrack;
 mod cpu;
+mod cpufreq;
 mod diskstats;
+mod dmi;
+mod edac;
+mod entropy;
 mod error;
 mod ethtool;
+mod filefd;
 mod filesystem;
+mod hwmon;
 mod ipvs;
 mod lnstat;
 mod loadavg;
@@ -25,36 +32,53 @@ mod netclass;
 mod netdev;
 mod netstat;
 mod network_route;
+mod nfs;
+mod nfsd;
 mod nvme;
 mod options;
+mod os;
 mod parse;
 mod pattern;
+mod powersupplyclass;
 mod pressure;
 mod qdisc;
+mod rapl;
 mod rows;
+mod schedstat;
+mod selinux;
 mod set;
+#[cfg(test)]
+mod shown;
+pub mod smart;
 mod sockstat;
 mod softnet;
 mod stat;
 mod statfs;
+mod sunrpc;
 mod tcpstat;
+#[cfg(test)]
+mod testing;
+mod textfile;
+mod thermal_zone;
 mod time;
+mod timex;
 mod topology;
 mod udev;
 mod udp_queues;
 mod uname;
 mod vmstat;
+mod watchdog;
 mod xfs;
+mod zfs;
 
 use std::time::Duration;
 
 use crate::host::Host;
 use crate::model::Samples;
 
+pub use cgroup::{ContainersOptions, Endpoint, ServicesOptions, answer};
 pub use error::CollectError;
-pub use options::{
-    DiskstatsOptions, FilesystemOptions, NetclassOptions, NetdevOptions, NetstatOptions, Options,
-};
+pub use options::*;
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
@@ -124,6 +148,15 @@ pub static TABLE: &[Entry] = &[
     Entry::on("uname", |_| Box::new(uname::Uname)),
     Entry::on("time", |_| Box::new(time::Time::new())),
     // The kernel and the processor.
+    Entry::on("os", |_| Box::new(os::Os::default())),
+    Entry::on("timex", |_| Box::new(timex::Adjtimex)),
+    Entry::on("filefd", |_| Box::new(filefd::Filefd)),
+    Entry::on("entropy", |_| Box::new(entropy::Entropy)),
+    Entry::on("cpufreq", |_| Box::new(cpufreq::Cpufreq::default())),
+    Entry::on("schedstat", |_| Box::new(schedstat::Schedstat)),
+    Entry::on("dmi", |_| Box::new(dmi::Dmi::default())),
+    Entry::on("selinux", |_| Box::new(selinux::Selinux)),
+    Entry::on("watchdog", |_| Box::new(watchdog::Watchdog::default())),
     // The network.
     Entry::on("netclass", |o| Box::new(netclass::Netclass::new(&o.netclass))),
     Entry::on("netstat", |o| Box::new(netstat::Netstat::new(&o.netstat))),
@@ -136,12 +169,24 @@ pub static TABLE: &[Entry] = &[
     Entry::on("ipvs", |_| Box::new(ipvs::Ipvs::default())),
     // Disks, arrays and file systems.
     Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
+    Entry::on("zfs", |_| Box::new(zfs::Zfs::default())),
     Entry::on("xfs", |_| Box::new(xfs::Xfs::default())),
+    Entry::on("nfs", |_| Box::new(nfs::Nfs)),
+    Entry::on("nfsd", |_| Box::new(nfsd::Nfsd)),
     Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
     Entry::on("mmc", |_| Box::new(mmc::Mmc::default())),
+    Entry::on("smart", |o| Box::new(smart::Smart::new(&o.smart))).every(240),
     // Sensors, power, board and health.
+    Entry::on("thermal_zone", |_| Box::new(thermal_zone::ThermalZone::default())),
+    Entry::on("hwmon", |o| Box::new(hwmon::Hwmon::new(&o.hwmon))),
+    Entry::on("powersupplyclass", |_| Box::new(powersupplyclass::PowerSupplyClass::default())),
+    Entry::on("rapl", |_| Box::new(rapl::Rapl::default())),
+    Entry::on("edac", |_| Box::new(edac::Edac::default())),
     // Services, containers and processes.
+    Entry::on("services", |o| Box::new(cgroup::Services::new(o))),
+    Entry::on("containers", |o| Box::new(cgroup::Containers::new(o))),
     // Text of the user's, and what is off unless asked for.
+    Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
     Entry::off("tcpstat", |_| Box::new(tcpstat::Tcpstat::new())),
     Entry::off("qdisc", |_| Box::new(qdisc::Qdiscs::new())),
     Entry::off("lnstat", |_| Box::new(lnstat::Lnstat::default())),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Entry;
+use super::cgroup::{ContainersOptions, ServicesOptions};
 use super::pattern::{Pattern, pattern};
 use super::statfs::Statfs;
 
@@ -23,6 +24,23 @@ pub struct Options {
     pub netstat: NetstatOptions,
     /// `metrics.diskstats`
     pub diskstats: DiskstatsOptions,
+    /// `metrics.textfile`
+    pub textfile: TextfileOptions,
+    /// `metrics.hwmon`
+    pub hwmon: HwmonOptions,
+    /// `metrics.smart`
+    pub smart: SmartOptions,
+    /// `metrics.containers`
+    pub containers: ContainersOptions,
+    /// `metrics.services`
+    pub services: ServicesOptions,
+}
+
+/// Whose text is read.
+#[derive(Clone, Debug, Default)]
+pub struct TextfileOptions {
+    /// Directories, as whole paths below the host's root, that may be globs.
+    pub directories: Vec<String>,
 }
 
 /// Which mounts are reported.
@@ -74,6 +92,22 @@ impl Options {
         let set = self.intervals.iter().find(|(name, _)| *name == entry.name);
         set.map_or(entry.every, |(_, every)| *every)
     }
+}
+
+/// Which chips of hwmon are reported, by the label `chip`.
+#[derive(Clone, Debug, Default)]
+pub struct HwmonOptions {
+    /// Chips that are left out.
+    pub chip_exclude: Option<Pattern>,
+    /// If set, only chips that match are reported.
+    pub chip_include: Option<Pattern>,
+}
+
+/// Which disks are asked for their health.
+#[derive(Clone, Debug, Default)]
+pub struct SmartOptions {
+    /// Disks that are left out.
+    pub device_exclude: Option<Pattern>,
 }
 
 impl FilesystemOptions {

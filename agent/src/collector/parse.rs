@@ -95,7 +95,6 @@ pub(super) fn number(
 }
 
 /// As [`number`], of a number that may be negative.
-#[allow(dead_code, reason = "of sensors")]
 pub(super) fn signed_number(
     host: &mut Host,
     root: Root,

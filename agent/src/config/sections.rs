@@ -179,8 +179,86 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
         options.diskstats.device_exclude = pattern;
     }
     diskstats.finish()?;
+
+    let textfile = t.section("textfile")?;
+    let directories = textfile.one_or_more_strings(
+        "directory",
+        "where the files `*.prom` of others are, one or several, as paths below `host.root` that may be globs",
+    )?;
+    for given in directories.unwrap_or_default() {
+        if !given.value.is_empty() && !given.value.starts_with('/') {
+            let problem = format!("textfile.directory: {:?} is no whole path", given.value);
+            return Err(given.error(problem, "it begins with a slash"));
+        }
+        options.textfile.directories.push(given.value);
+    }
+    textfile.finish()?;
+    let hwmon = t.section("hwmon")?;
+    if let Some(pattern) =
+        pattern(&hwmon, "chip_exclude", "chips of hwmon, by the label `chip`, that are left out")?
+    {
+        options.hwmon.chip_exclude = pattern;
+    }
+    if let Some(pattern) = pattern(&hwmon, "chip_include", "the only chips of hwmon, if given")? {
+        options.hwmon.chip_include = pattern;
+    }
+    hwmon.finish()?;
+    let smart = t.section("smart")?;
+    if let Some(pattern) = pattern(
+        &smart,
+        "device_exclude",
+        "disks that are not asked for their health, such as `sda`; by default none",
+    )? {
+        options.smart.device_exclude = pattern;
+    }
+    smart.finish()?;
+    containers(&t, &mut options.containers)?;
+    services(&t, &mut options.services)?;
     t.finish()?;
     Ok(Metrics { job, collectors, max_series, options })
+}
+
+fn containers(
+    t: &Reader<'_>,
+    target: &mut collector::ContainersOptions,
+) -> Result<(), ConfigError> {
+    let t = t.section("containers")?;
+    let most = "the most containers that are reported; those that are known longest stay, the others are counted in `mote_containers_ignored`";
+    target.max = t.integer("max", target.max as u32, 0..=1_000, most)? as usize;
+    if let Some(given) = pattern(&t, "name_exclude", "containers that are left out, by name")? {
+        target.name_exclude = given;
+    }
+    if let Some(given) = pattern(&t, "name_include", "the only containers, if given")? {
+        target.name_include = given;
+    }
+    let given = t.string(
+        "docker_host",
+        collector::ContainersOptions::DOCKER_HOST,
+        "who is asked for names and images where Docker's files can't be read: a socket below `host.root`, or `tcp://HOST:PORT` of a proxy that allows reading; \"\": nobody",
+    )?;
+    if let Some(given) = given {
+        target.docker_host = match given.value.as_str() {
+            "" => None,
+            text => Some(collector::Endpoint::parse(text).ok_or_else(|| {
+                let hint = "\"unix:///var/run/docker.sock\" or \"tcp://127.0.0.1:2375\"";
+                given.error(format!("docker_host is no endpoint: {text:?}"), hint)
+            })?),
+        };
+    }
+    t.finish()
+}
+
+fn services(t: &Reader<'_>, target: &mut collector::ServicesOptions) -> Result<(), ConfigError> {
+    let t = t.section("services")?;
+    let most = "the most services that are reported; those that are known longest stay, the others are counted in `mote_services_ignored`";
+    target.max = t.integer("max", target.max as u32, 0..=2_000, most)? as usize;
+    if let Some(given) = pattern(&t, "name_exclude", "services that are left out, by name")? {
+        target.name_exclude = given;
+    }
+    if let Some(given) = pattern(&t, "name_include", "the only services, if given")? {
+        target.name_include = given;
+    }
+    t.finish()
 }
 
 /// A pattern that was given; an empty one means none.

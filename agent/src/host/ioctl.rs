@@ -196,7 +196,8 @@ pub fn nvme_log_page(
 ) -> io::Result<u16> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let words = u16::try_from(data.len() / 4).map_err(|_| invalid())?;
-    let last_word = words.checked_sub(1).filter(|_| data.len() % 4 == 0).ok_or_else(invalid)?;
+    let last_word =
+        words.checked_sub(1).filter(|_| data.len().is_multiple_of(4)).ok_or_else(invalid)?;
     let mut command = AdminCommand {
         opcode: NVME_GET_LOG_PAGE,
         nsid: NVME_ALL_NAMESPACES,

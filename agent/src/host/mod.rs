@@ -10,6 +10,7 @@ pub mod kmsg;
 mod names;
 pub mod netlink;
 pub(crate) mod text;
+mod timex;
 
 use std::ffi::OsString;
 use std::fmt::{Display, Write as _};
@@ -23,6 +24,7 @@ use files::Kept;
 pub use identity::{hostname, phase};
 pub use kmsg::Kmsg;
 pub use names::Names;
+pub use timex::Timex;
 
 /// The most paths of errors that are remembered.
 const MAX_FAILED: usize = 128;
