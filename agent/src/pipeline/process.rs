@@ -25,8 +25,23 @@ pub(super) fn read() -> (MemoryReport, f64) {
             .current
             .unwrap_or(u64::MAX),
         start_seconds,
+        proportional_bytes: of("/proc/self/smaps_rollup", "Pss:").map(|kibibytes| kibibytes << 10),
+        threads: of("/proc/self/status", "Threads:").unwrap_or(0),
+        switches: ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]
+            .map(|key| of("/proc/self/status", key).unwrap_or(0)),
+        disk_bytes: of("/proc/self/io", "read_bytes:")
+            .zip(of("/proc/self/io", "write_bytes:"))
+            .map(|(read, written)| [read, written]),
     };
     (memory, cpu_seconds)
+}
+
+/// The number behind a key at the beginning of a line; none where the kernel does not say, as it does not
+/// of memory and I/O once the process is not to be looked into (it has given up rights).
+fn of(file: &str, key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
+    rest.split_whitespace().next()?.parse().ok()
 }
 
 /// CPU seconds, and the start in seconds since the Unix epoch, from /proc/self/stat (proc_pid_stat(5)).
@@ -60,6 +75,13 @@ mod tests {
         let (memory, _) = super::read();
         assert!(memory.resident_bytes > 100_000 && memory.virtual_bytes >= memory.resident_bytes);
         assert!(memory.open_files >= 3 && memory.max_files >= memory.open_files);
+        assert!(memory.threads >= 1);
+        for key in ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"] {
+            assert!(super::of("/proc/self/status", key).is_some(), "{key}");
+        }
+        let proportional = memory.proportional_bytes.unwrap();
+        assert!(proportional > 0 && proportional <= memory.virtual_bytes);
+        assert!(memory.disk_bytes.is_some());
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let age = now.as_secs_f64() - memory.start_seconds;
         assert!((-1.0..3_600.0).contains(&age), "{age}");

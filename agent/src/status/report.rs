@@ -157,6 +157,18 @@ pub struct MemoryReport {
     pub max_files: u64,
     /// When the process began, in seconds since the Unix epoch.
     pub start_seconds: f64,
+    /// Resident bytes, each shared page by its share; none where the kernel does not say.
+    #[serde(default)]
+    pub proportional_bytes: Option<u64>,
+    /// Threads.
+    #[serde(default)]
+    pub threads: u64,
+    /// Switches of context that the process asked for by waiting, and those that it was put to.
+    #[serde(default)]
+    pub switches: [u64; 2],
+    /// Bytes that were read from and written to disks for it; none where the kernel does not say.
+    #[serde(default)]
+    pub disk_bytes: Option<[u64; 2]>,
 }
 
 const BUILD_INFO: Desc = Desc::gauge("mote_build_info", "The version of the agent; always 1.");
@@ -216,6 +228,24 @@ const MAX_FDS: Desc = Desc::gauge("process_max_fds", "Maximum number of open fil
 const START: Desc = Desc::gauge(
     "process_start_time_seconds",
     "Start time of the process since unix epoch in seconds.",
+);
+
+const PROPORTIONAL: Desc = Desc::gauge(
+    "mote_process_proportional_memory_bytes",
+    "Resident memory of the agent in bytes, each shared page by its share.",
+);
+const THREADS: Desc = Desc::gauge("mote_process_threads", "Threads of the agent.");
+const SWITCHES: Desc = Desc::counter(
+    "mote_process_context_switches_total",
+    "Context switches of the agent's main thread: voluntary where it waits, others where it has to yield.",
+);
+const DISK_READ: Desc = Desc::counter(
+    "mote_process_disk_read_bytes_total",
+    "Bytes that were read from disks for the agent.",
+);
+const DISK_WRITTEN: Desc = Desc::counter(
+    "mote_process_disk_written_bytes_total",
+    "Bytes that are written to disks for the agent.",
 );
 
 impl Report {
@@ -281,5 +311,17 @@ impl Report {
         out.value(&RESIDENT, m.resident_bytes as f64);
         out.value(&START, m.start_seconds);
         out.value(&VIRTUAL, m.virtual_bytes as f64);
+        if let Some(bytes) = m.proportional_bytes {
+            out.value(&PROPORTIONAL, bytes as f64);
+        }
+        out.value(&THREADS, m.threads as f64);
+        let [voluntary, involuntary] = m.switches;
+        out.family(&SWITCHES)
+            .add(&[("kind", "voluntary")], voluntary as f64)
+            .add(&[("kind", "involuntary")], involuntary as f64);
+        if let Some([read, written]) = m.disk_bytes {
+            out.value(&DISK_READ, read as f64);
+            out.value(&DISK_WRITTEN, written as f64);
+        }
     }
 }
