@@ -209,10 +209,9 @@ pub static TABLE: &[Entry] = &[
     // Services, containers and processes.
     Entry::on("services", |o| Box::new(cgroup::Services::new(o))),
     Entry::on("containers", |o| Box::new(cgroup::Containers::new(o))),
-    // Text of the user's, and what is off unless asked for.
+    // Off unless asked for.
     Entry::off("systemd", |o| Box::new(systemd::Systemd::new(&o.systemd))),
     Entry::off("logind", |_| Box::new(logind::Logind::new())),
-    Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
     Entry::off("tcpstat", |_| Box::new(tcpstat::Tcpstat::new())),
     Entry::off("qdisc", |_| Box::new(qdisc::Qdiscs::new())),
     Entry::off("lnstat", |_| Box::new(lnstat::Lnstat::default())),
@@ -228,4 +227,6 @@ pub static TABLE: &[Entry] = &[
     Entry::off("softirqs", |_| Box::new(softirqs::Softirqs::default())),
     Entry::off("interrupts", |_| Box::new(interrupts::Interrupts::default())),
     Entry::off("slabinfo", |_| Box::new(slabinfo::Slabinfo)),
+    // What others say.
+    Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
 ];

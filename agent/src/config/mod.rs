@@ -7,6 +7,7 @@ mod endpoints;
 mod error;
 mod expand;
 mod intervals;
+mod metrics;
 mod reader;
 mod reference;
 mod sections;
@@ -166,7 +167,7 @@ pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Config, ConfigE
 fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let agent = sections::agent(top)?;
     let host = sections::host(top)?;
-    let metrics = sections::metrics(top)?;
+    let metrics = metrics::metrics(top)?;
     let probes = sections::probes(top)?;
     let mimir = endpoints::mimir(top)?;
     let loki = endpoints::loki(top)?;

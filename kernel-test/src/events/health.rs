@@ -18,22 +18,34 @@ pub(crate) fn disks(plan: &Plan) -> Result<Outcome> {
     let mut seen = Vec::new();
     // The disk's name in the plan, the rights it takes, and what must be said of it.
     #[rustfmt::skip]
-    let expected: [(&str, bool, &[(&str, &str)]); 3] = [
-        ("nvme", plan.confine == Confine::Nothing, &[
-            ("node_smart_info", "model=\"QEMU NVMe Ctrl\",protocol=\"nvme\",serial=\"nvme\"} 1"),
-            ("node_smart_healthy", "} 1"),
-            // 323 K
-            ("node_smart_temperature_celsius", "} 50"),
-            ("node_smart_percentage_used_ratio", "} 0"),
-        ]),
-        ("ata", plan.confine != Confine::All, &[
-            ("node_smart_info", "model=\"QEMU HARDDISK\",protocol=\"ata\",serial=\"ata\"} 1"),
-            ("node_smart_device_standby", "} 0"),
-            ("node_smart_healthy", "} 1"),
-            ("node_smart_temperature_celsius", "} 31"),
-            ("node_smart_power_on_seconds_total", "} 3600"),
-            ("node_smart_attribute_threshold{attribute_id=\"5\"", "} 36"),
-        ]),
+    type Expected = (&'static str, bool, &'static [(&'static str, &'static str)]);
+    let expected: [Expected; 3] = [
+        (
+            "nvme",
+            plan.confine == Confine::Nothing,
+            &[
+                (
+                    "node_smart_info",
+                    "model=\"QEMU NVMe Ctrl\",protocol=\"nvme\",serial=\"nvme\"} 1",
+                ),
+                ("node_smart_healthy", "} 1"),
+                // 323 K
+                ("node_smart_temperature_celsius", "} 50"),
+                ("node_smart_percentage_used_ratio", "} 0"),
+            ],
+        ),
+        (
+            "ata",
+            plan.confine != Confine::All,
+            &[
+                ("node_smart_info", "model=\"QEMU HARDDISK\",protocol=\"ata\",serial=\"ata\"} 1"),
+                ("node_smart_device_standby", "} 0"),
+                ("node_smart_healthy", "} 1"),
+                ("node_smart_temperature_celsius", "} 31"),
+                ("node_smart_power_on_seconds_total", "} 3600"),
+                ("node_smart_attribute_threshold{attribute_id=\"5\"", "} 36"),
+            ],
+        ),
         ("card", true, &[("node_mmc_info", "type=\"SD\"} 1")]),
     ];
     for (name, allowed, families) in expected {
