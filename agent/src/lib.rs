@@ -6,6 +6,7 @@ pub mod collector;
 pub mod config;
 pub mod encode;
 pub mod endpoint;
+pub mod exposition;
 pub mod host;
 pub mod logs;
 pub mod memory;

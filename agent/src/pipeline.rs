@@ -194,7 +194,8 @@ fn start_probes(
 
 /// The collecting half, without WALs and endpoints.
 fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
-    let host = Host::new(config.host.clone());
+    let mut host = Host::new(config.host.clone());
+    let phase = crate::host::phase(&mut host, &config.agent.instance);
     let enabled = |entry: &crate::collector::Entry| config.metrics.collectors.contains(&entry.name);
     let collectors = Set::new(enabled, &config.metrics.options);
     State {
@@ -203,6 +204,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         instance: config.agent.instance.clone(),
         config: path,
         interval: config.agent.interval,
+        phase,
         host: RefCell::new(host),
         collectors: RefCell::new(collectors),
         probes,

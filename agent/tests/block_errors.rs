@@ -295,22 +295,20 @@ fn a_flood_of_failures_is_counted_to_the_last_one_and_told_in_rations() {
     let withheld = probed.sum("mote_probe_withheld_total", &[]);
     let lost = probed.sum("mote_probe_lost_total", &[("reason", "events_full")]);
     let told = probed.events.len() as f64;
+    // Where another program of perf's ran on the CPU, the kernel did not run this one, and says so.
+    let nested = probed.sum("mote_probe_lost_total", &[("reason", "nested")]);
     println!(
-        "{failed} failed writes in {seconds:.2} s: {counted} counted, {mine} of {told} events are of \
-         this disk, {withheld} withheld, {lost} lost"
+        "{failed} failed writes in {seconds:.2} s: {counted} counted, {nested} nested, {mine} of {told} \
+         events are of this disk, {withheld} withheld, {lost} lost"
     );
-    assert_eq!(counted, FLOOD as f64);
+    assert!(counted <= FLOOD as f64 && counted + nested >= FLOOD as f64);
     // The counts were read one after the other, and another disk may have failed meanwhile.
     let accounted = told + withheld + lost;
     assert!((all..=all + 20.0).contains(&accounted), "{accounted} of {all}");
     let cpus = std::thread::available_parallelism().unwrap().get() as f64;
     assert!(mine >= 1 && mine as f64 <= 16.0 * cpus * (seconds + 2.0), "{mine} events");
-    for reason in ["errors_full", "nested"] {
-        let labels = [("probe", "block"), ("reason", reason)];
-        let unseen = probed.sum("mote_probe_lost_total", &labels);
-        // What met another program of perf's on its CPU is not among those that were counted.
-        assert!(unseen == 0.0 || reason == "nested", "{unseen} {reason}");
-    }
+    let unseen = probed.sum("mote_probe_lost_total", &[("reason", "errors_full")]);
+    assert_eq!(unseen, 0.0);
 }
 
 #[test]

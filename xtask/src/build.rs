@@ -12,11 +12,7 @@ use crate::{Result, ebpf, process};
 /// # Errors
 /// The agent could not be built.
 pub(crate) fn agent(context: &Context) -> Result<PathBuf> {
-    if let Some(binary) = std::env::var_os("MOTE_BINARY").map(PathBuf::from) {
-        if !process::is_executable(&binary) {
-            return Err(format!("MOTE_BINARY is {}, which is no program", binary.display()));
-        }
-        context.say(&format!("MOTE_BINARY: {}; nothing is built", binary.display()));
+    if let Some(binary) = given(context)? {
         return Ok(binary);
     }
     if let Err(why) = bpf_object(context) {
@@ -26,18 +22,44 @@ pub(crate) fn agent(context: &Context) -> Result<PathBuf> {
         ));
     }
     context.step("building the agent (release; the first time takes minutes)", || {
-        let mut cargo = context.cargo();
-        cargo.args(["build", "--release", "--package", "agent", "--bin", "mote"]);
-        cargo.arg("--message-format=json-render-diagnostics");
-        let output = cargo
-            .stderr(Stdio::inherit())
-            .output()
-            .map_err(|error| format!("`{}`: {error}", process::describe(&cargo)))?;
-        if !output.status.success() {
-            return Err(format!("`{}`: {}", process::describe(&cargo), output.status));
-        }
-        executable(&output.stdout).ok_or_else(|| "cargo did not say where it put mote".to_owned())
+        cargo_build(context, &["--release"])
     })
+}
+
+/// Builds the agent as tests have it, for what neither its speed nor its probes matter to. `MOTE_BINARY`
+/// goes before it, as for [`agent`].
+///
+/// # Errors
+/// The agent could not be built.
+pub(crate) fn agent_for_tests(context: &Context) -> Result<PathBuf> {
+    match given(context)? {
+        Some(binary) => Ok(binary),
+        None => context.step("building the agent", || cargo_build(context, &[])),
+    }
+}
+
+/// The agent that the environment names.
+fn given(context: &Context) -> Result<Option<PathBuf>> {
+    let Some(binary) = std::env::var_os("MOTE_BINARY").map(PathBuf::from) else { return Ok(None) };
+    if !process::is_executable(&binary) {
+        return Err(format!("MOTE_BINARY is {}, which is no program", binary.display()));
+    }
+    context.say(&format!("MOTE_BINARY: {}; nothing is built", binary.display()));
+    Ok(Some(binary))
+}
+
+fn cargo_build(context: &Context, profile: &[&str]) -> Result<PathBuf> {
+    let mut cargo = context.cargo();
+    cargo.args(["build", "--package", "agent", "--bin", "mote"]).args(profile);
+    cargo.arg("--message-format=json-render-diagnostics");
+    let output = cargo
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("`{}`: {error}", process::describe(&cargo)))?;
+    if !output.status.success() {
+        return Err(format!("`{}`: {}", process::describe(&cargo), output.status));
+    }
+    executable(&output.stdout).ok_or_else(|| "cargo did not say where it put mote".to_owned())
 }
 
 /// Where cargo says that it put the agent: below a folder of the target's, if one is configured.

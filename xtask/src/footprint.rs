@@ -32,14 +32,22 @@ const MARKS: &str = "footprint";
 /// The agent's default collectors, which node_exporter shall run too and no others.
 const COLLECTORS: &[&str] = &[
     "cpu",
+    "cpufreq",
     "diskstats",
+    "dmi",
+    "entropy",
+    "filefd",
     "filesystem",
     "loadavg",
     "meminfo",
     "netdev",
+    "os",
     "pressure",
+    "schedstat",
+    "selinux",
     "stat",
     "time",
+    "timex",
     "uname",
     "vmstat",
 ];

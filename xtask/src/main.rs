@@ -6,11 +6,13 @@ mod build;
 mod context;
 mod demo;
 mod ebpf;
+mod exposition;
 mod footprint;
 mod fuzz;
 mod http;
 mod kernel;
 mod page;
+mod parity;
 mod process;
 mod procfs;
 mod run;
@@ -20,7 +22,7 @@ mod temp;
 mod test;
 mod tidy;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use context::Context;
@@ -46,6 +48,10 @@ Mote's own commands. The first two are all that is needed to try it and to chang
     cargo xtask footprint [--seconds N] [--update]
                                    what the agent costs, beside node_exporter if there is one;
                                    --update writes the table into README.md
+    cargo xtask parity FILE [-- ARGS]
+                                   what a node_exporter's page (- is standard input) and this agent, with
+                                   the same collectors on this machine, don't have in common: families,
+                                   series, gauges; fails if it is series. ARGS go to `mote run`
     cargo xtask fuzz [TARGET] [--seconds N]
                                    look for input that breaks a parser, in every target or in one;
                                    needs a nightly compiler and cargo-fuzz
@@ -167,6 +173,21 @@ fn dispatch(mut args: Vec<OsString>) -> std::result::Result<ExitCode, Failure> {
             })?;
             Ok(fuzz::fuzz(&Context::new()?, target.as_deref(), seconds)?)
         }
+        "parity" => {
+            let file = args.first().filter(|file| *file == "-" || !is_option(file)).cloned();
+            let file = file.ok_or_else(|| {
+                Failure::Usage("parity takes the file with a node_exporter's page".to_owned())
+            })?;
+            let more = match args.get(1) {
+                None => &[],
+                Some(dashes) if dashes == "--" => args.get(2..).unwrap_or_default(),
+                Some(_) => {
+                    let message = "parity: what goes to `mote run` stands behind `--`";
+                    return Err(Failure::Usage(message.to_owned()));
+                }
+            };
+            Ok(parity::parity(&Context::new()?, &file, more)?)
+        }
         "kernel-test" => {
             let mut options = kernel::Options::default();
             let given = flags(command, args, |name, parser| {
@@ -195,6 +216,10 @@ fn dispatch(mut args: Vec<OsString>) -> std::result::Result<ExitCode, Failure> {
         }
         other => Err(Failure::Usage(format!("there is no command `{other}`"))),
     }
+}
+
+fn is_option(arg: &OsStr) -> bool {
+    arg.as_encoded_bytes().starts_with(b"-")
 }
 
 /// The names of the flags that were given. `option` takes those that have a value. What each command
@@ -251,6 +276,9 @@ mod tests {
         assert!(usage(&["setup", "everything"]).contains("`test`"));
         assert!(usage(&["kernel-test", "--only"]).contains("--only"));
         assert!(usage(&["kernel-test", "--once"]).contains("--once"));
+        assert!(usage(&["parity"]).contains("page"));
+        assert!(usage(&["parity", "--page"]).contains("page"));
+        assert!(usage(&["parity", "page", "--set"]).contains("`--`"));
         assert!(usage(&["tidy", "now"]).contains("now"));
     }
 }

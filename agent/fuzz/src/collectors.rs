@@ -1,127 +1,93 @@
-//! The collectors over the fixture tree, in which one file is foreign.
+//! The collectors over the fixture trees, in which one file is foreign. Which files there are and who reads
+//! them is found (`tests/fixtures/foreign.rs`).
 
 use std::cell::RefCell;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::hash::{Hash as _, Hasher as _};
 
-use mote::collector::{Options, Outcome, Set, Statfs, Usage};
+use mote::collector::{Outcome, Set, TABLE};
 use mote::encode::{Round, RoundDecoder, RoundEncoder, write_text};
-use mote::host::{Host, Roots};
 use mote::model::{Labels, Samples};
 
-/// A file and the collectors that read it.
-const FILES: &[(&str, &[&str])] = &[
-    ("proc/stat", &["cpu", "stat"]),
-    ("proc/loadavg", &["loadavg"]),
-    ("proc/meminfo", &["meminfo"]),
-    ("proc/vmstat", &["vmstat"]),
-    ("proc/pressure/cpu", &["pressure"]),
-    ("proc/pressure/io", &["pressure"]),
-    ("proc/pressure/memory", &["pressure"]),
-    ("proc/diskstats", &["diskstats"]),
-    ("proc/net/dev", &["netdev"]),
-    ("proc/1/mounts", &["filesystem"]),
-    ("sys/class/net/eth0/statistics/rx_nohandler", &["netdev"]),
-    ("sys/devices/system/cpu/isolated", &["cpu"]),
-    ("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", &["cpu"]),
-    ("sys/devices/system/cpu/cpu0/topology/core_id", &["cpu"]),
-    ("sys/devices/system/clocksource/clocksource0/current_clocksource", &["time"]),
-    ("root/run/udev/data/b8:0", &["diskstats"]),
-    ("root/etc/localtime", &["time"]),
-];
+use super::fixtures::TREES;
+use super::fixtures::foreign::{Foreign, Trial, outcome};
 
-struct Fixture {
-    tree: tempfile::TempDir,
-    options: Options,
-    /// What stands in each of the files.
-    good: Vec<Vec<u8>>,
-}
+/// A file that no tree has, because its golden text would not be that of other machines' zones: a seed.
+const LOCALTIME: &[u8] = include_bytes!("../seeds/collectors/localtime");
 
 thread_local! {
-    static FIXTURE: RefCell<Fixture> = RefCell::new(Fixture::new());
-}
-
-impl Fixture {
-    fn new() -> Fixture {
-        let memory = Path::new("/dev/shm");
-        let tree = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let tree = tree.expect("a temporary directory");
-        copy(&source(), tree.path());
-        fs::create_dir_all(tree.path().join("root/etc")).expect("in the copy");
-        fs::write(tree.path().join("root/etc/localtime"), b"").expect("in the copy");
-        let mut options = Options::default();
-        options.filesystem.mount_timeout = Duration::from_secs(60);
-        options.filesystem.statfs =
-            Statfs::new(|_| Ok(Usage { block_size: 4096, blocks: u64::MAX, ..Usage::default() }));
-        let read = |file| fs::read(tree.path().join(file)).expect("a file of the fixture");
-        let good = FILES.iter().map(|(file, _)| read(file)).collect();
-        Fixture { tree, options, good }
-    }
-}
-
-/// The fixture lies beside the tests; this is built from the agent's folder and from its fuzz folder.
-fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .map(|folder| folder.join("tests/fixtures/pi5"))
-        .find(|path| path.is_dir())
-        .expect("agent/tests/fixtures/pi5")
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder of the copy");
-    for entry in fs::read_dir(from).expect("a folder of the fixture") {
-        let entry = entry.expect("an entry of the fixture");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a file of the fixture");
-        }
-    }
-}
-
-/// `[which file u8] [its bytes]`: collected twice, then with the good file again.
-pub fn collectors(data: &[u8]) {
-    let Some((&which, bytes)) = data.split_first() else { return };
-    let index = usize::from(which) % FILES.len();
-    let (file, readers) = FILES[index];
-    FIXTURE.with_borrow_mut(|fixture| {
-        let root = fixture.tree.path();
-        let mut host = Host::new(Roots {
-            proc: root.join("proc"),
-            sys: root.join("sys"),
-            root: root.join("root"),
-        });
-        let mut set = Set::new(|entry| readers.contains(&entry.name), &fixture.options);
-        let write = |bytes: &[u8]| fs::write(root.join(file), bytes).expect("in the copy");
-        write(bytes);
-        collect(&mut set, &mut host);
-        collect(&mut set, &mut host);
-        write(&fixture.good[index]);
-        collect(&mut set, &mut host);
-        let recovered = |outcome: &Outcome| *outcome == Outcome::Good;
-        // An empty file is no time zone, and was there before the fuzzing.
-        assert!(
-            file == "root/etc/localtime" || set.status().all(|status| recovered(status.outcome)),
-            "{file} is good again, and a collector of it is not"
-        );
+    static TRIALS: RefCell<Vec<Trial>> = RefCell::new({
+        let (_, zone) = split(LOCALTIME).expect("a seed");
+        TREES.iter().map(|name| Trial::new(name, &[("root/etc/localtime", zone)])).collect()
     });
 }
 
-fn collect(set: &mut Set, host: &mut Host) {
-    let mut samples = Samples::with_limit(10_000);
-    set.collect(host, &mut samples);
-    for status in set.status() {
-        match status.outcome {
-            Outcome::Pending => panic!("{} has not run", status.name),
-            Outcome::Good => {}
-            Outcome::NoData(why) | Outcome::Failed(why) => {
-                assert!(!why.is_empty() && why.len() < 1 << 10, "{}: {why:?}", status.name);
-            }
+/// The name of a file, and what follows.
+fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = data.iter().position(|byte| *byte == b'\n')?;
+    Some((&data[..end], &data[end + 1..]))
+}
+
+/// `[name of a file, such as pi5/proc/stat]\n[its bytes]`. A name that is none chooses a file by its hash,
+/// and what follows is changes of what stands in it, of three bytes each: the place, and the byte, of which
+/// 0xff cuts the file there. Collected twice, then with the good file again.
+pub fn collectors(data: &[u8]) {
+    let Some((name, bytes)) = split(data) else { return };
+    TRIALS.with_borrow_mut(|trials| {
+        let (trial, file, exact) = choose(trials, name);
+        let bytes = if exact { bytes.to_vec() } else { changed(&trial.files[file].good, bytes) };
+        let rows = &trial.files[file].readers | &trial.files[file].listers;
+        let mut sets: Vec<(usize, Set)> =
+            rows.into_iter().map(|row| (row, trial.set(row))).collect();
+        trial.replace(&trial.files[file], &Foreign::Bytes(bytes));
+        sets.iter_mut().for_each(|(_, set)| collect(set, trial));
+        sets.iter_mut().for_each(|(_, set)| collect(set, trial));
+        trial.restore(&trial.files[file]);
+        for (row, set) in &mut sets {
+            collect(set, trial);
+            let (name, file) = (TABLE[*row].name, &trial.files[file].name);
+            let good = &trial.good[*row].outcome;
+            assert_eq!(outcome(set), *good, "{file} is good again, and {name} is not");
+        }
+    });
+}
+
+/// A file, and whether the name is its.
+fn choose<'a>(trials: &'a mut [Trial], name: &[u8]) -> (&'a mut Trial, usize, bool) {
+    let named = |trial: &Trial, file: &str| {
+        name.strip_prefix(trial.name.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"))
+            == Some(file.as_bytes())
+    };
+    let find = |trial: &Trial| trial.files.iter().position(|file| named(trial, &file.name));
+    let exact = (0..trials.len()).find_map(|tree| Some((tree, find(&trials[tree])?)));
+    let (tree, file) = exact.unwrap_or_else(|| {
+        // Of std's hashers this one has no secret: the same in every run.
+        let mut hasher = std::hash::DefaultHasher::new();
+        name.hash(&mut hasher);
+        let tree = hasher.finish() as usize % trials.len();
+        (tree, (hasher.finish() >> 8) as usize % trials[tree].files.len())
+    });
+    (&mut trials[tree], file, exact.is_some())
+}
+
+fn changed(good: &[u8], changes: &[u8]) -> Vec<u8> {
+    let mut bytes = good.to_vec();
+    for change in changes.chunks_exact(3) {
+        let &[high, low, byte] = change else { continue };
+        let at = usize::from(u16::from_be_bytes([high, low])) % (bytes.len() + 1);
+        match bytes.get_mut(at) {
+            _ if byte == 0xff => bytes.truncate(at),
+            Some(there) => *there = byte,
+            None => bytes.push(byte),
         }
     }
+    bytes
+}
+
+fn collect(set: &mut Set, trial: &mut Trial) {
+    let mut samples = Samples::with_limit(10_000);
+    set.collect(&mut trial.host, &mut samples);
+    // It looks at the length of what an error says.
+    let _: Outcome = outcome(set);
     for sample in samples.iter() {
         let name = sample.name();
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';

@@ -16,6 +16,9 @@ mod bytes;
 mod collectors;
 mod encode;
 mod endpoint;
+mod exposition;
+#[path = "../../tests/fixtures/mod.rs"]
+mod fixtures;
 mod kmsg;
 mod logs;
 mod push;
@@ -26,6 +29,7 @@ mod wal;
 pub use collectors::collectors;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
+pub use exposition::exposition;
 pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
 pub use push::{loki, remote_write};
@@ -42,6 +46,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("blocks", blocks),
     ("collectors", collectors),
     ("config", config),
+    ("exposition", exposition),
     ("kmsg", kmsg),
     ("log_file", log_file),
     ("log_position", log_position),

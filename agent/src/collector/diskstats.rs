@@ -1,12 +1,10 @@
 //! node_exporter's `diskstats`, from /proc/diskstats (block/genhd.c) and udev's database in
 //! /run/udev/data. Where udev is missing, the labels that come from it are empty.
 
-use std::str;
-
-use procfs::DiskStat;
-
 use super::options::{DiskstatsOptions, excludes};
-use super::parse::{FirstError, Span, Texts, decimal, fields, lines, malformed, text, whole};
+use super::parse::{
+    FirstError, Span, Texts, decimal, fields, lines, malformed, text, unsigned, whole,
+};
 use super::udev::{PROPERTIES, Property, parse as parse_udev};
 use super::{CollectError, Collector};
 use crate::host::{Host, Root};
@@ -14,8 +12,6 @@ use crate::model::{Desc, Samples};
 
 const FILE: &str = "proc/diskstats";
 
-/// Major, minor and name come before the counters.
-const COLUMNS_BEFORE: usize = 3;
 /// The counters that every kernel gives.
 const COLUMNS_MIN: usize = 11;
 
@@ -24,28 +20,28 @@ const SECTOR: f64 = 512.0;
 /// Multiplied, not divided by 1000, because node_exporter does so and the last bit differs.
 const MILLISECOND: f64 = 1.0 / 1000.0;
 
-type Column = (Desc, fn(&DiskStat) -> Option<u64>, f64);
+type Column = (Desc, f64);
 
 /// In the order of the file's columns; those from the 12th on came with Linux 4.18 and 5.5.
 #[rustfmt::skip]
 const COLUMNS: [Column; 17] = [
-    (Desc::counter("node_disk_reads_completed_total", "The total number of reads completed successfully."), |d| Some(d.reads), 1.0),
-    (Desc::counter("node_disk_reads_merged_total", "The total number of reads merged."), |d| Some(d.merged), 1.0),
-    (Desc::counter("node_disk_read_bytes_total", "The total number of bytes read successfully."), |d| Some(d.sectors_read), SECTOR),
-    (Desc::counter("node_disk_read_time_seconds_total", "The total number of seconds spent by all reads."), |d| Some(d.time_reading), MILLISECOND),
-    (Desc::counter("node_disk_writes_completed_total", "The total number of writes completed successfully."), |d| Some(d.writes), 1.0),
-    (Desc::counter("node_disk_writes_merged_total", "The number of writes merged."), |d| Some(d.writes_merged), 1.0),
-    (Desc::counter("node_disk_written_bytes_total", "The total number of bytes written successfully."), |d| Some(d.sectors_written), SECTOR),
-    (Desc::counter("node_disk_write_time_seconds_total", "This is the total number of seconds spent by all writes."), |d| Some(d.time_writing), MILLISECOND),
-    (Desc::gauge("node_disk_io_now", "The number of I/Os currently in progress."), |d| Some(d.in_progress), 1.0),
-    (Desc::counter("node_disk_io_time_seconds_total", "Total seconds spent doing I/Os."), |d| Some(d.time_in_progress), MILLISECOND),
-    (Desc::counter("node_disk_io_time_weighted_seconds_total", "The weighted # of seconds spent doing I/Os."), |d| Some(d.weighted_time_in_progress), MILLISECOND),
-    (Desc::counter("node_disk_discards_completed_total", "The total number of discards completed successfully."), |d| d.discards, 1.0),
-    (Desc::counter("node_disk_discards_merged_total", "The total number of discards merged."), |d| d.discards_merged, 1.0),
-    (Desc::counter("node_disk_discarded_sectors_total", "The total number of sectors discarded successfully."), |d| d.sectors_discarded, 1.0),
-    (Desc::counter("node_disk_discard_time_seconds_total", "This is the total number of seconds spent by all discards."), |d| d.time_discarding, MILLISECOND),
-    (Desc::counter("node_disk_flush_requests_total", "The total number of flush requests completed successfully"), |d| d.flushes, 1.0),
-    (Desc::counter("node_disk_flush_requests_time_seconds_total", "This is the total number of seconds spent by all flush requests."), |d| d.time_flushing, MILLISECOND),
+    (Desc::counter("node_disk_reads_completed_total", "The total number of reads completed successfully."), 1.0),
+    (Desc::counter("node_disk_reads_merged_total", "The total number of reads merged."), 1.0),
+    (Desc::counter("node_disk_read_bytes_total", "The total number of bytes read successfully."), SECTOR),
+    (Desc::counter("node_disk_read_time_seconds_total", "The total number of seconds spent by all reads."), MILLISECOND),
+    (Desc::counter("node_disk_writes_completed_total", "The total number of writes completed successfully."), 1.0),
+    (Desc::counter("node_disk_writes_merged_total", "The number of writes merged."), 1.0),
+    (Desc::counter("node_disk_written_bytes_total", "The total number of bytes written successfully."), SECTOR),
+    (Desc::counter("node_disk_write_time_seconds_total", "This is the total number of seconds spent by all writes."), MILLISECOND),
+    (Desc::gauge("node_disk_io_now", "The number of I/Os currently in progress."), 1.0),
+    (Desc::counter("node_disk_io_time_seconds_total", "Total seconds spent doing I/Os."), MILLISECOND),
+    (Desc::counter("node_disk_io_time_weighted_seconds_total", "The weighted # of seconds spent doing I/Os."), MILLISECOND),
+    (Desc::counter("node_disk_discards_completed_total", "The total number of discards completed successfully."), 1.0),
+    (Desc::counter("node_disk_discards_merged_total", "The total number of discards merged."), 1.0),
+    (Desc::counter("node_disk_discarded_sectors_total", "The total number of sectors discarded successfully."), 1.0),
+    (Desc::counter("node_disk_discard_time_seconds_total", "This is the total number of seconds spent by all discards."), MILLISECOND),
+    (Desc::counter("node_disk_flush_requests_total", "The total number of flush requests completed successfully"), 1.0),
+    (Desc::counter("node_disk_flush_requests_time_seconds_total", "This is the total number of seconds spent by all flush requests."), MILLISECOND),
 ];
 
 const INFO: Desc = Desc::gauge("node_disk_info", "Info of /sys/block/<block_device>.");
@@ -72,7 +68,12 @@ const ATA: [(Property, Desc); 3] = [
 ];
 
 struct Disk {
-    stat: DiskStat,
+    name: Span,
+    major: u64,
+    minor: u64,
+    /// The first `given` are of the file.
+    columns: [u64; COLUMNS.len()],
+    given: usize,
     udev: [Span; PROPERTIES],
 }
 
@@ -98,7 +99,7 @@ impl Collector for Diskstats {
             self.parse(line).unwrap_or_else(|error| errors.note(error));
         }
         for disk in &mut self.disks {
-            let path = format_args!("run/udev/data/b{}:{}", disk.stat.major, disk.stat.minor);
+            let path = format_args!("run/udev/data/b{}:{}", disk.major, disk.minor);
             // Not there in a container or without udev; the labels are empty then.
             if let Some(bytes) = host.find(Root::Root, path) {
                 disk.udev = parse_udev(bytes, &mut self.texts);
@@ -116,17 +117,27 @@ impl Diskstats {
             return Ok(());
         }
         let expected = "major, minor, name and at least 11 counters";
-        let line_text = str::from_utf8(line).map_err(|_| malformed(FILE, line, expected))?;
-        let stat = DiskStat::from_line(line_text).map_err(|_| malformed(FILE, line, expected))?;
-        // procfs takes a malformed later column for one that the kernel does not have.
-        let columns = fields(line).count().saturating_sub(COLUMNS_BEFORE).min(COLUMNS.len());
-        for (index, (_, value, _)) in COLUMNS.iter().enumerate().take(columns).skip(COLUMNS_MIN) {
-            if value(&stat).is_none() {
-                let token = fields(line).nth(COLUMNS_BEFORE + index).unwrap_or_default();
-                return Err(malformed(FILE, token, "a number"));
-            }
+        let mut tokens = fields(line);
+        let mut number = || tokens.next().and_then(unsigned);
+        let (Some(major), Some(minor)) = (number(), number()) else {
+            return Err(malformed(FILE, line, expected));
+        };
+        tokens.next();
+        let mut columns = [0; COLUMNS.len()];
+        let mut given = 0;
+        for (column, token) in columns.iter_mut().zip(&mut tokens) {
+            *column = match unsigned(token) {
+                Some(value) => value,
+                None if given < COLUMNS_MIN => return Err(malformed(FILE, line, expected)),
+                None => return Err(malformed(FILE, token, "a number")),
+            };
+            given += 1;
         }
-        self.disks.push(Disk { stat, udev: Default::default() });
+        if given < COLUMNS_MIN {
+            return Err(malformed(FILE, line, expected));
+        }
+        let name = self.texts.keep(&text(name));
+        self.disks.push(Disk { name, major, minor, columns, given, udev: Default::default() });
         Ok(())
     }
 
@@ -136,9 +147,9 @@ impl Diskstats {
             let udev = |property| self.udev(disk, property);
             family.add(
                 &[
-                    ("device", &disk.stat.name),
-                    ("major", &decimal(u64::try_from(disk.stat.major).unwrap_or_default())),
-                    ("minor", &decimal(u64::try_from(disk.stat.minor).unwrap_or_default())),
+                    ("device", self.name(disk)),
+                    ("major", &decimal(disk.major)),
+                    ("minor", &decimal(disk.minor)),
                     ("path", udev(Property::Path)),
                     ("wwn", udev(Property::Wwn)),
                     ("model", udev(Property::Model)),
@@ -148,11 +159,11 @@ impl Diskstats {
                 1.0,
             );
         }
-        for (desc, value, unit) in &COLUMNS {
+        for (index, (desc, unit)) in COLUMNS.iter().enumerate() {
             let mut family = out.family(desc);
             for disk in &self.disks {
-                if let Some(value) = value(&disk.stat) {
-                    family.add(&[("device", &disk.stat.name)], value as f64 * unit);
+                if let Some(value) = disk.columns.get(index).filter(|_| index < disk.given) {
+                    family.add(&[("device", self.name(disk))], *value as f64 * unit);
                 }
             }
         }
@@ -166,7 +177,7 @@ impl Diskstats {
             let udev = |property| self.udev(disk, property);
             if !udev(Property::FsType).is_empty() {
                 let labels = [
-                    ("device", disk.stat.name.as_str()),
+                    ("device", self.name(disk)),
                     ("type", udev(Property::FsType)),
                     ("usage", udev(Property::FsUsage)),
                     ("uuid", udev(Property::FsUuid)),
@@ -180,7 +191,7 @@ impl Diskstats {
             let udev = |property| self.udev(disk, property);
             if !udev(Property::DmName).is_empty() {
                 let labels = [
-                    ("device", disk.stat.name.as_str()),
+                    ("device", self.name(disk)),
                     ("name", udev(Property::DmName)),
                     ("uuid", udev(Property::DmUuid)),
                     ("vg_name", udev(Property::DmVgName)),
@@ -199,16 +210,20 @@ impl Diskstats {
                 }
                 match value.parse() {
                     Ok(value) => {
-                        family.add(&[("device", &disk.stat.name)], value);
+                        family.add(&[("device", self.name(disk))], value);
                     }
                     Err(_) => errors.note(malformed(
-                        &format!("run/udev/data/b{}:{}", disk.stat.major, disk.stat.minor),
+                        &format!("run/udev/data/b{}:{}", disk.major, disk.minor),
                         text(value.as_bytes()).as_bytes(),
                         "a number",
                     )),
                 }
             }
         }
+    }
+
+    fn name(&self, disk: &Disk) -> &str {
+        self.texts.get(disk.name)
     }
 
     fn udev(&self, disk: &Disk, property: Property) -> &str {

@@ -6,35 +6,71 @@
 //! file or where samples go. Absence is not failure: no file is [`CollectError::NoData`]. A malformed
 //! line costs itself: the other lines' samples are written, and the first error is returned.
 
+mod arp;
+mod asker;
 mod bcache;
+mod bonding;
 mod btrfs;
+mod cgroup;
+mod conntrack;
 mod cpu;
+mod cpufreq;
 mod diskstats;
+mod dmi;
 mod drbd;
+mod edac;
+mod entropy;
 mod error;
+mod filefd;
 mod filesystem;
+mod hwmon;
+mod ipvs;
+mod lnstat;
 mod loadavg;
 mod mdadm;
 mod meminfo;
+mod mmc;
 mod mountstats;
+mod netclass;
 mod netdev;
+mod netstat;
+mod network_route;
 mod nfs;
 mod nfsd;
 mod nvme;
 mod options;
+mod os;
 mod parse;
 mod pattern;
+mod powersupplyclass;
 mod pressure;
+mod qdisc;
+mod rapl;
 mod rows;
+mod schedstat;
+mod selinux;
 mod set;
+#[cfg(test)]
+mod shown;
+pub mod smart;
+mod sockstat;
+mod softnet;
 mod stat;
 mod statfs;
 mod sunrpc;
+mod tcpstat;
+#[cfg(test)]
+mod testing;
+mod textfile;
+mod thermal_zone;
 mod time;
+mod timex;
 mod topology;
 mod udev;
+mod udp_queues;
 mod uname;
 mod vmstat;
+mod watchdog;
 mod xfs;
 mod zfs;
 
@@ -43,11 +79,20 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::model::Samples;
 
+pub use cgroup::{ContainersOptions, Endpoint, ServicesOptions, answer};
 pub use error::CollectError;
-pub use options::{DiskstatsOptions, FilesystemOptions, NetdevOptions, Options};
+pub use options::*;
 pub use pattern::{Pattern, pattern};
 pub use set::{Outcome, Set, Status};
 pub use statfs::{Statfs, Usage};
+
+/// Reads the body of one of netlink's messages as each of its collectors does; for the fuzz target.
+#[doc(hidden)]
+pub fn fuzz_netlink(body: &[u8], out: &mut Samples) {
+    network_route::fuzz(body, out);
+    qdisc::fuzz(body);
+    tcpstat::fuzz(body, out);
+}
 
 /// One source of samples.
 pub trait Collector {
@@ -105,7 +150,25 @@ pub static TABLE: &[Entry] = &[
     Entry::on("uname", |_| Box::new(uname::Uname)),
     Entry::on("time", |_| Box::new(time::Time::new())),
     // The kernel and the processor.
+    Entry::on("os", |_| Box::new(os::Os::default())),
+    Entry::on("timex", |_| Box::new(timex::Adjtimex)),
+    Entry::on("filefd", |_| Box::new(filefd::Filefd)),
+    Entry::on("entropy", |_| Box::new(entropy::Entropy)),
+    Entry::on("cpufreq", |_| Box::new(cpufreq::Cpufreq::default())),
+    Entry::on("schedstat", |_| Box::new(schedstat::Schedstat)),
+    Entry::on("dmi", |_| Box::new(dmi::Dmi::default())),
+    Entry::on("selinux", |_| Box::new(selinux::Selinux)),
+    Entry::on("watchdog", |_| Box::new(watchdog::Watchdog::default())),
     // The network.
+    Entry::on("netclass", |o| Box::new(netclass::Netclass::new(&o.netclass))),
+    Entry::on("netstat", |o| Box::new(netstat::Netstat::new(&o.netstat))),
+    Entry::on("sockstat", |_| Box::new(sockstat::Sockstat::default())),
+    Entry::on("softnet", |_| Box::new(softnet::Softnet::default())),
+    Entry::on("udp_queues", |_| Box::new(udp_queues::UdpQueues)),
+    Entry::on("conntrack", |_| Box::new(conntrack::Conntrack)),
+    Entry::on("arp", |_| Box::new(arp::Arp::default())),
+    Entry::on("bonding", |_| Box::new(bonding::Bonding::default())),
+    Entry::on("ipvs", |_| Box::new(ipvs::Ipvs::default())),
     // Disks, arrays and file systems.
     Entry::on("mdadm", |_| Box::new(mdadm::Mdadm::default())),
     Entry::on("zfs", |_| Box::new(zfs::Zfs::default())),
@@ -117,7 +180,21 @@ pub static TABLE: &[Entry] = &[
     Entry::on("nvme", |_| Box::new(nvme::Nvme::default())),
     Entry::off("mountstats", |_| Box::new(mountstats::Mountstats::default())),
     Entry::off("drbd", |_| Box::new(drbd::Drbd::default())),
+    Entry::on("mmc", |_| Box::new(mmc::Mmc::default())),
+    Entry::on("smart", |o| Box::new(smart::Smart::new(&o.smart))).every(240),
     // Sensors, power, board and health.
+    Entry::on("thermal_zone", |_| Box::new(thermal_zone::ThermalZone::default())),
+    Entry::on("hwmon", |o| Box::new(hwmon::Hwmon::new(&o.hwmon))),
+    Entry::on("powersupplyclass", |_| Box::new(powersupplyclass::PowerSupplyClass::default())),
+    Entry::on("rapl", |_| Box::new(rapl::Rapl::default())),
+    Entry::on("edac", |_| Box::new(edac::Edac::default())),
     // Services, containers and processes.
+    Entry::on("services", |o| Box::new(cgroup::Services::new(o))),
+    Entry::on("containers", |o| Box::new(cgroup::Containers::new(o))),
     // Text of the user's, and what is off unless asked for.
+    Entry::on("textfile", |o| Box::new(textfile::Textfile::new(&o.textfile))),
+    Entry::off("tcpstat", |_| Box::new(tcpstat::Tcpstat::new())),
+    Entry::off("qdisc", |_| Box::new(qdisc::Qdiscs::new())),
+    Entry::off("lnstat", |_| Box::new(lnstat::Lnstat::default())),
+    Entry::off("network_route", |_| Box::new(network_route::NetworkRoute::new())),
 ];

@@ -3,18 +3,44 @@
 
 use std::time::Duration;
 
+use super::Entry;
+use super::cgroup::{ContainersOptions, ServicesOptions};
 use super::pattern::{Pattern, pattern};
 use super::statfs::Statfs;
 
 /// What the user may set of the collectors. Patterns are compiled already.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// `metrics.intervals`: how long a collector rests between two runs, where it is not as
+    /// [`Entry::every`] says.
+    pub intervals: Vec<(&'static str, Duration)>,
     /// `metrics.filesystem`
     pub filesystem: FilesystemOptions,
     /// `metrics.netdev`
     pub netdev: NetdevOptions,
+    /// `metrics.netclass`
+    pub netclass: NetclassOptions,
+    /// `metrics.netstat`
+    pub netstat: NetstatOptions,
     /// `metrics.diskstats`
     pub diskstats: DiskstatsOptions,
+    /// `metrics.textfile`
+    pub textfile: TextfileOptions,
+    /// `metrics.hwmon`
+    pub hwmon: HwmonOptions,
+    /// `metrics.smart`
+    pub smart: SmartOptions,
+    /// `metrics.containers`
+    pub containers: ContainersOptions,
+    /// `metrics.services`
+    pub services: ServicesOptions,
+}
+
+/// Whose text is read.
+#[derive(Clone, Debug, Default)]
+pub struct TextfileOptions {
+    /// Directories, as whole paths below the host's root, that may be globs.
+    pub directories: Vec<String>,
 }
 
 /// Which mounts are reported.
@@ -39,10 +65,48 @@ pub struct NetdevOptions {
     pub device_include: Option<Pattern>,
 }
 
+/// Of which network devices the properties are reported.
+#[derive(Clone, Debug, Default)]
+pub struct NetclassOptions {
+    /// Devices that are left out; by default none, node_exporter's `^$`.
+    pub device_exclude: Option<Pattern>,
+}
+
+/// Which counters of the network protocols are reported.
+#[derive(Clone, Debug)]
+pub struct NetstatOptions {
+    /// What a counter must match, as `TcpExt_ListenDrops`; none: all are.
+    pub fields: Option<Pattern>,
+}
+
 /// Which block devices are reported.
 #[derive(Clone, Debug)]
 pub struct DiskstatsOptions {
     /// Devices that are left out; by default partitions, RAM disks, loop devices and floppies.
+    pub device_exclude: Option<Pattern>,
+}
+
+impl Options {
+    /// How long a collector rests between two runs.
+    pub fn every(&self, entry: &Entry) -> Duration {
+        let set = self.intervals.iter().find(|(name, _)| *name == entry.name);
+        set.map_or(entry.every, |(_, every)| *every)
+    }
+}
+
+/// Which chips of hwmon are reported, by the label `chip`.
+#[derive(Clone, Debug, Default)]
+pub struct HwmonOptions {
+    /// Chips that are left out.
+    pub chip_exclude: Option<Pattern>,
+    /// If set, only chips that match are reported.
+    pub chip_include: Option<Pattern>,
+}
+
+/// Which disks are asked for their health.
+#[derive(Clone, Debug, Default)]
+pub struct SmartOptions {
+    /// Disks that are left out.
     pub device_exclude: Option<Pattern>,
 }
 
@@ -56,6 +120,20 @@ impl FilesystemOptions {
         var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
     /// The default of `mount_timeout`.
     pub const MOUNT_TIMEOUT: Duration = Duration::from_secs(5);
+}
+
+impl NetstatOptions {
+    /// The default of `fields`.
+    pub const FIELDS: &str = "^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|\
+        Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts)|\
+        Tcp_(ActiveOpens|InSegs|OutSegs|OutRsts|PassiveOpens|RetransSegs|CurrEstab)|\
+        Udp6?_(InDatagrams|OutDatagrams|NoPorts|RcvbufErrors|SndbufErrors))$";
+}
+
+impl Default for NetstatOptions {
+    fn default() -> NetstatOptions {
+        NetstatOptions { fields: pattern(NetstatOptions::FIELDS).ok() }
+    }
 }
 
 impl DiskstatsOptions {
@@ -99,6 +177,9 @@ mod tests {
         assert!(points.is_match(b"/dev/shm") && points.is_match(b"/proc"));
         assert!(points.is_match(b"/var/lib/docker/overlay2/1/merged"));
         assert!(!points.is_match(b"/mnt/data") && !points.is_match(b"/device"));
+        let fields = NetstatOptions::default().fields.unwrap();
+        assert!(fields.is_match(b"TcpExt_ListenDrops") && fields.is_match(b"UdpLite6_InErrors"));
+        assert!(!fields.is_match(b"Tcp_RtoMin") && !fields.is_match(b"TcpExt_TCPTimeoutsX"));
         let disks = DiskstatsOptions::default().device_exclude.unwrap();
         assert!(
             disks.is_match(b"sda1") && disks.is_match(b"nvme0n1p3") && disks.is_match(b"loop7")

@@ -95,7 +95,6 @@ pub(super) fn number(
 }
 
 /// As [`number`], of a number that may be negative.
-#[allow(dead_code, reason = "of sensors")]
 pub(super) fn signed_number(
     host: &mut Host,
     root: Root,
@@ -116,6 +115,17 @@ pub(super) fn signed(token: &[u8]) -> Option<i64> {
         Some(digits) => 0i64.checked_sub_unsigned(unsigned(digits)?),
         None => i64::try_from(unsigned(token)?).ok(),
     }
+}
+
+/// A hexadecimal number without `0x`, of at most 64 bits.
+pub(super) fn hex(token: &[u8]) -> Option<u64> {
+    if token.is_empty() {
+        return None;
+    }
+    token.iter().try_fold(0u64, |number, byte| {
+        let digit = char::from(*byte).to_digit(16)?;
+        (number >> 60 == 0).then_some(number << 4 | u64::from(digit))
+    })
 }
 
 /// A file as errors name it: below `proc`, `sys` or the root.
@@ -155,6 +165,15 @@ mod tests {
         assert_eq!(signed(b"9223372036854775807"), Some(i64::MAX));
         for bad in ["", "-", "--1", "+1", "9223372036854775808", "-9223372036854775809", "1.0"] {
             assert_eq!(signed(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal_numbers_of_64_bits() {
+        assert_eq!(hex(b"00fFa0"), Some(0xffa0));
+        assert_eq!(hex(b"0000ffffffffffffffff"), Some(u64::MAX));
+        for bad in ["", "-1", "0x1", "g", "1ffffffffffffffff", " 1"] {
+            assert_eq!(hex(bad.as_bytes()), None, "{bad:?}");
         }
     }
 

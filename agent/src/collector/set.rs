@@ -1,6 +1,9 @@
 //! The collectors that are on, run one after the other: each is timed, and one that fails is counted,
-//! logged when it begins to fail and when it recovers, and never stops another.
+//! logged when it begins to fail and when it recovers, and never stops another. One that rests between its
+//! runs is asked in the first round of each of its intervals, so that all that rest as long run together.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{CollectError, Collector, Entry, Options, TABLE};
@@ -36,7 +39,17 @@ pub struct Status<'a> {
     pub duration: Duration,
     /// How its last run went.
     pub outcome: &'a Outcome,
+    /// Samples of its last run.
+    pub series: usize,
+    /// Samples that the limit has refused since the start.
+    pub refused: u64,
+    /// How long it rests between two runs; zero: not at all.
+    pub every: Duration,
 }
+
+/// The section of the first collector; the others' follow. See [`Samples::begin`].
+const FIRST_SECTION: u8 = 1;
+const _: () = assert!(TABLE.len() < 250, "sections are of one byte, and others have theirs");
 
 struct Member {
     name: &'static str,
@@ -45,6 +58,13 @@ struct Member {
     outcome: Outcome,
     /// Whether it ran in the present collection.
     ran: bool,
+    every: Duration,
+    /// Which of its intervals it has run in.
+    interval: Option<i64>,
+    series: usize,
+    refused: u64,
+    /// What was not there, as `outcome` tells it: the path and the error's number.
+    absent: Option<(Arc<Path>, Option<i32>)>,
 }
 
 /// The collectors that are on.
@@ -65,6 +85,11 @@ impl Set {
             duration: Duration::ZERO,
             outcome: Outcome::Pending,
             ran: false,
+            every: options.every(entry),
+            interval: None,
+            series: 0,
+            refused: 0,
+            absent: None,
         });
         Set { members: members.collect() }
     }
@@ -74,11 +99,22 @@ impl Set {
         self.collect_if(|_| true, host, out);
     }
 
-    /// Runs the collectors that are due; the others write nothing.
-    pub fn collect_if(&mut self, due: impl Fn(&str) -> bool, host: &mut Host, out: &mut Samples) {
-        for member in &mut self.members {
-            member.ran = due(member.name);
+    /// As [`collect`](Set::collect), but those that rest run only once in each of their intervals, which
+    /// begin at the multiples of its length; `now_ms` is a time in milliseconds that may go back.
+    pub fn collect_due(&mut self, now_ms: i64, host: &mut Host, out: &mut Samples) {
+        self.collect_if(|member| member.is_due(now_ms), host, out);
+    }
+
+    fn collect_if(
+        &mut self,
+        due: impl Fn(&mut Member) -> bool,
+        host: &mut Host,
+        out: &mut Samples,
+    ) {
+        for (section, member) in (FIRST_SECTION..).zip(&mut self.members) {
+            member.ran = due(member);
             if member.ran {
+                out.begin(section);
                 member.run(host, out);
             }
         }
@@ -94,23 +130,51 @@ impl Set {
             name: member.name,
             duration: member.duration,
             outcome: &member.outcome,
+            series: member.series,
+            refused: member.refused,
+            every: member.every,
         })
     }
 
     fn write(&self, desc: &Desc, value: impl Fn(&Member) -> f64, out: &mut Samples) {
-        let mut family = out.family(desc);
-        for member in self.members.iter().filter(|member| member.ran) {
-            family.add(&[("collector", member.name)], value(member));
+        for (section, member) in (FIRST_SECTION..).zip(&self.members) {
+            if member.ran {
+                out.begin(section);
+                out.family(desc).add(&[("collector", member.name)], value(member));
+            }
         }
     }
 }
 
 impl Member {
+    fn is_due(&mut self, now_ms: i64) -> bool {
+        let Some(every) = i64::try_from(self.every.as_millis()).ok().filter(|every| *every > 0)
+        else {
+            return true;
+        };
+        let interval = Some(now_ms.div_euclid(every));
+        std::mem::replace(&mut self.interval, interval) != interval
+    }
+
     fn run(&mut self, host: &mut Host, out: &mut Samples) {
         let start = Instant::now();
+        let (before, refused) = (out.len(), out.refused());
         let result = self.collector.collect(host, out);
         self.duration = start.elapsed();
+        self.series = out.len() - before;
+        self.refused += out.refused() - refused;
         let failed = matches!(self.outcome, Outcome::Failed(_));
+        if let Err(CollectError::NoData(error)) = &result {
+            let same = |(path, number): &(Arc<Path>, Option<i32>)| {
+                Arc::ptr_eq(path, &error.path) && *number == error.source.raw_os_error()
+            };
+            // The same as in the round before, and told already.
+            if matches!(self.outcome, Outcome::NoData(_)) && self.absent.as_ref().is_some_and(same)
+            {
+                return;
+            }
+            self.absent = Some((Arc::clone(&error.path), error.source.raw_os_error()));
+        }
         self.outcome = match result {
             Ok(()) => Outcome::Good,
             Err(error @ CollectError::NoData(_)) => Outcome::NoData(error.to_string()),
@@ -124,5 +188,90 @@ impl Member {
         if failed && !matches!(self.outcome, Outcome::Failed(_)) {
             log::info!("collector {}: works again", self.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Roots;
+
+    const DESC: Desc = Desc::gauge("runs", "");
+
+    struct Counting(u32);
+
+    impl Collector for Counting {
+        fn collect(&mut self, _: &mut Host, out: &mut Samples) -> Result<(), CollectError> {
+            self.0 += 1;
+            out.family(&DESC).add(&[("a", "1")], f64::from(self.0)).add(&[("a", "2")], 0.0);
+            Ok(())
+        }
+    }
+
+    struct Absent;
+
+    impl Collector for Absent {
+        fn collect(&mut self, host: &mut Host, _: &mut Samples) -> Result<(), CollectError> {
+            host.proc("not/there")?;
+            Ok(())
+        }
+    }
+
+    fn counting(_: &Options) -> Box<dyn Collector> {
+        Box::new(Counting(0))
+    }
+
+    static SOME: &[Entry] = &[
+        Entry::on("each", counting),
+        Entry::on("slow", counting).every(240),
+        Entry::on("set", counting).every(240),
+        Entry::off("absent", |_| Box::new(Absent)),
+    ];
+
+    fn set() -> Set {
+        let intervals = vec![("set", Duration::from_secs(60))];
+        Set::from_table(SOME, |_| true, &Options { intervals, ..Options::default() })
+    }
+
+    #[test]
+    fn collectors_that_rest_run_once_in_each_interval_whatever_the_clock_does() {
+        let (mut set, mut host) = (set(), Host::new(Roots::default()));
+        let mut runs = Vec::new();
+        for now_ms in [250_000, 265_000, 479_999, 480_000, 481_000, 100, 200] {
+            let mut out = Samples::with_limit(100);
+            set.collect_due(now_ms, &mut host, &mut out);
+            runs.push(set.members.iter().map(|member| member.ran).collect::<Vec<_>>());
+            let rows = out.iter().filter(|sample| sample.family == "runs").count();
+            let asked = |section| usize::from(out.begun().contains(section)) * 2;
+            assert_eq!(rows, asked(1) + asked(2) + asked(3), "at {now_ms}");
+        }
+        let ran = |member: usize| runs.iter().map(|runs| runs[member]).collect::<Vec<_>>();
+        assert_eq!(ran(0), [true; 7]);
+        assert_eq!(ran(1), [true, false, false, true, false, true, false]);
+        assert_eq!(ran(2), [true, false, true, true, false, true, false]);
+    }
+
+    #[test]
+    fn what_the_limit_refuses_is_the_later_collectors() {
+        let (mut set, mut host) = (set(), Host::new(Roots::default()));
+        for round in 1..=2 {
+            set.collect(&mut host, &mut Samples::with_limit(3));
+            let refused: Vec<_> = set.status().map(|status| status.refused).collect();
+            assert_eq!(refused, [0, round, 2 * round, 0]);
+            assert_eq!(set.status().map(|s| s.series).collect::<Vec<_>>(), [2, 1, 0, 0]);
+        }
+    }
+
+    #[test]
+    fn what_is_absent_is_told_once() {
+        let (mut set, mut host) = (set(), Host::new(Roots::default()));
+        let told = |set: &Set| match &set.members[3].outcome {
+            Outcome::NoData(text) => text.as_ptr(),
+            other => panic!("{other:?}"),
+        };
+        set.collect(&mut host, &mut Samples::with_limit(9));
+        let first = told(&set);
+        set.collect(&mut host, &mut Samples::with_limit(9));
+        assert_eq!(told(&set), first);
     }
 }

@@ -1,11 +1,5 @@
-//! Asks mounts how full they are, from threads of its own, because a dead mount (NFS without its
-//! server, a card that has gone) blocks the caller for as long as it likes.
-//!
-//! One thread does the asking. When a mount doesn't answer in time, its thread stays with it, another
-//! takes over for the other mounts, and the mount is not asked again until the call has returned. When
-//! [`MAX_STUCK_A_TYPE`] mounts of one type hang so, no other of this type is asked until one of them
-//! returns: a server with many mounts must not hide this machine's disks. [`MAX_STUCK`] bounds all.
-//! Idle threads wait without waking. It must not know metrics.
+//! Asks mounts how full they are, through an [`asker::Asker`], because a dead mount (NFS without its
+//! server, a card that has gone) blocks the caller for as long as it likes. It must not know metrics.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -13,20 +7,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How many calls may hang at the same time, each with a thread of [`STACK`] bytes.
-pub(super) const MAX_STUCK: usize = 4 * MAX_STUCK_A_TYPE;
-/// How many of them may be to file systems of one type.
-pub(super) const MAX_STUCK_A_TYPE: usize = 8;
-
-/// The system call and a channel need less than a page of it.
-const STACK: usize = 64 << 10;
-
-/// What a mount still gets in a collection whose time is used up: far more than a live one needs.
-const GRACE: Duration = Duration::from_millis(100);
+use super::asker::{self, Patience};
 
 /// What a mount says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -96,55 +79,31 @@ pub(super) enum Unanswered {
     NoThread(io::Error),
 }
 
-struct Worker {
-    requests: Sender<PathBuf>,
-    answers: Receiver<(PathBuf, io::Result<Usage>)>,
-}
-
-struct Stuck {
-    path: PathBuf,
-    fs_type: String,
-    worker: Worker,
-}
+/// What travels to the thread and back.
+type Question = (PathBuf, io::Result<Usage>);
 
 /// Asks mounts one after the other.
 pub(super) struct Asker {
-    statfs: Statfs,
-    timeout: Duration,
-    worker: Option<Worker>,
-    stuck: Vec<Stuck>,
-    /// The buffer that travels to the thread and back.
+    inner: asker::Asker<Question>,
+    /// The buffer that travels.
     path: PathBuf,
 }
 
-/// The time that the mounts of one collection have left.
-#[derive(Clone, Copy)]
-pub(super) struct Patience(Instant);
-
 impl Asker {
     pub(super) fn new(statfs: Statfs, timeout: Duration) -> Asker {
-        Asker { statfs, timeout, worker: None, stuck: Vec::new(), path: PathBuf::new() }
+        let call = move |(path, usage): &mut Question| *usage = (statfs.0)(path);
+        let inner = asker::Asker::new("mote-statfs", Arc::new(call), timeout);
+        Asker { inner, path: PathBuf::new() }
     }
 
-    /// Begins a collection: takes back the threads whose calls have returned.
+    /// Begins a collection. Late answers are old; their mounts are asked again.
     pub(super) fn begin(&mut self) -> Patience {
-        let mut index = 0;
-        while let Some(stuck) = self.stuck.get(index) {
-            match stuck.worker.answers.try_recv() {
-                Err(TryRecvError::Empty) => index += 1,
-                // Its answer is old; the mount will be asked again. A second thread is not needed.
-                Ok(_) | Err(TryRecvError::Disconnected) => {
-                    let freed = self.stuck.swap_remove(index);
-                    self.worker.get_or_insert(freed.worker);
-                }
-            }
-        }
-        Patience(Instant::now() + self.timeout)
+        self.inner.begin(drop)
     }
 
     /// How many mounts have not answered yet.
     pub(super) fn stuck(&self) -> usize {
-        self.stuck.len()
+        self.inner.stuck()
     }
 
     /// Asks one mount, of a file system of this type.
@@ -154,61 +113,33 @@ impl Asker {
         fs_type: &str,
         patience: Patience,
     ) -> Result<Usage, Unanswered> {
-        let path = Path::new(OsStr::from_bytes(path));
-        if self.stuck.iter().any(|stuck| stuck.path == path) {
-            return Err(Unanswered::Stuck);
-        }
-        let alike = self.stuck.iter().filter(|stuck| stuck.fs_type == fs_type).count();
-        if alike >= MAX_STUCK_A_TYPE || self.stuck.len() >= MAX_STUCK {
-            return Err(Unanswered::Full);
-        }
-        let worker = match self.worker.take() {
-            Some(worker) => worker,
-            None => Worker::start(self.statfs.clone()).map_err(Unanswered::NoThread)?,
-        };
-        let mut request = std::mem::take(&mut self.path);
-        request.clear();
-        request.push(path);
-        let gone = || Unanswered::NoThread(io::Error::other("the thread that asks has ended"));
-        worker.requests.send(request).map_err(|_| gone())?;
-        let left = patience.0.saturating_duration_since(Instant::now()).max(GRACE);
-        match worker.answers.recv_timeout(left) {
-            Ok((request, answer)) => {
+        let buffer = &mut self.path;
+        let answer = self.inner.ask(path, fs_type, patience, || {
+            let mut request = std::mem::take(buffer);
+            request.clear();
+            request.push(OsStr::from_bytes(path));
+            (request, Ok(Usage::default()))
+        });
+        match answer {
+            Ok((request, usage)) => {
                 self.path = request;
-                self.worker = Some(worker);
-                answer.map_err(Unanswered::Refused)
+                usage.map_err(Unanswered::Refused)
             }
-            Err(RecvTimeoutError::Timeout) => {
-                let (path, fs_type) = (path.to_owned(), fs_type.to_owned());
-                self.stuck.push(Stuck { path, fs_type, worker });
-                Err(Unanswered::Stuck)
-            }
-            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+            Err(asker::Unanswered::Stuck) => Err(Unanswered::Stuck),
+            Err(asker::Unanswered::Full) => Err(Unanswered::Full),
+            Err(asker::Unanswered::NoThread(error)) => Err(Unanswered::NoThread(error)),
         }
-    }
-}
-
-impl Worker {
-    fn start(statfs: Statfs) -> io::Result<Worker> {
-        let (requests, asked) = mpsc::channel::<PathBuf>();
-        let (answer, answers) = mpsc::channel();
-        // The thread ends when `requests` is dropped, or after its last call if that one hangs.
-        thread::Builder::new().name("mote-statfs".into()).stack_size(STACK).spawn(move || {
-            for path in asked {
-                let usage = (statfs.0)(&path);
-                if answer.send((path, usage)).is_err() {
-                    return;
-                }
-            }
-        })?;
-        Ok(Worker { requests, answers })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::mpsc::{self, Sender};
+    use std::thread;
+    use std::time::Instant;
 
+    use super::super::asker::{MAX_STUCK, MAX_STUCK_A_KIND};
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(50);
@@ -270,12 +201,12 @@ mod tests {
         };
         for (fs_type, mount) in ["nfs4", "cifs", "9p", "ceph"]
             .into_iter()
-            .flat_map(|fs_type| (0..MAX_STUCK_A_TYPE).map(move |mount| (fs_type, mount)))
+            .flat_map(|fs_type| (0..MAX_STUCK_A_KIND).map(move |mount| (fs_type, mount)))
         {
             assert!(ask("ext4", "/").is_ok(), "hidden by dead mounts of another type");
             let dead = ask(fs_type, &format!("/dead/{fs_type}/{mount}"));
             assert!(matches!(dead, Err(Unanswered::Stuck)));
-            if mount + 1 == MAX_STUCK_A_TYPE {
+            if mount + 1 == MAX_STUCK_A_KIND {
                 assert!(matches!(ask(fs_type, "/dead/more"), Err(Unanswered::Full)));
             }
         }
@@ -296,7 +227,7 @@ mod tests {
             assert!(matches!(asker.ask(path, "ext4", patience), Err(Unanswered::Stuck)));
         }
         let took = start.elapsed();
-        assert!(took >= Duration::from_millis(300) + 2 * GRACE, "{took:?}");
+        assert!(took >= Duration::from_millis(300) + 2 * Duration::from_millis(100), "{took:?}");
         // Three whole timeouts would be 900 ms.
         assert!(took < Duration::from_millis(850), "{took:?}");
     }

@@ -6,10 +6,8 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tz::TimeZone;
 
@@ -42,7 +40,10 @@ type Version = (u64, u64, u64, i64, i64);
 /// Wall clock, time zone and clock sources.
 pub(super) struct Time {
     /// Below the root of the file system; None is UTC.
-    zone_file: Option<PathBuf>,
+    zone_file: Option<String>,
+    /// The absolute links from there on, each with what it said, and the file that they lead to.
+    links: Vec<(String, Vec<u8>)>,
+    file: String,
     version: Option<Version>,
     zone: TimeZone,
     /// The directories of the clock sources.
@@ -57,6 +58,8 @@ impl Time {
     fn with_tz(tz: Option<OsString>) -> Time {
         Time {
             zone_file: zone_file(tz),
+            links: Vec::new(),
+            file: String::new(),
             version: None,
             zone: TimeZone::utc(),
             devices: Names::new(),
@@ -90,22 +93,25 @@ impl Time {
 
     /// Reads the time zone if its file has changed. A malformed file is an error once and UTC then.
     fn load_zone(&mut self, host: &mut Host) -> Result<(), CollectError> {
-        let Some(file) = &self.zone_file else { return Ok(()) };
-        let file = follow(&host.roots().root, file);
-        let version = fs::metadata(host.roots().root.join(&file))
-            .ok()
-            .map(|meta| (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()));
+        let Some(start) = &self.zone_file else { return Ok(()) };
+        let says = |host: &mut Host, link: &str, target: &[u8]| {
+            host.link(Root::Root, link).is_ok_and(|now| now == target)
+        };
+        let same = self.links.iter().all(|(link, target)| says(host, link, target));
+        if !same || self.file.is_empty() || points_on(host, &self.file) {
+            (self.links, self.file) = follow(host, start);
+        }
+        let version = rustix::fs::stat(host.path(Root::Root, &self.file)).ok().map(version_of);
         if version == self.version {
             return Ok(());
         }
         self.version = version;
         self.zone = TimeZone::utc();
-        let name = text(file.as_os_str().as_bytes()).into_owned();
         // Absent or unreadable: UTC.
-        let Ok(bytes) = host.root(&name) else { return Ok(()) };
+        let Some(bytes) = host.find(Root::Root, &self.file) else { return Ok(()) };
         match TimeZone::from_tz_data(bytes) {
             Ok(zone) => self.zone = zone,
-            Err(_) => return Err(CollectError::parse(&name, "", "a time zone (TZif)")),
+            Err(_) => return Err(CollectError::parse(&self.file, "", "a time zone (TZif)")),
         }
         Ok(())
     }
@@ -132,7 +138,7 @@ impl Time {
 }
 
 /// Which file `TZ` means, below the root of the file system.
-fn zone_file(tz: Option<OsString>) -> Option<PathBuf> {
+fn zone_file(tz: Option<OsString>) -> Option<String> {
     let Some(tz) = tz else { return Some("etc/localtime".into()) };
     let name = tz.as_bytes();
     let name = name.strip_prefix(b":").unwrap_or(name);
@@ -142,35 +148,52 @@ fn zone_file(tz: Option<OsString>) -> Option<PathBuf> {
     } else if path.is_absolute() {
         Some(below(path))
     } else {
-        Some(Path::new(ZONEINFO).join(path))
+        Some(format!("{ZONEINFO}/{}", path.display()))
     }
 }
 
 /// A path without its leading slashes.
-fn below(path: &Path) -> PathBuf {
-    path.components().filter(|part| !matches!(part, std::path::Component::RootDir)).collect()
+fn below(path: &Path) -> String {
+    path.strip_prefix("/").unwrap_or(path).display().to_string()
+}
+
+/// The fields' types differ between architectures.
+#[allow(clippy::unnecessary_cast, reason = "not on all architectures")]
+fn version_of(stat: rustix::fs::Stat) -> Version {
+    let (seconds, nanoseconds) = (stat.st_mtime as i64, stat.st_mtime_nsec as i64);
+    (stat.st_dev as u64, stat.st_ino as u64, stat.st_size as u64, seconds, nanoseconds)
+}
+
+/// Whether a file is an absolute link.
+fn points_on(host: &mut Host, file: &str) -> bool {
+    host.link(Root::Root, file).is_ok_and(|target| target.starts_with(b"/"))
 }
 
 /// Follows absolute links inside the root, as they are the host's; the kernel follows relative ones.
-fn follow(root: &Path, file: &Path) -> PathBuf {
-    let mut file = file.to_owned();
-    for _ in 0..LINKS_MAX {
-        match fs::read_link(root.join(&file)) {
-            Ok(target) if target.is_absolute() => file = below(&target),
-            _ => break,
+fn follow(host: &mut Host, start: &str) -> (Vec<(String, Vec<u8>)>, String) {
+    let (mut links, mut file) = (Vec::new(), start.to_owned());
+    while links.len() < LINKS_MAX {
+        let Ok(target) = host.link(Root::Root, &file) else { break };
+        if !target.starts_with(b"/") {
+            break;
         }
+        let target = target.to_vec();
+        let next = below(Path::new(OsStr::from_bytes(&target)));
+        links.push((std::mem::replace(&mut file, next), target));
     }
-    file
+    (links, file)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::host::Roots;
 
     #[test]
     fn tz_names_a_file_as_gos_runtime_takes_it() {
-        let file = |tz: &str| zone_file(Some(tz.into())).map(|path| path.display().to_string());
+        let file = |tz: &str| zone_file(Some(tz.into()));
         assert_eq!(zone_file(None), Some("etc/localtime".into()));
         assert_eq!(file(""), None);
         assert_eq!(file(":"), None);

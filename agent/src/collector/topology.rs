@@ -94,7 +94,8 @@ impl Topology {
     }
 }
 
-fn is_cpu(name: &str) -> bool {
+/// Whether it is the directory of a CPU, such as `cpu0`.
+pub(super) fn is_cpu(name: &str) -> bool {
     name.strip_prefix("cpu").is_some_and(|number| unsigned(number.as_bytes()).is_some())
 }
 
@@ -126,9 +127,29 @@ fn cpu_list(list: &[u8]) -> Result<Vec<u64>, &[u8]> {
     Ok(cpus)
 }
 
+/// Whether the CPU is in a list of the kernel's. What is malformed in the list is passed over.
+pub(super) fn in_cpu_list(list: &[u8], cpu: &[u8]) -> bool {
+    let Some(cpu) = unsigned(cpu) else { return false };
+    list.split(|&byte| byte == b',').any(|part| {
+        let mut ends = part.splitn(2, |&byte| byte == b'-').map(unsigned);
+        let first = ends.next().flatten();
+        let last = ends.next().unwrap_or(first);
+        first.zip(last).is_some_and(|(first, last)| (first..=last).contains(&cpu))
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::cpu_list;
+    use super::{cpu_list, in_cpu_list};
+
+    #[test]
+    fn cpus_in_lists_and_in_garbage() {
+        assert!(in_cpu_list(b"1,3-5", b"4") && in_cpu_list(b"x,2,", b"2"));
+        for list in ["", "1", "5-3", "-4", "4-", "14"] {
+            assert!(!in_cpu_list(list.as_bytes(), b"4"), "{list}");
+        }
+        assert!(!in_cpu_list(b"1", b"") && !in_cpu_list(b"1", b"x"));
+    }
 
     #[test]
     fn lists_of_cpus() {

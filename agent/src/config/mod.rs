@@ -6,6 +6,7 @@ mod document;
 mod endpoints;
 mod error;
 mod expand;
+mod intervals;
 mod reader;
 mod reference;
 mod sections;

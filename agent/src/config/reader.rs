@@ -313,6 +313,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A string, or a list of them.
+    pub(super) fn one_or_more_strings(
+        &self,
+        key: &'static str,
+        text: &'static str,
+    ) -> Result<Option<Vec<At<String>>>, ConfigError> {
+        const WANT: &str = "a string or a list of strings";
+        match self.node(key, "string or list of strings", String::new(), text) {
+            None => Ok(None),
+            Some(Node { value: Value::Array(items), .. }) => items
+                .iter()
+                .map(|item| self.text(key, WANT, item))
+                .collect::<Result<_, _>>()
+                .map(Some),
+            Some(node) => Ok(Some(vec![self.text(key, WANT, node)?])),
+        }
+    }
+
     /// A table of names and strings, such as labels or HTTP headers.
     pub(super) fn pairs(
         &self,

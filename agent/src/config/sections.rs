@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{ConfigError, nearest};
+use super::intervals::intervals;
 use super::reader::{At, Reader};
 use super::{Agent, Metrics, Wal, units};
 use crate::host::{self, Roots};
@@ -37,7 +38,7 @@ pub(super) fn agent(top: &Reader<'_>) -> Result<Agent, ConfigError> {
         "interval",
         Duration::from_secs(60),
         SECOND..=DAY,
-        "time from one collection to the next; rounds are aligned to it",
+        "time from one collection to the next; rounds are aligned to it, each host's with an offset of its own",
     )?;
     let state_dir = t
         .string(
@@ -110,10 +111,11 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
         "max_series",
         5_000,
         1..=60_000,
-        "the most samples of one round; what comes beyond is counted and not kept",
+        "the most samples of one round; beyond it the later collectors' are refused, in the order of docs/collectors.md, and counted by collector",
     )?;
+    let intervals = intervals(&t)?;
     let collectors = collectors(&t)?;
-    let mut options = collector::Options::default();
+    let mut options = collector::Options { intervals, ..collector::Options::default() };
 
     let filesystem = t.section("filesystem")?;
     let target = &mut options.filesystem;
@@ -150,6 +152,26 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
     }
     netdev.finish()?;
 
+    let netclass = t.section("netclass")?;
+    if let Some(pattern) = pattern(
+        &netclass,
+        "device_exclude",
+        "network devices whose properties are left out; default: none",
+    )? {
+        options.netclass.device_exclude = pattern;
+    }
+    netclass.finish()?;
+
+    let netstat = t.section("netstat")?;
+    if let Some(pattern) = pattern(
+        &netstat,
+        "fields",
+        "counters of the network protocols that are reported, as `TcpExt_ListenDrops`; default: node_exporter's",
+    )? {
+        options.netstat.fields = pattern;
+    }
+    netstat.finish()?;
+
     let diskstats = t.section("diskstats")?;
     if let Some(pattern) =
         pattern(&diskstats, "device_exclude", "disks that are left out; default: node_exporter's")?
@@ -157,8 +179,86 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
         options.diskstats.device_exclude = pattern;
     }
     diskstats.finish()?;
+
+    let textfile = t.section("textfile")?;
+    let directories = textfile.one_or_more_strings(
+        "directory",
+        "where the files `*.prom` of others are, one or several, as paths below `host.root` that may be globs",
+    )?;
+    for given in directories.unwrap_or_default() {
+        if !given.value.is_empty() && !given.value.starts_with('/') {
+            let problem = format!("textfile.directory: {:?} is no whole path", given.value);
+            return Err(given.error(problem, "it begins with a slash"));
+        }
+        options.textfile.directories.push(given.value);
+    }
+    textfile.finish()?;
+    let hwmon = t.section("hwmon")?;
+    if let Some(pattern) =
+        pattern(&hwmon, "chip_exclude", "chips of hwmon, by the label `chip`, that are left out")?
+    {
+        options.hwmon.chip_exclude = pattern;
+    }
+    if let Some(pattern) = pattern(&hwmon, "chip_include", "the only chips of hwmon, if given")? {
+        options.hwmon.chip_include = pattern;
+    }
+    hwmon.finish()?;
+    let smart = t.section("smart")?;
+    if let Some(pattern) = pattern(
+        &smart,
+        "device_exclude",
+        "disks that are not asked for their health, such as `sda`; by default none",
+    )? {
+        options.smart.device_exclude = pattern;
+    }
+    smart.finish()?;
+    containers(&t, &mut options.containers)?;
+    services(&t, &mut options.services)?;
     t.finish()?;
     Ok(Metrics { job, collectors, max_series, options })
+}
+
+fn containers(
+    t: &Reader<'_>,
+    target: &mut collector::ContainersOptions,
+) -> Result<(), ConfigError> {
+    let t = t.section("containers")?;
+    let most = "the most containers that are reported; those that are known longest stay, the others are counted in `mote_containers_ignored`";
+    target.max = t.integer("max", target.max as u32, 0..=1_000, most)? as usize;
+    if let Some(given) = pattern(&t, "name_exclude", "containers that are left out, by name")? {
+        target.name_exclude = given;
+    }
+    if let Some(given) = pattern(&t, "name_include", "the only containers, if given")? {
+        target.name_include = given;
+    }
+    let given = t.string(
+        "docker_host",
+        collector::ContainersOptions::DOCKER_HOST,
+        "who is asked for names and images where Docker's files can't be read: a socket below `host.root`, or `tcp://HOST:PORT` of a proxy that allows reading; \"\": nobody",
+    )?;
+    if let Some(given) = given {
+        target.docker_host = match given.value.as_str() {
+            "" => None,
+            text => Some(collector::Endpoint::parse(text).ok_or_else(|| {
+                let hint = "\"unix:///var/run/docker.sock\" or \"tcp://127.0.0.1:2375\"";
+                given.error(format!("docker_host is no endpoint: {text:?}"), hint)
+            })?),
+        };
+    }
+    t.finish()
+}
+
+fn services(t: &Reader<'_>, target: &mut collector::ServicesOptions) -> Result<(), ConfigError> {
+    let t = t.section("services")?;
+    let most = "the most services that are reported; those that are known longest stay, the others are counted in `mote_services_ignored`";
+    target.max = t.integer("max", target.max as u32, 0..=2_000, most)? as usize;
+    if let Some(given) = pattern(&t, "name_exclude", "services that are left out, by name")? {
+        target.name_exclude = given;
+    }
+    if let Some(given) = pattern(&t, "name_include", "the only services, if given")? {
+        target.name_include = given;
+    }
+    t.finish()
 }
 
 /// A pattern that was given; an empty one means none.

@@ -17,7 +17,8 @@ fn empty_file_is_the_default() {
     assert_eq!(config.agent.interval, Duration::from_secs(60));
     assert_eq!(config.agent.instance, crate::host::hostname());
     assert_eq!(config.metrics.job, "integrations/node_exporter");
-    assert_eq!(config.metrics.collectors.len(), 11);
+    let default = crate::collector::TABLE.iter().filter(|entry| entry.default).count();
+    assert_eq!(config.metrics.collectors.len(), default);
     assert_eq!(config.http.unwrap().to_string(), "127.0.0.1:9911");
     assert!(config.mimir.is_empty() && config.loki.is_empty() && config.files.is_empty());
     assert_eq!((config.wal.metrics_max_bytes, config.wal.sync), (32 << 20, None));
@@ -124,6 +125,9 @@ fn bad_input_is_told_with_its_place_and_a_hint() {
         ("agent = 3", "1:9", "agent is an integer, and should be a table", ""),
         ("[metrics]\nmax_series = 0", "2:14", "metrics.max_series is 0", "from 1"),
         ("[metrics]\nmax_series = 1.5", "2:14", "is a float", ""),
+        ("[metrics.intervals]\ncpuu = \"1m\"", "2:1", "no collector \"cpuu\"", "\"cpu\""),
+        ("[metrics.intervals]\ncpu = \"2h\"", "2:7", "metrics.intervals.cpu is 2h", "1s to 1h"),
+        ("[metrics.intervals]\ncpu = \"soon\"", "2:7", "metrics.intervals.cpu: ", ""),
         ("[metrics.collectors]\nenable = [\"cpuu\"]", "2:11", "no collector \"cpuu\"", "\"cpu\""),
         ("[metrics.collectors]\nonly = \"cpu\"", "2:8", "should be a list of strings", ""),
         (

@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 
+use crate::exposition;
 use crate::model::{Kind, Sample, Samples, Suffix};
 
 /// Writes all samples. A family that was opened several times is written once, with the help and type
@@ -85,32 +86,12 @@ fn escape(text: &str, quote: bool, out: &mut impl Write) -> io::Result<()> {
     out.write_all(rest.as_bytes())
 }
 
-/// Writes a number as Go's `strconv.FormatFloat(value, 'g', -1, 64)` does: the shortest digits that
-/// read back as the same number, with an exponent from 1e+06 up and below 1e-04.
+/// Writes a number as Go does.
 ///
 /// # Errors
 /// Whatever writing gave.
 fn write_value(value: f64, out: &mut impl Write) -> io::Result<()> {
-    if value.is_nan() {
-        return out.write_all(b"NaN");
-    }
-    if value.is_infinite() {
-        return out.write_all(if value > 0.0 { b"+Inf" } else { b"-Inf" });
-    }
-    if value == 0.0 {
-        // Also for -0, as Go's client writes it.
-        return out.write_all(b"0");
-    }
-    // f64's shortest digits have at most 17 and its exponent 3: `-1.2345678901234567e-308`.
-    let mut buffer = heapless::String::<32>::new();
-    std::fmt::Write::write_fmt(&mut buffer, format_args!("{value:e}")).map_err(io::Error::other)?;
-    let (digits, exponent) = buffer.split_once('e').unwrap_or((&buffer, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    if (-4..6).contains(&exponent) {
-        return write!(out, "{value}");
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    write!(out, "{digits}e{sign}{:02}", exponent.unsigned_abs())
+    out.write_all(exposition::show(value).as_bytes())
 }
 
 #[cfg(test)]

@@ -5,9 +5,12 @@ pub(crate) mod btrfs;
 mod clock;
 mod files;
 mod identity;
+pub mod ioctl;
 pub mod kmsg;
 mod names;
+pub mod netlink;
 pub(crate) mod text;
+mod timex;
 
 use std::ffi::OsString;
 use std::fmt::{Display, Write as _};
@@ -18,9 +21,10 @@ use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 use files::Kept;
-pub use identity::hostname;
+pub use identity::{hostname, phase};
 pub use kmsg::Kmsg;
 pub use names::Names;
+pub use timex::Timex;
 
 /// The most paths of errors that are remembered.
 const MAX_FAILED: usize = 128;
@@ -198,6 +202,19 @@ impl Host {
     pub fn path(&mut self, root: Root, relative: impl Display) -> &Path {
         self.set_path(root, relative);
         Path::new(&self.path)
+    }
+
+    /// Whether /proc is a kernel's, and not a tree of files: then what the kernel tells by other ways is
+    /// about the same machine.
+    ///
+    /// # Errors
+    /// That the file of /proc that tells a part of it is not there.
+    pub fn is_live(&mut self, relative: impl Display) -> Result<(), ReadError> {
+        if self.keeps {
+            return Ok(());
+        }
+        self.set_path(Root::Proc, relative);
+        Err(self.error(io::ErrorKind::NotFound.into()))
     }
 
     /// An error of something done with the path that was used last.

@@ -11,4 +11,4 @@ pub use block::{Block, EntryRef, PositionRef, StreamId};
 pub use desc::{Desc, Kind};
 pub use event::Event;
 pub use labels::{LabelError, Labels};
-pub use samples::{Family, Sample, Samples, Suffix};
+pub use samples::{Family, STALE, Sample, Samples, Sections, Suffix};

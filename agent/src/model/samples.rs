@@ -9,6 +9,10 @@ use std::str;
 
 use super::{Desc, Kind};
 
+/// The bits of the value that says that a series is gone: a NaN of its own, which Prometheus and Mimir know
+/// (prometheus/model/value `StaleNaN`; remote write 1.0, "Stale markers").
+pub const STALE: u64 = 0x7ff0_0000_0000_0002;
+
 /// Closes each part of a series' key.
 const END: u8 = 0xff;
 

@@ -1,4 +1,5 @@
-//! From collectors and probes to the metrics WAL: one round at each multiple of the interval.
+//! From collectors and probes to the metrics WAL: one round at each multiple of the interval and a part of
+//! it that is the host's own.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -44,13 +45,14 @@ pub(super) struct Rounds {
 const AHEAD_MS: i64 = 24 * 3_600 * 1_000;
 
 impl Rounds {
-    /// The first round at once, the others at multiples of the interval.
+    /// The first round at once, the others at multiples of the interval, later by the host's offset.
     pub(super) async fn run(mut self) {
         loop {
             self.round().await;
             self.state.write_events(false).await;
             self.state.report_losses(false).await;
-            let wait = until_next(self.state.clock.now_ns(), self.interval);
+            let wait =
+                until_next(self.state.clock.now_ns() - self.state.offset_ns(), self.interval);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 _ = self.phase.changed() => {}
@@ -138,6 +140,22 @@ mod tests {
         assert_eq!(until_next(3_000_000_000, ten), Duration::from_secs(7));
         assert_eq!(until_next(20_000_000_000, ten), ten);
         assert_eq!(until_next(-1, ten), Duration::from_nanos(1));
+    }
+
+    /// Rounds of a running agent begin the host's part of an interval after its multiples.
+    #[test]
+    fn rounds_begin_at_the_hosts_own_moment() {
+        let text = "[probes]\ndefault = \"off\"\n[metrics.collectors]\nonly = [\"loadavg\"]\n";
+        let config = crate::config::parse(text, std::path::Path::new("t"), &[]).unwrap();
+        let probes = super::super::start_probes(&config, None).unwrap();
+        let state = super::super::state(&config, String::new(), probes);
+        let clock = ManualClock::at(7 * 60_000_000_000 + 5_000_000_000);
+        let state = State { clock: Rc::new(clock), phase: 1 << 30, ..state };
+        assert_eq!(state.offset_ns(), 15_000_000_000);
+        assert_eq!(
+            until_next(state.clock.now_ns() - state.offset_ns(), state.interval),
+            Duration::from_secs(10)
+        );
     }
 
     const HOUR_NS: i64 = 3_600_000_000_000;

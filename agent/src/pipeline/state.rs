@@ -15,7 +15,7 @@ use crate::collector::{Outcome, Set};
 use crate::encode::{Positions, write_text};
 use crate::host::{Clock, Host};
 use crate::logs::file::Counters;
-use crate::model::{Labels, Samples};
+use crate::model::{Desc, Labels, Samples};
 use crate::probe::Probes;
 use crate::status::{
     CollectorReport, DroppedReport, EndpointReport, ProbeReport, Report, SourceReport, WalReport,
@@ -23,6 +23,15 @@ use crate::status::{
 
 /// The agent's own series: a few for each collector, WAL and endpoint.
 const MAX_OWN: usize = 2_000;
+
+/// What a Prometheus that scrapes adds by itself, and dashboards and alerts ask for. Not on `/metrics`, where
+/// it would stand beside that Prometheus' own.
+const UP: Desc =
+    Desc::gauge("up", "Whether the host is being observed: always 1, and absent if not.");
+
+/// Sections of samples, beside those of the collectors. See [`Samples::begin`].
+const PROBES: u8 = 254;
+const OWN: u8 = 255;
 
 /// What is known of the log files.
 #[derive(Debug, Default)]
@@ -38,6 +47,8 @@ pub(super) struct State {
     pub(super) instance: String,
     pub(super) config: String,
     pub(super) interval: Duration,
+    /// By how much of the interval rounds begin later than its multiples, in parts of 2^32.
+    pub(super) phase: u32,
     pub(super) host: RefCell<Host>,
     pub(super) collectors: RefCell<Set>,
     pub(super) probes: Rc<RefCell<Probes>>,
@@ -67,20 +78,35 @@ impl State {
         RefCell::new(Samples::with_limit(MAX_OWN))
     }
 
+    /// How much later than the multiples of the interval rounds begin, in nanoseconds.
+    pub(super) fn offset_ns(&self) -> i64 {
+        let interval = self.interval.as_nanos();
+        i64::try_from((interval * u128::from(self.phase)) >> 32).unwrap_or(0)
+    }
+
+    fn offset_ms(&self) -> i64 {
+        self.offset_ns() / 1_000_000
+    }
+
     /// Collects the newest round.
     pub(super) fn collect(&self) {
         let mut host = self.host.borrow_mut();
         let mut samples = self.samples.borrow_mut();
         samples.clear();
-        self.collectors.borrow_mut().collect(&mut host, &mut samples);
+        // What few others have comes first, so that it is not what `max_series` refuses.
+        samples.begin(PROBES);
         self.probes.borrow_mut().collect(&mut host, self.clock.now_ns(), &mut samples);
+        let aligned_ms = self.clock.now_ms().saturating_sub(self.offset_ms());
+        self.collectors.borrow_mut().collect_due(aligned_ms, &mut host, &mut samples);
         self.last_round_ms.set(Some(self.clock.now_ms()));
         let count = samples.len() as u64;
         drop(samples);
         let report = self.report_of(count);
         let mut own = self.own.borrow_mut();
         own.clear();
+        own.begin(OWN);
         report.write_samples(&mut own);
+        own.value(&UP, 1.0);
     }
 
     /// The newest round in the text format, the agent's own samples as they are now.
@@ -139,6 +165,9 @@ impl State {
                 name: status.name.to_owned(),
                 state: state.to_owned(),
                 duration_seconds: status.duration.as_secs_f64(),
+                every_seconds: status.every.as_secs_f64(),
+                series: status.series as u64,
+                refused: status.refused,
                 note,
             }
         };

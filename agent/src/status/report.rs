@@ -52,6 +52,15 @@ pub struct CollectorReport {
     pub state: String,
     /// What it took.
     pub duration_seconds: f64,
+    /// How long it rests between two runs at least; 0: it runs with each round.
+    #[serde(default)]
+    pub every_seconds: f64,
+    /// Samples of its last run.
+    #[serde(default)]
+    pub series: u64,
+    /// Samples that `metrics.max_series` has refused since the start.
+    #[serde(default)]
+    pub refused: u64,
     /// What was not there, or what was wrong.
     pub note: Option<String>,
 }
@@ -159,6 +168,10 @@ const COLLECTOR_SUCCESS: Desc = Desc::gauge(
     "mote_collector_success",
     "Whether a collector had all of its samples in the newest round.",
 );
+const COLLECTOR_REFUSED: Desc = Desc::counter(
+    "mote_collector_refused_samples_total",
+    "Samples of a collector that metrics.max_series has refused.",
+);
 const PROBE_MODE: Desc =
     Desc::gauge("mote_probe_mode", "The source that a probe uses: 1 for the mode in use.");
 const WAL_BYTES: Desc = Desc::gauge("mote_wal_bytes", "Bytes of all files of a WAL.");
@@ -215,6 +228,9 @@ impl Report {
         for c in &self.collectors {
             let success = f64::from(u8::from(c.state == "good"));
             out.family(&COLLECTOR_SUCCESS).add(&[("collector", &c.name)], success);
+        }
+        for c in self.collectors.iter().filter(|c| c.refused > 0) {
+            out.family(&COLLECTOR_REFUSED).add(&[("collector", &c.name)], c.refused as f64);
         }
         for p in &self.probes {
             out.family(&PROBE_MODE).add(&[("probe", &p.name), ("mode", &p.mode)], 1.0);

@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+/// The state of a collector for which there is nothing on this host.
+const NO_DATA: &str = "no data";
+
 use super::Report;
 
 /// The report as text.
@@ -38,12 +41,30 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
     )?;
 
     writeln!(out, "\ncollectors")?;
-    for c in &r.collectors {
+    for c in r.collectors.iter().filter(|c| c.state != NO_DATA) {
         let ms = c.duration_seconds * 1000.0;
         let state = if c.state == "failed" { "FAILED" } else { &c.state };
+        let every = match c.every_seconds {
+            0.0 => String::new(),
+            seconds => format!("every {}  ", span(seconds)),
+        };
+        let refused = match c.refused {
+            0 => String::new(),
+            refused => format!("REFUSED {refused} samples: metrics.max_series  "),
+        };
         let note = c.note.as_deref().unwrap_or_default();
-        let line = format!("  {:<12} {state:<8} {ms:>8.2} ms  {note}", c.name);
+        let line = format!(
+            "  {:<16} {state:<8} {:>5} series {ms:>8.2} ms  {every}{refused}{note}",
+            c.name, c.series
+        );
         writeln!(out, "{}", line.trim_end())?;
+    }
+    // Why is in the JSON: a line for each would hide the others.
+    let absent: Vec<_> =
+        r.collectors.iter().filter(|c| c.state == NO_DATA).map(|c| c.name.as_str()).collect();
+    for (index, names) in absent.chunks(8).enumerate() {
+        let head = if index == 0 { "no data here:" } else { "" };
+        writeln!(out, "  {head:<16} {}", names.join(", "))?;
     }
     writeln!(out, "\nprobes")?;
     for p in &r.probes {
@@ -134,12 +155,20 @@ mod tests {
     #[test]
     fn trouble_is_seen() {
         let report = Report {
-            collectors: vec![CollectorReport {
-                name: "cpu".into(),
-                state: "failed".into(),
-                note: Some("parsing proc/stat".into()),
-                ..Default::default()
-            }],
+            collectors: vec![
+                CollectorReport {
+                    name: "cpu".into(),
+                    state: "failed".into(),
+                    note: Some("parsing proc/stat".into()),
+                    refused: 17,
+                    ..Default::default()
+                },
+                CollectorReport {
+                    name: "bonding".into(),
+                    state: NO_DATA.into(),
+                    ..Default::default()
+                },
+            ],
             endpoints: vec![EndpointReport {
                 trouble: Some("connection refused".into()),
                 lag_seconds: 300.0,
@@ -148,6 +177,8 @@ mod tests {
             ..Default::default()
         };
         let text = render(&report);
+        assert!(text.contains("REFUSED 17 samples"), "{text}");
+        assert!(text.contains("no data here:    bonding\n"), "{text}");
         assert!(text.contains("FAILED") && text.contains("parsing proc/stat"), "{text}");
         assert!(text.contains("TROUBLE: connection refused") && text.contains("5 min"), "{text}");
     }

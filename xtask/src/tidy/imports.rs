@@ -22,12 +22,16 @@ use Allowed::{NotThese, Only};
 /// Sources read the host and write the model; nothing else, and never each other.
 const SOURCES: Allowed = Only(&["model", "host", "memory"]);
 
+/// Sources that read what others expose as well.
+const READERS: Allowed = Only(&["model", "host", "memory", "exposition"]);
+
 const MODULES: &[(&str, Allowed)] = &[
     ("model", Only(&[])),
-    ("collector", SOURCES),
+    ("exposition", Only(&[])),
+    ("collector", READERS),
     ("probe", SOURCES),
     ("logs", SOURCES),
-    ("scrape", SOURCES),
+    ("scrape", READERS),
     // It knows bytes, not telemetry.
     ("wal", Only(&["host", "memory"])),
     ("endpoint", NotThese(&["collector", "probe", "logs", "scrape", "wal", "pipeline", "cli"])),

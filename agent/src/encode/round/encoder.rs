@@ -3,13 +3,13 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::coder::Writer;
-use super::keys::Keys;
+use super::keys::{Keys, Life};
 use super::model::{Model, Values};
 use super::table::{MAX_SERIES, MAX_TEXT};
 use super::{
     DIFFERENCE, FULL, FULL_EVERY, KEY, KEY_EVERY, PACKED, SCHEMA, SPARSE, VERSION, packed, schema,
 };
-use crate::model::{Labels, Sample, Samples};
+use crate::model::{Kind, Labels, STALE, Sample, Samples, Sections};
 
 /// Another one in each process, so that no record of one is taken for the next one of another.
 fn first_counter() -> u16 {
@@ -34,8 +34,13 @@ pub struct RoundEncoder {
     /// Series of the newest full record, and the checksum by which it is known.
     base: usize,
     base_check: u32,
-    /// Samples of the newest round.
-    count: u32,
+    /// Series that go on, those that had no sample in the newest round among them.
+    live: usize,
+    /// A record was encoded and could not be written: the next one starts anew.
+    forget: bool,
+    /// Of a table that is begun anew, the series that go on and have no sample in its first round. Nearly
+    /// always empty.
+    carried: Vec<(Vec<u8>, Kind, u8)>,
 }
 
 impl RoundEncoder {
@@ -52,27 +57,30 @@ impl RoundEncoder {
             until_full: 0,
             base: 0,
             base_check: 0,
-            count: 0,
+            live: 0,
+            forget: false,
+            carried: Vec::new(),
         }
     }
 
     /// Appends a round to `out`; with `fresh`, the table starts anew. Returns how many samples it has:
-    /// a series that comes twice in one round is kept once, with its first value.
+    /// a series that comes twice in one round is kept once, with its first value; and one that is gone,
+    /// because its section has [begun](Samples::begin) and does not have it any more, gets one
+    /// [`STALE`] sample, as a Prometheus would give it.
     ///
     /// Each record refers to the one that was encoded before it. If that is not written after all,
     /// [`forget`](RoundEncoder::forget) it, or encode the round again with `fresh`.
     pub fn encode(&mut self, samples: &[&Samples], fresh: bool, out: &mut Vec<u8>) -> u32 {
         let key = self.until_key == 0;
-        let count = self.count as usize;
         // Series that are gone cost memory, and those that are new are restated in each key record.
-        let gone = self.keys.len() > 2 * count + 256;
-        let grown = key && self.keys.len() - self.base > count / 2 + 64;
+        let gone = self.keys.len() > 2 * self.live + 256;
+        let grown = key && self.keys.len() - self.base > self.live / 2 + 64;
         let more: usize = samples.iter().map(|samples| samples.len()).sum();
         let large = (self.keys.len() + more > MAX_SERIES
             && self.keys.len() + self.unknown(samples) > MAX_SERIES)
             || self.keys.bytes() > MAX_TEXT / 2;
-        if fresh || gone || grown || large || self.until_full == 0 {
-            self.forget();
+        if fresh || self.forget || gone || grown || large || self.until_full == 0 {
+            self.start_anew(samples, fresh || self.forget);
         }
         let kind = match (self.started, key) {
             (false, _) => FULL,
@@ -80,7 +88,7 @@ impl RoundEncoder {
             (true, false) => DIFFERENCE,
         };
         let known = self.keys.len();
-        self.count = self.take(samples);
+        let count = self.take(samples);
         if kind != DIFFERENCE {
             self.model.reset();
             self.until_key = KEY_EVERY;
@@ -116,18 +124,37 @@ impl RoundEncoder {
         // A writer's stream has no end to be past.
         let _ = self.model.round(&mut writer, sparse, &mut self.values);
         writer.finish();
-        self.count
+        count
     }
 
-    /// Forgets the table, after a record that was encoded and could not be written: the next one starts
-    /// anew.
+    /// After a record that was encoded and could not be written: the next one starts a table anew. What
+    /// that record said to be gone, the next one says again.
     pub fn forget(&mut self) {
-        let expected = self.count as usize;
-        self.keys.clear(expected);
+        self.forget = true;
+    }
+
+    /// Forgets the table, but for the series that go on and that this round does not have; with `again`,
+    /// also those that the record before said to be gone, because it may not have been written.
+    fn start_anew(&mut self, samples: &[&Samples], again: bool) {
+        self.values.reset(self.keys.len());
+        let mut likely = 0;
+        for sample in samples.iter().flat_map(|samples| samples.iter()) {
+            let Some(series) = self.find(&sample, likely) else { continue };
+            likely = series + 1;
+            self.values.set(series, 0);
+        }
+        for (series, named) in self.keys.from(0).enumerate() {
+            let Some((section, life)) = self.keys.life(series) else { break };
+            let goes_on = life == Life::Alive || (again && life == Life::Ending);
+            if goes_on && !self.values.has(series) {
+                self.carried.push((named.key.to_vec(), named.kind, section));
+            }
+        }
+        self.keys.clear(self.live);
         self.model.reset();
-        self.model.shrink(expected);
-        self.values.shrink(expected);
-        (self.started, self.base) = (false, 0);
+        self.model.shrink(self.live);
+        self.values.shrink(self.live);
+        (self.started, self.base, self.forget) = (false, 0, false);
         (self.until_key, self.until_full) = (0, 0);
     }
 
@@ -154,9 +181,12 @@ impl RoundEncoder {
         all.filter(|sample| self.keys.find(sample.key).is_none()).count()
     }
 
-    /// Sets the round's values by the numbers of their series, which are added if they are new.
+    /// Sets the round's values by the numbers of their series, which are added if they are new, and
+    /// says of those that are gone that they are.
     fn take(&mut self, samples: &[&Samples]) -> u32 {
         self.values.reset(self.keys.len());
+        let mut begun = Sections::default();
+        samples.iter().for_each(|samples| begun.extend(samples.begun()));
         let mut count = 0;
         // Rounds repeat: a sample's series is nearly always the one after the last sample's.
         let mut likely = 0;
@@ -168,23 +198,56 @@ impl RoundEncoder {
             }
             if !self.values.has(series) {
                 self.values.set(series, sample.value.to_bits());
+                self.keys.set_life(series, sample.section, Life::Alive);
                 count += 1;
             }
         }
-        count
+        for (key, kind, section) in std::mem::take(&mut self.carried) {
+            if let Some(series) = self.add(&key, kind) {
+                self.keys.set_life(series, section, Life::Alive);
+            }
+        }
+        self.values.grow(self.keys.len());
+        count + self.end(begun)
+    }
+
+    /// Ends the series that the round does not have and whose section has begun; returns how many.
+    fn end(&mut self, begun: Sections) -> u32 {
+        let mut ended = 0;
+        self.live = 0;
+        for series in 0..self.keys.len() {
+            match self.keys.life(series) {
+                Some((_, Life::Alive)) if self.values.has(series) => self.live += 1,
+                Some((section, Life::Alive)) if begun.contains(section) => {
+                    self.values.set(series, STALE);
+                    self.keys.set_life(series, section, Life::Ending);
+                    ended += 1;
+                }
+                Some((_, Life::Alive)) => self.live += 1,
+                Some((section, Life::Ending)) => self.keys.set_life(series, section, Life::Gone),
+                Some((_, Life::Gone)) | None => {}
+            }
+        }
+        ended
     }
 
     /// The series of a sample, which is added if the table has not seen it; `likely` is looked at first,
     /// because comparing a key costs a fraction of hashing it. None if there are too many.
     fn series(&mut self, sample: &Sample<'_>, likely: usize) -> Option<usize> {
+        self.find(sample, likely).or_else(|| self.add(sample.key, sample.kind))
+    }
+
+    #[inline]
+    fn find(&self, sample: &Sample<'_>, likely: usize) -> Option<usize> {
         if self.keys.get(likely).is_some_and(|named| named.key == sample.key) {
             return Some(likely);
         }
-        if let Some(series) = self.keys.find(sample.key) {
-            return Some(series);
-        }
-        let fits = self.keys.len() < MAX_SERIES && self.keys.bytes() + sample.key.len() <= MAX_TEXT;
-        fits.then(|| self.keys.add(sample.key, sample.kind))
+        self.keys.find(sample.key)
+    }
+
+    fn add(&mut self, key: &[u8], kind: Kind) -> Option<usize> {
+        let fits = self.keys.len() < MAX_SERIES && self.keys.bytes() + key.len() <= MAX_TEXT;
+        fits.then(|| self.keys.add(key, kind))
     }
 
     /// Appends the series from this one on. Returns whether they are compressed.

@@ -11,6 +11,20 @@ struct Row {
     /// Where the key ends; it begins where the one before ends.
     end: u32,
     kind: Kind,
+    /// Which part of the agent gives it, as of its last sample.
+    section: u8,
+    life: Life,
+}
+
+/// Whether a series goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It has come, and has not been missing since.
+    Alive,
+    /// That it is gone stands in the newest record, which may not have been written.
+    Ending,
+    /// That it is gone has been written.
+    Gone,
 }
 
 /// Keys of series, each with a number: 0, 1, 2. 16 to 24 bytes a series beside the key's own.
@@ -56,6 +70,17 @@ impl Keys {
         Some(Named { kind: row.kind, key: self.arena.get(start..row.end as usize)? })
     }
 
+    /// Which part of the agent gives a series, and whether it goes on.
+    pub(super) fn life(&self, series: usize) -> Option<(u8, Life)> {
+        self.rows.get(series).map(|row| (row.section, row.life))
+    }
+
+    pub(super) fn set_life(&mut self, series: usize, section: u8, life: Life) {
+        if let Some(row) = self.rows.get_mut(series) {
+            (row.section, row.life) = (section, life);
+        }
+    }
+
     /// The series from a number on.
     pub(super) fn from(&self, series: usize) -> impl Iterator<Item = Named<'_>> {
         (series..self.len()).filter_map(|series| self.get(series))
@@ -74,7 +99,8 @@ impl Keys {
         }
         let slot = self.slot(key);
         self.arena.extend_from_slice(key);
-        self.rows.push(Row { end: self.arena.len() as u32, kind });
+        let end = self.arena.len() as u32;
+        self.rows.push(Row { end, kind, section: 0, life: Life::Gone });
         if let Some(slot) = slot.and_then(|slot| self.slots.get_mut(slot)) {
             *slot = self.rows.len() as u32;
         }

@@ -84,6 +84,8 @@ mod model;
 mod packed;
 mod scale;
 mod schema;
+#[cfg(test)]
+mod stale_tests;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -238,6 +238,7 @@ fn table_of_series_that_are_gone_starts_anew() {
     let mut sizes = Vec::new();
     for index in 0..10 * KEY_EVERY {
         let mut samples = Samples::with_limit(9);
+        samples.begin(0);
         samples.family(&A).add(&[("x", &(index * 7).to_string())], 1.0);
         let mut out = Vec::new();
         encoder.encode(&[&samples], index == 0, &mut out);
@@ -254,6 +255,7 @@ fn churn_in_every_round_makes_the_table_no_larger_than_a_few_rounds() {
     let mut decoder = RoundDecoder::new();
     for index in 0..2 * KEY_EVERY {
         let mut samples = Samples::with_limit(300);
+        samples.begin(0);
         for series in 0..300 {
             samples.family(&A).add(&[("x", &(index * 300 + series).to_string())], 1.0);
         }
@@ -281,8 +283,9 @@ fn table_that_is_more_than_half_full_goes_on_and_what_is_beyond_it_is_left_out()
 #[test]
 fn memory_of_a_large_round_is_freed_when_small_ones_follow() {
     let mut encoder = RoundEncoder::new(Labels::new());
-    for (count, most) in [(9_999, usize::MAX), (9, usize::MAX), (9, 64 << 10)] {
+    for (count, most) in [(9_999, usize::MAX), (9, usize::MAX), (9, usize::MAX), (9, 64 << 10)] {
         let mut samples = Samples::with_limit(10_000);
+        samples.begin(0);
         (0..count).for_each(|x| _ = samples.family(&A).add(&[("x", &x.to_string())], 1.0));
         encoder.encode(&[&samples], false, &mut Vec::new());
         assert!(encoder.memory() <= most, "{}", encoder.memory());

@@ -1,0 +1,151 @@
+//! Asks a runtime's API for one container: `GET /containers/ID/json` over a Unix socket or TCP, with a
+//! bound on time and bytes. It blocks; only the thread that looks names up calls it.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::http;
+
+/// For all of it. Docker takes some milliseconds; a busy one on a card, some hundreds.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where a runtime answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A socket in the file system of the host.
+    Unix(PathBuf),
+    /// Host and port.
+    Tcp(String),
+}
+
+impl Endpoint {
+    /// An endpoint as `DOCKER_HOST` has it: `unix:///var/run/docker.sock`, `tcp://127.0.0.1:2375`.
+    pub fn parse(text: &str) -> Option<Endpoint> {
+        if let Some(path) = text.strip_prefix("unix://") {
+            let path = Path::new(path);
+            return path.is_absolute().then(|| Endpoint::Unix(path.to_owned()));
+        }
+        let authority = text.strip_prefix("tcp://")?;
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        let (host, port) = authority.rsplit_once(':')?;
+        let fine = !host.is_empty()
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+            && port.parse::<u16>().is_ok_and(|port| port > 0);
+        fine.then(|| Endpoint::Tcp(authority.to_owned()))
+    }
+}
+
+/// Asks for a container. The status code, and the body.
+pub(super) fn ask(endpoint: &Endpoint, id: &str) -> io::Result<(u16, Vec<u8>)> {
+    let deadline = Instant::now() + TIMEOUT;
+    match endpoint {
+        Endpoint::Unix(path) => {
+            let stream = connect(path)?;
+            talk(&stream, id, || {
+                let left = left(deadline)?;
+                stream.set_read_timeout(Some(left))?;
+                stream.set_write_timeout(Some(left))
+            })
+        }
+        Endpoint::Tcp(authority) => {
+            let address = authority.to_socket_addrs()?.next();
+            let address = address.ok_or_else(|| io::Error::other("a host without an address"))?;
+            let stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
+            talk(&stream, id, || {
+                let left = left(deadline)?;
+                stream.set_read_timeout(Some(left))?;
+                stream.set_write_timeout(Some(left))
+            })
+        }
+    }
+}
+
+/// Connects without waiting: where a server does not accept and its queue is full, that would be for ever.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+fn talk<S>(
+    mut stream: S,
+    id: &str,
+    limit: impl Fn() -> io::Result<()>,
+) -> io::Result<(u16, Vec<u8>)>
+where
+    S: Read + Write,
+{
+    limit()?;
+    stream.write_all(request(id).as_bytes())?;
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 8 << 10];
+    loop {
+        limit()?;
+        let count = match stream.read(&mut chunk) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        bytes.extend_from_slice(chunk.get(..count).unwrap_or_default());
+        if bytes.len() > http::MAX {
+            return Err(io::Error::other("more than 1 MiB"));
+        }
+        match http::answer(&bytes) {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => {}
+            Err(reason) => return Err(io::Error::other(reason)),
+        }
+    }
+}
+
+/// Without a version in the path: the newest that the server has.
+fn request(id: &str) -> String {
+    format!(
+        "GET /containers/{id}/json HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\
+         User-Agent: mote\r\nConnection: close\r\n\r\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_as_docker_host_has_them() {
+        let unix = |path: &str| Some(Endpoint::Unix(path.into()));
+        let tcp = |authority: &str| Some(Endpoint::Tcp(authority.into()));
+        assert_eq!(Endpoint::parse("unix:///var/run/docker.sock"), unix("/var/run/docker.sock"));
+        assert_eq!(Endpoint::parse("tcp://127.0.0.1:2375"), tcp("127.0.0.1:2375"));
+        assert_eq!(Endpoint::parse("tcp://docker-proxy:2375/"), tcp("docker-proxy:2375"));
+        assert_eq!(Endpoint::parse("tcp://[::1]:2375"), tcp("[::1]:2375"));
+        for bad in [
+            "",
+            "/var/run/docker.sock",
+            "unix://docker.sock",
+            "tcp://host",
+            "tcp://:1",
+            "tcp://host:0",
+            "tcp://host:99999",
+            "tcp://a@b:1",
+            "tcp://host:1/x",
+            "http://host:1",
+            "ssh://host",
+        ] {
+            assert_eq!(Endpoint::parse(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The collectors `containers` and `services`: what control groups say of CPU, memory, I/O, processes and
+//! stalls, for each container and each systemd service. node_exporter has neither.
+//!
+//! [`layout`] finds the hierarchies (cgroup v2, v1, hybrid), [`walk`] the groups, [`recognise`] says which
+//! of them are containers, [`usage`] reads one group's files, [`members`] keeps those that are reported,
+//! of which the number has a bound, [`lookup`] asks the runtimes for names from a thread of its own.
+//!
+//! A group may vanish at any moment: what is not there is not written, and that is no error.
+
+mod api;
+mod containers;
+mod devices;
+mod http;
+mod layout;
+mod lookup;
+mod members;
+mod options;
+mod processes;
+mod recognise;
+mod runtime;
+mod services;
+mod tables;
+mod usage;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use api::Endpoint;
+pub(super) use containers::Containers;
+pub use http::answer;
+pub use options::{ContainersOptions, ServicesOptions};
+pub(super) use services::Services;
