@@ -13,7 +13,9 @@ use crate::model::{Desc, Samples};
 /// An attribute, and its family in [`SHAPES`].
 type Attribute = (&'static str, usize);
 
-const CACHE_SET: [Attribute; 9] = [
+const READ_DURATION: usize = 25;
+
+const CACHE_SET: [Attribute; 10] = [
     ("average_key_size", 0),
     ("btree_cache_size", 1),
     ("cache_available_percent", 2),
@@ -23,6 +25,7 @@ const CACHE_SET: [Attribute; 9] = [
     ("internal/active_journal_entries", 6),
     ("internal/btree_nodes", 7),
     ("internal/cache_read_races", 8),
+    ("internal/btree_read_average_duration_us", READ_DURATION),
 ];
 const BACKING_DEVICE: [Attribute; 8] = [
     ("dirty_data", 9),
@@ -44,7 +47,7 @@ const BACKING: &[&str] = &["uuid", "backing_device"];
 const CACHE: &[&str] = &["uuid", "cache_device"];
 
 #[rustfmt::skip]
-const SHAPES: [Shape; 25] = [
+const SHAPES: [Shape; 26] = [
     (Desc::gauge("node_bcache_average_key_size_sectors", "Average data per key in the btree (sectors)."), SET),
     (Desc::gauge("node_bcache_btree_cache_size_bytes", "Amount of memory currently used by the btree cache."), SET),
     (Desc::gauge("node_bcache_cache_available_percent", "Percentage of cache device without dirty data, usable for writeback (may contain clean cached data)."), SET),
@@ -70,6 +73,7 @@ const SHAPES: [Shape; 25] = [
     (Desc::gauge("node_bcache_io_errors", "Number of errors that have occurred, decayed by io_error_halflife."), CACHE),
     (Desc::counter("node_bcache_metadata_written_bytes_total", "Sum of all non data writes (btree writes and all other metadata)."), CACHE),
     (Desc::counter("node_bcache_written_bytes_total", "Sum of all data that has been written to the cache."), CACHE),
+    (Desc::gauge("node_bcache_btree_read_average_duration_seconds", "Average btree read duration."), SET),
 ];
 
 /// The cache sets, their backing devices and cache devices.
@@ -129,6 +133,10 @@ fn attributes(
         let path = format_args!("fs/bcache/{folder}/{file}");
         let Some(bytes) = host.find(Root::Sys, path) else { continue };
         match size(bytes.trim_ascii()) {
+            // node_exporter takes these microseconds for nanoseconds.
+            Some(value) if *family == READ_DURATION => {
+                rows.add(*family, labels, value as f64 * 1e-9);
+            }
             Some(value) => rows.add(*family, labels, value as f64),
             None => errors.note(malformed(&named(Root::Sys, path), bytes, "a size such as 1.9T")),
         }
