@@ -97,7 +97,7 @@ fn status_tells_what_the_agent_does_and_that_there_is_none() {
     assert!(text(&output.stderr).contains("is it running"), "{}", text(&output.stderr));
     agent.start();
     let shown = text(&agent.command("status").output().unwrap().stdout);
-    for part in ["mote ", "collectors", "meminfo      good", "WALs", "none configured"] {
+    for part in ["mote ", "collectors", "meminfo          good", "WALs", "none configured"] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
     let output = agent.command("status").arg("--json").output().unwrap();

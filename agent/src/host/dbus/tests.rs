@@ -209,7 +209,10 @@ fn a_side_that_hangs_floods_or_goes_is_left_in_time() {
         ),
         (
             "is none",
-            |mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").unwrap(),
+            |mut stream| {
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").unwrap();
+                drop(stream.read_to_end(&mut Vec::new()));
+            },
             |error| matches!(error, Error::Malformed(_)),
         ),
         (
