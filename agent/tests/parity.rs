@@ -102,6 +102,7 @@ const MOVES_IN_TREES: &[(&str, &str)] = &[
 /// between two scrapes and are others for Mote. They only have to be there.
 const MOVED_BY_READING: &[(&str, &str)] = &[
     ("node_procs_running", "a scrape has threads of node_exporter's running"),
+    ("node_processes_", "Mote's own process is there only while it reads"),
     ("node_netstat_Tcp_CurrEstab", "a scrape is a connection"),
     ("node_sockstat_", "as above"),
 ];
