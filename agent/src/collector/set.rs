@@ -157,6 +157,7 @@ impl Member {
     }
 
     fn run(&mut self, host: &mut Host, out: &mut Samples) {
+        host.look_anew();
         let start = Instant::now();
         let (before, refused) = (out.len(), out.refused());
         let result = self.collector.collect(host, out);

@@ -23,6 +23,13 @@ const MAX_FILE: usize = 4 << 20;
 /// What a read asks for at least; an attribute below /sys has at most a page.
 const CHUNK: usize = 4 << 10;
 
+/// The read of files of one directory from which on the directory is kept.
+const NEAR: u32 = 3;
+
+/// A device or pipe where a file should be must not hold the round up.
+const READ: OFlags =
+    OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
 /// The most files that stay open.
 const MAX_KEPT: usize = 64;
 
@@ -56,6 +63,54 @@ impl Kept {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// The directory of the file that was read last: attributes of a device are read one after the other, and
+/// from the third on only the last part of their path is looked up, which halves what a read costs. It is
+/// not kept for longer, so that a device that is removed and comes back is never taken for the old one.
+#[derive(Debug, Default)]
+pub(super) struct Near {
+    parent: OsString,
+    reads: u32,
+    directory: Option<OwnedFd>,
+}
+
+impl Near {
+    /// Forgets the directory and keeps the memory.
+    pub(super) fn forget(&mut self) {
+        self.reads = 0;
+        self.directory = None;
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_open(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Reads an attribute; a read that does not fill the buffer ends it.
+    pub(super) fn read(&mut self, path: &OsStr, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.clear();
+        let slash = path.as_bytes().iter().rposition(|&byte| byte == b'/');
+        let Some((parent, name)) = slash.and_then(|at| path.as_bytes().split_at_checked(at)) else {
+            return read(&open(path)?, buffer, true);
+        };
+        let (parent, name) = (OsStr::from_bytes(parent), name.get(1..).unwrap_or_default());
+        if self.parent != parent {
+            self.forget();
+            self.parent.clear();
+            self.parent.push(parent);
+        }
+        self.reads = self.reads.saturating_add(1);
+        if self.reads == NEAR {
+            let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
+            self.directory = rustix::fs::open(parent.as_bytes(), flags, Mode::empty()).ok();
+        }
+        let file = match &self.directory {
+            Some(directory) => rustix::fs::openat(directory, name, READ, Mode::empty())?,
+            None => open(path)?,
+        };
+        read(&file, buffer, true)
     }
 }
 
@@ -96,9 +151,7 @@ pub(super) fn read_names(path: &OsStr, buffer: &mut Vec<u8>, names: &mut Names) 
 }
 
 fn open(path: &OsStr) -> io::Result<OwnedFd> {
-    // A device or pipe where a file should be must not hold the round up.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = rustix::fs::openat(CWD, path.as_bytes(), flags, Mode::empty())?;
+    let file = rustix::fs::openat(CWD, path.as_bytes(), READ, Mode::empty())?;
     Ok(file)
 }
 

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-use files::Kept;
+use files::{Kept, Near};
 pub use identity::{hostname, phase};
 pub use kmsg::Kmsg;
 pub use names::Names;
@@ -58,6 +58,7 @@ pub struct Host {
     /// Whether `roots.proc` is the kernel's, and its files may stay open.
     keeps: bool,
     kept: Kept,
+    near: Near,
     /// Paths of earlier errors, so that what is absent round after round costs no memory each time.
     failed: Vec<Arc<Path>>,
 }
@@ -124,6 +125,7 @@ impl Host {
             path: OsString::new(),
             keeps,
             kept: Kept::default(),
+            near: Near::default(),
             failed: Vec::new(),
         }
     }
@@ -185,6 +187,7 @@ impl Host {
         relative: impl Display,
         names: &mut Names,
     ) -> Result<(), ReadError> {
+        self.near.forget();
         self.set_path(root, relative);
         files::read_names(&self.path, &mut self.buffer, names).map_err(|source| self.error(source))
     }
@@ -257,9 +260,16 @@ impl Host {
         let stays = self.keeps && root == Root::Proc && !self.is_of_a_process();
         if stays {
             self.kept.read(&self.path, &mut self.buffer)
+        } else if root == Root::Sys {
+            self.near.read(&self.path, &mut self.buffer)
         } else {
-            files::read_once(&self.path, &mut self.buffer, root != Root::Proc)
+            files::read_once(&self.path, &mut self.buffer, root == Root::Root)
         }
+    }
+
+    /// Forgets what is known of directories: before a collector is asked.
+    pub(crate) fn look_anew(&mut self) {
+        self.near.forget();
     }
 
     /// Whether the path is below the directory of a process.
@@ -314,6 +324,35 @@ mod tests {
         }
         std::fs::write(dir.path().join("file"), vec![0; (4 << 20) + 1]).unwrap();
         assert!(host.root("file").unwrap_err().to_string().contains("larger than 4 MiB"));
+    }
+
+    #[test]
+    fn attributes_of_a_device_that_comes_back_are_the_new_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut host = Host::new(Roots { sys: dir.path().into(), ..Roots::default() });
+        let device = dir.path().join("class/net/eth0");
+        let make = |value: &str| {
+            std::fs::create_dir_all(&device).unwrap();
+            for name in ["a", "b", "c", "d", "e"] {
+                std::fs::write(device.join(name), format!("{value} {name}")).unwrap();
+            }
+        };
+        let read = |host: &mut Host, name: &str| {
+            let bytes = host.sys(format_args!("class/net/eth0/{name}"));
+            bytes.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).ok()
+        };
+        for round in ["old", "new"] {
+            make(round);
+            host.look_anew();
+            for name in ["a", "b", "c", "d", "e"] {
+                assert_eq!(read(&mut host, name), Some(format!("{round} {name}")));
+            }
+            assert!(host.near.is_open() && read(&mut host, "f").is_none());
+            std::fs::remove_dir_all(&device).unwrap();
+            assert_eq!(read(&mut host, "a"), None);
+        }
+        host.sys("other").unwrap_err();
+        assert!(!host.near.is_open());
     }
 
     #[test]
