@@ -61,6 +61,8 @@ pub struct Host {
     near: Near,
     /// Paths of earlier errors, so that what is absent round after round costs no memory each time.
     failed: Vec<Arc<Path>>,
+    /// Which of them gives way next.
+    oldest: usize,
 }
 
 /// Below which root a file lies.
@@ -127,6 +129,7 @@ impl Host {
             kept: Kept::default(),
             near: Near::default(),
             failed: Vec::new(),
+            oldest: 0,
         }
     }
 
@@ -231,9 +234,13 @@ impl Host {
             return ReadError { path: Arc::clone(known), source };
         }
         let path: Arc<Path> = path.into();
-        if self.failed.len() < MAX_FAILED {
-            self.failed.push(Arc::clone(&path));
+        // Paths of processes and groups that have ended would otherwise fill it for good.
+        let full = self.failed.len() >= MAX_FAILED;
+        match self.failed.get_mut(self.oldest).filter(|_| full) {
+            Some(oldest) => *oldest = Arc::clone(&path),
+            None => self.failed.push(Arc::clone(&path)),
         }
+        self.oldest = (self.oldest + 1) % MAX_FAILED;
         ReadError { path, source }
     }
 
@@ -311,6 +318,19 @@ mod tests {
         let loadavg = host.path(Root::Proc, "loadavg").as_os_str().to_owned();
         host.kept.replace(&loadavg, gone.into());
         assert!(host.proc("loadavg").unwrap().contains(&b'/'));
+    }
+
+    #[test]
+    fn paths_that_come_back_are_remembered_after_many_that_do_not() {
+        let mut host = Host::new(Roots::default());
+        let mut absent = || host.proc("not/there").unwrap_err().path;
+        assert!(Arc::ptr_eq(&absent(), &absent()));
+        for n in 0..3 * MAX_FAILED {
+            host.sys(format_args!("gone/{n}")).unwrap_err();
+        }
+        let mut absent = || host.proc("not/there").unwrap_err().path;
+        assert!(Arc::ptr_eq(&absent(), &absent()));
+        assert_eq!(host.failed.len(), MAX_FAILED);
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Samples {
     families: Vec<FamilyRow>,
     rows: Vec<Row>,
     limit: usize,
+    /// Of the limit, what is kept free for samples that come last.
+    held: usize,
     refused: u64,
     /// Of the samples that come.
     section: u8,
@@ -146,6 +148,7 @@ impl Samples {
             families: Vec::new(),
             rows: Vec::new(),
             limit,
+            held: 0,
             refused: 0,
             section: 0,
             begun: Sections::default(),
@@ -158,6 +161,7 @@ impl Samples {
         self.keys.clear();
         self.families.clear();
         self.rows.clear();
+        self.held = 0;
         self.refused = 0;
         self.section = 0;
         self.begun = Sections::default();
@@ -169,6 +173,12 @@ impl Samples {
     pub fn begin(&mut self, section: u8) {
         self.section = section;
         self.begun.insert(section);
+    }
+
+    /// Keeps room for so many samples free, or with 0 gives it to those that come from now on: what is known
+    /// last need not be what the limit refuses first.
+    pub fn hold(&mut self, samples: usize) {
+        self.held = samples;
     }
 
     /// The sections that have been begun.
@@ -248,7 +258,7 @@ impl Samples {
         le: Option<&str>,
         value: f64,
     ) {
-        if self.rows.len() >= self.limit {
+        if self.rows.len() + self.held >= self.limit {
             self.refused += 1;
             return;
         }
