@@ -68,6 +68,8 @@ pub(super) struct Filesystem {
     mounts: Vec<Mount>,
     texts: Texts,
     paths: Vec<u8>,
+    /// The host's root.
+    root: Vec<u8>,
 }
 
 impl Filesystem {
@@ -79,6 +81,7 @@ impl Filesystem {
             mounts: Vec::new(),
             texts: Texts::default(),
             paths: Vec::new(),
+            root: Vec::new(),
         }
     }
 }
@@ -88,16 +91,19 @@ impl Collector for Filesystem {
         let mut errors = FirstError::default();
         // Without its last slash, so that `/` is nothing.
         let root = host.roots().root.as_os_str().as_bytes();
-        let root = root.strip_suffix(b"/").unwrap_or(root).to_vec();
+        self.root.clear();
+        self.root.extend_from_slice(root.strip_suffix(b"/").unwrap_or(root));
         let (file, bytes) = mounts_file(host)?;
         if bytes.is_empty() || bytes != self.parsed {
             self.parsed.clear();
             self.mounts.clear();
             self.texts.clear();
             self.paths.clear();
+            let root = std::mem::take(&mut self.root);
             for line in lines(whole(file, bytes, &mut errors)) {
                 self.parse(file, line, &root).unwrap_or_else(|error| errors.note(error));
             }
+            self.root = root;
             // A malformed file is parsed, and refused, in every round.
             if errors.is_empty() {
                 self.parsed.extend_from_slice(bytes);
