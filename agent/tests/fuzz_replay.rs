@@ -59,6 +59,9 @@ fn the_targets_are_those_that_cargo_builds() {
     let built: Vec<_> = manifest.lines().filter(|line| line.starts_with("name = ")).collect();
     // The package's own name is one of them.
     assert_eq!(built.len(), TARGETS.len() + 1, "{built:?}");
+    // Two names in one table are no manifest at all.
+    let tables = manifest.lines().filter(|line| *line == "[[bin]]").count();
+    assert_eq!(tables, TARGETS.len());
     for (name, _) in TARGETS {
         assert!(built.contains(&format!("name = \"{name}\"").as_str()), "{name}");
         let door = fs::read_to_string(fuzz.join(format!("targets/{name}.rs"))).unwrap();

@@ -25,6 +25,7 @@ mod logs;
 mod mailbox;
 mod netlink;
 mod push;
+mod runtime;
 mod smart;
 mod status;
 mod text;
@@ -40,6 +41,7 @@ pub use logs::{log_file, log_position};
 pub use mailbox::mailbox;
 pub use netlink::netlink;
 pub use push::{loki, remote_write};
+pub use runtime::runtime;
 pub use smart::smart;
 pub use status::status;
 pub use text::{config, mounts, tracepoint_format};
@@ -66,6 +68,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("mounts", mounts),
     ("remote_write", remote_write),
     ("rounds", rounds),
+    ("runtime", runtime),
     ("samples", samples),
     ("smart", smart),
     ("status", status),

@@ -10,7 +10,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ pub(super) enum Unanswered {
 }
 
 struct Worker<R> {
-    requests: Sender<R>,
+    requests: SyncSender<R>,
     answers: Receiver<R>,
 }
 
@@ -133,8 +133,10 @@ impl<R: Send + 'static> Asker<R> {
 
 impl<R: Send + 'static> Worker<R> {
     fn start(name: &str, call: Call<R>) -> io::Result<Worker<R>> {
-        let (requests, asked) = mpsc::channel::<R>();
-        let (answer, answers) = mpsc::channel();
+        // One is under way at most, so that nobody waits to send; a channel without a bound would allocate
+        // now and then.
+        let (requests, asked) = mpsc::sync_channel::<R>(1);
+        let (answer, answers) = mpsc::sync_channel(1);
         // The thread ends when `requests` is dropped, or after its last call if that one hangs.
         thread::Builder::new().name(name.into()).stack_size(STACK).spawn(move || {
             for mut request in asked {

@@ -31,3 +31,10 @@ pub(super) use containers::Containers;
 pub use http::answer;
 pub use options::{ContainersOptions, ServicesOptions};
 pub(super) use services::Services;
+
+/// Reads bytes as what each runtime says of the container with this identity; gives every text that would
+/// be a label. For the fuzz target.
+#[doc(hidden)]
+pub fn fuzz_runtime(bytes: &[u8], id: &str) -> Vec<String> {
+    runtime::fuzz(bytes, id)
+}
