@@ -39,16 +39,23 @@ pub(super) struct Kept(HashMap<OsString, OwnedFd>);
 
 impl Kept {
     /// Reads a file that stays open if there is room for it.
-    pub(super) fn read(&mut self, path: &OsStr, buffer: &mut Vec<u8>) -> io::Result<()> {
+    /// With `short`, a read of less than half a page ends it.
+    pub(super) fn read(
+        &mut self,
+        path: &OsStr,
+        buffer: &mut Vec<u8>,
+        short: bool,
+    ) -> io::Result<()> {
+        let end = if short { End::HalfPage } else { End::Nothing };
         if let Some(file) = self.0.get(path) {
-            match read(file, buffer, false) {
+            match read(file, buffer, end) {
                 Ok(()) => return Ok(()),
                 // What it belonged to is gone (EIO, ENODEV); there may be another one of the name.
                 Err(_) => self.0.remove(path),
             };
         }
         let file = open(path)?;
-        read(&file, buffer, false)?;
+        read(&file, buffer, end)?;
         if self.0.len() < MAX_KEPT {
             self.0.insert(path.to_owned(), file);
         }
@@ -93,7 +100,7 @@ impl Near {
         buffer.clear();
         let slash = path.as_bytes().iter().rposition(|&byte| byte == b'/');
         let Some((parent, name)) = slash.and_then(|at| path.as_bytes().split_at_checked(at)) else {
-            return read(&open(path)?, buffer, true);
+            return read(&open(path)?, buffer, End::Room);
         };
         let (parent, name) = (OsStr::from_bytes(parent), name.get(1..).unwrap_or_default());
         if self.parent != parent {
@@ -110,7 +117,7 @@ impl Near {
             Some(directory) => rustix::fs::openat(directory, name, READ, Mode::empty())?,
             None => open(path)?,
         };
-        read(&file, buffer, true)
+        read(&file, buffer, End::Room)
     }
 }
 
@@ -118,7 +125,7 @@ impl Near {
 /// /sys and files on a disk.
 pub(super) fn read_once(path: &OsStr, buffer: &mut Vec<u8>, at_once: bool) -> io::Result<()> {
     buffer.clear();
-    read(&open(path)?, buffer, at_once)
+    read(&open(path)?, buffer, if at_once { End::Room } else { End::Nothing })
 }
 
 /// The target of a symbolic link.
@@ -155,7 +162,18 @@ fn open(path: &OsStr) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-fn read(file: impl AsFd, buffer: &mut Vec<u8>, at_once: bool) -> io::Result<()> {
+/// Which read is the last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// One that gives nothing.
+    Nothing,
+    /// One that leaves room in the buffer.
+    Room,
+    /// The first, if it gives less than half of the smallest page.
+    HalfPage,
+}
+
+fn read(file: impl AsFd, buffer: &mut Vec<u8>, end: End) -> io::Result<()> {
     buffer.clear();
     loop {
         if buffer.capacity() - buffer.len() < CHUNK {
@@ -172,7 +190,8 @@ fn read(file: impl AsFd, buffer: &mut Vec<u8>, at_once: bool) -> io::Result<()> 
         if buffer.len() > MAX_FILE {
             return Err(io::Error::other("larger than 4 MiB, which no such file is"));
         }
-        if count == 0 || (at_once && count < room) {
+        let short = end == End::HalfPage && offset == 0 && count < CHUNK / 2;
+        if count == 0 || (end == End::Room && count < room) || short {
             return Ok(());
         }
     }

@@ -148,6 +148,23 @@ impl Host {
         self.read(Root::Proc)
     }
 
+    /// As [`proc`](Host::proc), for a file whose lines have at most a kilobyte and cost the kernel much to
+    /// find: a read that leaves half a page free has found them all, and is not followed by one that would
+    /// search for more in vain (fs/seq_file.c, `seq_read_iter`).
+    ///
+    /// # Errors
+    /// As [`proc`](Host::proc).
+    pub fn proc_short(&mut self, relative: impl Display) -> Result<&[u8], ReadError> {
+        self.set_path(Root::Proc, relative);
+        if !self.keeps {
+            return self.read(Root::Proc);
+        }
+        match self.kept.read(&self.path, &mut self.buffer, true) {
+            Ok(()) => Ok(&self.buffer),
+            Err(source) => Err(self.error(source)),
+        }
+    }
+
     /// Reads a file below the root of /sys, such as `class/net/eth0/mtu`.
     ///
     /// # Errors
@@ -266,7 +283,7 @@ impl Host {
     fn fill(&mut self, root: Root) -> io::Result<()> {
         let stays = self.keeps && root == Root::Proc && !self.is_of_a_process();
         if stays {
-            self.kept.read(&self.path, &mut self.buffer)
+            self.kept.read(&self.path, &mut self.buffer, false)
         } else if root == Root::Sys {
             self.near.read(&self.path, &mut self.buffer)
         } else {
