@@ -5,7 +5,6 @@
 //! said of a line of names, or of a field of IPv6, is remembered by its place, and asked again only where
 //! another one stands there.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use super::options::NetstatOptions;
@@ -142,9 +141,8 @@ fn emit(
     let (family, help) = buffers;
     family.clear();
     help.clear();
-    // Writing to a String can't fail.
-    let _ = write!(family, "node_netstat_{protocol}_{name}");
-    let _ = write!(help, "Statistic {protocol}{name}.");
+    ["node_netstat_", protocol, "_", name].iter().for_each(|part| family.push_str(part));
+    ["Statistic ", protocol, name, "."].iter().for_each(|part| help.push_str(part));
     out.family_named(family, help, Kind::Untyped).add(&[], number);
     Ok(())
 }

@@ -262,30 +262,38 @@ impl Samples {
             self.refused += 1;
             return;
         }
-        let mut sorted: heapless::Vec<(&str, &str), MAX_LABELS> = heapless::Vec::new();
-        for &label in labels.iter().chain(le.map(|le| ("le", le)).iter()) {
-            if sorted.push(label).is_err() {
-                self.refused += 1;
-                return;
-            }
+        if labels.len() + usize::from(le.is_some()) > MAX_LABELS {
+            self.refused += 1;
+            return;
         }
-        // By name; Prometheus refuses a series whose labels are not in this order.
-        sorted.sort_unstable_by_key(|(name, _)| *name);
         let start = self.keys.len() as u32;
         let name = self.families[family as usize].name;
         let word = self.words.get(name.range()).unwrap_or_default();
         self.keys.extend_from_slice(word.as_bytes());
         self.keys.extend_from_slice(suffix.as_str().as_bytes());
         self.keys.push(END);
-        for (name, value) in &sorted {
-            self.keys.extend_from_slice(name.as_bytes());
-            self.keys.push(END);
-            self.keys.extend_from_slice(value.as_bytes());
-            self.keys.push(END);
+        // By name; Prometheus refuses a series whose labels are not in this order.
+        if le.is_none() && labels.is_sorted_by_key(|(name, _)| *name) {
+            labels.iter().for_each(|label| put(&mut self.keys, label));
+        } else {
+            let mut sorted: heapless::Vec<(&str, &str), MAX_LABELS> = heapless::Vec::new();
+            // There is room, as asked above.
+            sorted.extend(labels.iter().copied().chain(le.map(|le| ("le", le))));
+            sorted.sort_unstable_by_key(|(name, _)| *name);
+            sorted.iter().for_each(|label| put(&mut self.keys, label));
         }
         let key = Span { start, end: self.keys.len() as u32 };
         self.rows.push(Row { family, suffix, section: self.section, key, value });
     }
+}
+
+/// A label at the end of a key.
+fn put(keys: &mut Vec<u8>, (name, value): &(&str, &str)) {
+    keys.reserve(name.len() + value.len() + 2);
+    keys.extend_from_slice(name.as_bytes());
+    keys.push(END);
+    keys.extend_from_slice(value.as_bytes());
+    keys.push(END);
 }
 
 impl Family<'_> {
