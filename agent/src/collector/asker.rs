@@ -14,12 +14,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many calls of one asker's may hang at the same time, each with a thread of [`STACK`] bytes.
+/// How many calls of one asker's may hang at the same time, each with a thread.
 pub(super) const MAX_STUCK: usize = 4 * MAX_STUCK_A_KIND;
 /// How many of them may be of one kind.
 pub(super) const MAX_STUCK_A_KIND: usize = 8;
 
-/// A system call, its buffers and a channel need a few KiB of it.
+/// Of a thread, unless told otherwise: a system call, its buffers and a channel need a few KiB of it.
 const STACK: usize = 64 << 10;
 
 /// What a subject still gets in a collection whose time is used up: far more than a live one needs.
@@ -56,6 +56,7 @@ pub(super) struct Asker<R> {
     name: &'static str,
     call: Call<R>,
     timeout: Duration,
+    stack: usize,
     worker: Option<Worker<R>>,
     stuck: Vec<Stuck<R>>,
 }
@@ -66,7 +67,17 @@ pub(super) struct Patience(Instant);
 
 impl<R: Send + 'static> Asker<R> {
     pub(super) fn new(name: &'static str, call: Call<R>, timeout: Duration) -> Asker<R> {
-        Asker { name, call, timeout, worker: None, stuck: Vec::new() }
+        Asker::with_stack(name, call, timeout, STACK)
+    }
+
+    /// As [`new`](Asker::new), for calls that need another stack.
+    pub(super) fn with_stack(
+        name: &'static str,
+        call: Call<R>,
+        timeout: Duration,
+        stack: usize,
+    ) -> Asker<R> {
+        Asker { name, call, timeout, stack, worker: None, stuck: Vec::new() }
     }
 
     /// Begins a collection: takes back the threads whose calls have returned, and gives out their answers.
@@ -110,9 +121,8 @@ impl<R: Send + 'static> Asker<R> {
         }
         let worker = match self.worker.take() {
             Some(worker) => worker,
-            None => {
-                Worker::start(self.name, Arc::clone(&self.call)).map_err(Unanswered::NoThread)?
-            }
+            None => Worker::start(self.name, self.stack, Arc::clone(&self.call))
+                .map_err(Unanswered::NoThread)?,
         };
         let gone = || Unanswered::NoThread(io::Error::other("the thread that asks has ended"));
         worker.requests.send(request()).map_err(|_| gone())?;
@@ -132,13 +142,13 @@ impl<R: Send + 'static> Asker<R> {
 }
 
 impl<R: Send + 'static> Worker<R> {
-    fn start(name: &str, call: Call<R>) -> io::Result<Worker<R>> {
+    fn start(name: &str, stack: usize, call: Call<R>) -> io::Result<Worker<R>> {
         // One is under way at most, so that nobody waits to send; a channel without a bound would allocate
         // now and then.
         let (requests, asked) = mpsc::sync_channel::<R>(1);
         let (answer, answers) = mpsc::sync_channel(1);
         // The thread ends when `requests` is dropped, or after its last call if that one hangs.
-        thread::Builder::new().name(name.into()).stack_size(STACK).spawn(move || {
+        thread::Builder::new().name(name.into()).stack_size(stack).spawn(move || {
             for mut request in asked {
                 call(&mut request);
                 if answer.send(request).is_err() {

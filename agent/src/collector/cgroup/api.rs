@@ -2,7 +2,7 @@
 //! bound on time and bytes. It blocks; only the thread that looks names up calls it.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -53,9 +53,7 @@ pub(super) fn ask(endpoint: &Endpoint, id: &str) -> io::Result<(u16, Vec<u8>)> {
             })
         }
         Endpoint::Tcp(authority) => {
-            let address = authority.to_socket_addrs()?.next();
-            let address = address.ok_or_else(|| io::Error::other("a host without an address"))?;
-            let stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
+            let stream = connect_any(authority.to_socket_addrs()?, deadline)?;
             talk(&stream, id, || {
                 let left = left(deadline)?;
                 stream.set_read_timeout(Some(left))?;
@@ -63,6 +61,21 @@ pub(super) fn ask(endpoint: &Endpoint, id: &str) -> io::Result<(u16, Vec<u8>)> {
             })
         }
     }
+}
+
+/// Connects to the first of a host's addresses that takes it: `localhost` has one of each kind.
+fn connect_any(
+    addresses: impl Iterator<Item = SocketAddr>,
+    deadline: Instant,
+) -> io::Result<TcpStream> {
+    let mut failure = io::Error::other("a host without an address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, left(deadline)?) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// Connects without waiting: where a server does not accept and its queue is full, that would be for ever.
@@ -123,6 +136,17 @@ fn request(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_with_several_addresses_is_reached_by_the_one_that_listens() {
+        let [deaf, listens] = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let addresses = [&deaf, &listens].map(|listener| listener.local_addr().unwrap());
+        drop(deaf);
+        let deadline = Instant::now() + TIMEOUT;
+        assert!(connect_any(addresses.into_iter(), deadline).is_ok());
+        assert!(connect_any(addresses.into_iter().take(1), deadline).is_err());
+        assert!(connect_any(std::iter::empty(), deadline).is_err());
+    }
 
     #[test]
     fn endpoints_as_docker_host_has_them() {

@@ -54,7 +54,6 @@ type Labels<'a> = heapless::Vec<(&'a str, &'a str), MAX_LABELS>;
 enum Known {
     /// To be asked for after so many rounds; then the pause before the next time.
     Ask(u32, u32),
-    Asked(u32),
     Done,
 }
 
@@ -142,23 +141,22 @@ impl Collector for Containers {
 impl Containers {
     /// Asks who the new containers are, and takes the answers.
     fn name(&mut self, host: &Host) {
-        self.lookup.begin(&host.roots().root);
-        let lookup = &mut self.lookup;
-        for (id, member) in self.members.iter_mut() {
-            let Known::Ask(rounds, pause) = member.data.known else { continue };
-            let question = || Question {
-                id: id.to_owned(),
-                runtime: member.data.runtime,
-                user: user(&member.path),
-            };
-            if rounds > 0 {
-                member.data.known = Known::Ask(rounds - 1, pause);
-            } else if lookup.ask(question()) {
-                member.data.known = Known::Asked(pause);
+        let (lookup, members) = (&mut self.lookup, &mut self.members);
+        for (id, member) in members.iter_mut() {
+            match &mut member.data.known {
+                Known::Done => {}
+                Known::Ask(0, _) => lookup.want(
+                    &host.roots().root,
+                    Question {
+                        id: id.to_owned(),
+                        runtime: member.data.runtime,
+                        user: user(&member.path),
+                    },
+                ),
+                Known::Ask(rounds, _) => *rounds -= 1,
             }
         }
-        let members = &mut self.members;
-        lookup.answers(|id, found| {
+        lookup.ask(|id, found| {
             // It may have gone meanwhile.
             let Some(member) = members.get_mut(id) else { return };
             member.data.known = match (found, &member.data.known) {
@@ -167,10 +165,10 @@ impl Containers {
                     Known::Done
                 }
                 (Found::Nothing, _) => Known::Done,
-                (Found::Later, Known::Asked(pause)) => {
+                (Found::Later, Known::Ask(_, pause)) => {
                     Known::Ask(*pause, (pause * 2).clamp(1, MAX_PAUSE))
                 }
-                (Found::Later, _) => return,
+                (Found::Later, Known::Done) => return,
             };
         });
         let (exclude, include) =

@@ -1,31 +1,37 @@
-//! Looks up what runtimes know of containers, from a thread of its own, because their files may lie on a
-//! disk that is gone and their sockets may never answer.
+//! Looks up what runtimes know of containers, through an [`Asker`], because their files may lie on a disk
+//! that is gone and their sockets may never answer.
 //!
-//! A round sends its questions, waits a moment for the answers, which usually come in it, and takes what
-//! has come by then; later ones are taken by the next rounds. While an earlier question is open a round
-//! does not wait at all. The thread begins with the first question, and sleeps without waking between
-//! them. After a socket that did not answer, none is asked for a while. It must not know metrics.
+//! A round's questions go out in batches, one for each runtime and user, so that what a user's own runtime
+//! does holds up nobody else's names. The round waits a moment for the answers, which usually come in it;
+//! later ones are given out when a later round begins, and until then that runtime is asked nothing more.
+//! After a socket that did not answer, it is left alone for a while. It must not know metrics.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 
 use super::api::{self, Endpoint};
 use super::recognise::Runtime;
 use super::runtime::{self, Facts};
+use crate::collector::asker::Asker;
 
-/// Questions that are open at the same time.
-const MAX_OPEN: usize = 256;
+/// Questions of one batch, so that its answers come by the next round.
+const MAX_BATCH: usize = 64;
 
 /// Of one file; Podman's has all containers.
 const MAX_FILE: u64 = 4 << 20;
 
-/// How long sockets are left alone when one did not answer.
+/// How long a runtime's sockets are left alone when one did not answer.
 const REST: Duration = Duration::from_secs(30);
+
+/// Runtimes and users of which is remembered that they are left alone; beyond, those who began to rest
+/// first are asked again.
+const MAX_RESTING: usize = 64;
 
 /// Resolving the name of a host takes more than a page of it.
 const STACK: usize = 256 << 10;
@@ -51,105 +57,96 @@ pub(super) enum Found {
     Later,
 }
 
-/// To the thread, and from it.
-type Channels = (Sender<Question>, Receiver<(String, Found)>);
+/// Who is asked: Podman or not, and whose.
+type Kind = (bool, Option<u32>);
+
+impl Question {
+    fn kind(&self) -> Kind {
+        (self.runtime == Runtime::Podman, self.user)
+    }
+}
+
+/// Questions of one kind, which come back with their answers.
+struct Batch {
+    kind: Kind,
+    root: PathBuf,
+    questions: Vec<(Question, Found)>,
+}
 
 /// Asks, and collects answers.
 pub(super) struct Lookup {
-    /// The host's root.
-    root: PathBuf,
-    docker: Option<Endpoint>,
+    asker: Asker<Batch>,
     patience: Duration,
-    thread: Option<Channels>,
-    open: usize,
-    /// Asked in this round, which may wait for them.
-    fresh: bool,
+    /// What this round wants to know.
+    batches: Vec<Batch>,
 }
 
 impl Lookup {
     pub(super) fn new(docker: Option<Endpoint>, patience: Duration) -> Lookup {
-        Lookup { root: PathBuf::new(), docker, patience, thread: None, open: 0, fresh: true }
+        let resting = Mutex::default();
+        let call = Arc::new(move |batch: &mut Batch| batch.find(docker.as_ref(), &resting));
+        let asker = Asker::with_stack("mote-lookup", call, patience, STACK);
+        Lookup { asker, patience, batches: Vec::new() }
     }
 
-    /// Begins a round on a host with this root.
-    pub(super) fn begin(&mut self, root: &Path) {
-        if self.root != root {
-            self.root = root.to_owned();
-            self.thread = None;
-            self.open = 0;
-        }
-        self.fresh = self.open == 0;
-    }
-
-    /// Asks; false if too many questions are open, or there is no thread to ask with.
-    pub(super) fn ask(&mut self, question: Question) -> bool {
-        if self.open >= MAX_OPEN {
-            return false;
-        }
-        if self.thread.is_none() {
-            self.thread = start(self.root.clone(), self.docker.clone()).ok();
-        }
-        let sent =
-            self.thread.as_ref().is_some_and(|(questions, _)| questions.send(question).is_ok());
-        if sent {
-            self.open += 1;
-        } else {
-            self.thread = None;
-            self.open = 0;
-        }
-        sent
-    }
-
-    /// Takes the answers that have come, or come soon.
-    pub(super) fn answers(&mut self, mut take: impl FnMut(&str, Found)) {
-        if self.open == 0 {
-            return;
-        }
-        let deadline = Instant::now() + if self.fresh { self.patience } else { Duration::ZERO };
-        while self.open > 0
-            && let Some((_, answers)) = &self.thread
+    /// Notes a question for this round.
+    pub(super) fn want(&mut self, root: &Path, question: Question) {
+        let kind = question.kind();
+        let index = self.batches.iter().position(|batch| batch.kind == kind);
+        let index = index.unwrap_or_else(|| {
+            self.batches.push(Batch { kind, root: root.to_owned(), questions: Vec::new() });
+            self.batches.len() - 1
+        });
+        if let Some(batch) = self.batches.get_mut(index)
+            && batch.questions.len() < MAX_BATCH
         {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match answers.recv_timeout(left) {
-                Ok((id, found)) => {
-                    self.open -= 1;
-                    take(&id, found);
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) => return,
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    self.thread = None;
-                    self.open = 0;
-                }
+            batch.questions.push((question, Found::Later));
+        }
+    }
+
+    /// Asks what this round wants to know, and gives out the answers that have come or come soon. Who gets
+    /// none may want it again in any round.
+    pub(super) fn ask(&mut self, mut take: impl FnMut(&str, Found)) {
+        let mut give = |batch: Batch| {
+            batch.questions.into_iter().for_each(|(question, found)| take(&question.id, found));
+        };
+        let patience = self.asker.begin(&mut give);
+        let deadline = Instant::now() + self.patience;
+        for batch in self.batches.drain(..) {
+            let key = format!("{:?}", batch.kind);
+            match self.asker.ask(key.as_bytes(), &key, patience, || batch) {
+                Ok(batch) => give(batch),
+                Err(why) => log::debug!("names of containers: {why:?}"),
+            }
+            // The others are asked in the next round.
+            if Instant::now() > deadline {
+                break;
             }
         }
     }
 }
 
-fn start(root: PathBuf, docker: Option<Endpoint>) -> io::Result<Channels> {
-    let (questions, asked) = mpsc::channel::<Question>();
-    let (answer, answers) = mpsc::channel();
-    let mut asker = Asker { root, docker, rests_until: None };
-    // It ends when the collector is gone, or after its last question if that one hangs.
-    thread::Builder::new().name("mote-lookup".into()).stack_size(STACK).spawn(move || {
-        for question in asked {
-            let found = asker.find(&question);
-            if answer.send((question.id, found)).is_err() {
-                return;
-            }
+/// Who is left alone, and until when.
+type Resting = Mutex<Vec<(Kind, Instant)>>;
+
+impl Batch {
+    fn find(&mut self, docker: Option<&Endpoint>, resting: &Resting) {
+        let finder = Finder { root: &self.root, docker, resting };
+        for (question, found) in &mut self.questions {
+            *found = finder.find(question);
         }
-    })?;
-    Ok((questions, answers))
+    }
 }
 
-struct Asker {
-    root: PathBuf,
-    docker: Option<Endpoint>,
-    rests_until: Option<Instant>,
+struct Finder<'a> {
+    /// The host's root.
+    root: &'a Path,
+    docker: Option<&'a Endpoint>,
+    resting: &'a Resting,
 }
 
-impl Asker {
-    fn find(&mut self, question: &Question) -> Found {
-        let id = question.id.as_str();
+impl Finder<'_> {
+    fn find(&self, question: &Question) -> Found {
         if let Some(facts) = self.files(question) {
             return Found::Facts(facts);
         }
@@ -160,7 +157,7 @@ impl Asker {
                 let base = user.as_deref().unwrap_or("run");
                 vec![Endpoint::Unix(self.root.join(base).join("podman/podman.sock"))]
             }
-            Runtime::Docker | Runtime::Other => match (&self.docker, user) {
+            Runtime::Docker | Runtime::Other => match (self.docker, user) {
                 (None, _) => return Found::Nothing,
                 (Some(_), Some(user)) => {
                     vec![Endpoint::Unix(self.root.join(user).join("docker.sock"))]
@@ -169,7 +166,7 @@ impl Asker {
                 (Some(tcp), None) => vec![tcp.clone()],
             },
         };
-        self.sockets_say(&sockets, id)
+        self.sockets_say(&sockets, question)
     }
 
     /// Where the host's socket may be. /var/run is a link to /run, which from the host's root leads to the
@@ -186,11 +183,11 @@ impl Asker {
         paths.into_iter().map(Endpoint::Unix).collect()
     }
 
-    fn sockets_say(&mut self, sockets: &[Endpoint], id: &str) -> Found {
-        if self.rests_until.is_some_and(|until| Instant::now() < until) {
+    fn sockets_say(&self, sockets: &[Endpoint], question: &Question) -> Found {
+        if self.rests(question.kind()) {
             return Found::Later;
         }
-        self.rests_until = None;
+        let id = question.id.as_str();
         for socket in sockets {
             match api::ask(socket, id) {
                 Ok((200, body)) => match runtime::docker(&body, id) {
@@ -206,8 +203,23 @@ impl Asker {
                 }
             }
         }
-        self.rests_until = Some(Instant::now() + REST);
+        self.rest(question.kind());
         Found::Later
+    }
+
+    fn rests(&self, kind: Kind) -> bool {
+        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        resting.iter().any(|(other, until)| *other == kind && Instant::now() < *until)
+    }
+
+    fn rest(&self, kind: Kind) {
+        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        resting.retain(|(other, until)| *other != kind && now < *until);
+        if resting.len() >= MAX_RESTING {
+            resting.remove(0);
+        }
+        resting.push((kind, now + REST));
     }
 
     fn files(&self, question: &Question) -> Option<Facts> {
@@ -257,14 +269,18 @@ impl Asker {
         homes.find(|(id, _)| *id == user).map(|(_, home)| home)
     }
 
+    /// Reads a file. Of another kind than a regular one it is not even opened, because a user may put a link
+    /// there, and a device does what it does when somebody opens it: a watchdog begins to run.
     fn read(&self, path: &str) -> Option<Vec<u8>> {
-        let mut options = File::options();
-        let nonblock = rustix::fs::OFlags::NONBLOCK.bits();
-        // A pipe in the place of a file must not hold the thread up.
-        let file =
-            options.read(true).custom_flags(nonblock as i32).open(self.root.join(path)).ok()?;
+        let place = OFlags::PATH | OFlags::CLOEXEC;
+        let place = openat(CWD, self.root.join(path), place, Mode::empty()).ok()?;
+        let kind = FileType::from_raw_mode(fstat(&place).ok()?.st_mode);
+        if kind != FileType::RegularFile {
+            return None;
+        }
+        let same = format!("/proc/self/fd/{}", place.as_raw_fd());
         let mut bytes = Vec::new();
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).ok()?;
+        File::open(same).ok()?.take(MAX_FILE + 1).read_to_end(&mut bytes).ok()?;
         (bytes.len() as u64 <= MAX_FILE).then_some(bytes)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! [`layout`] finds the hierarchies (cgroup v2, v1, hybrid), [`walk`] the groups, [`recognise`] says which
 //! of them are containers, [`usage`] reads one group's files, [`members`] keeps those that are reported,
-//! of which the number has a bound, [`lookup`] asks the runtimes for names from a thread of its own.
+//! of which the number has a bound, [`lookup`] asks the runtimes for names.
 //!
 //! A group may vanish at any moment: what is not there is not written, and that is no error.
 

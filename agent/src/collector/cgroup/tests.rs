@@ -53,23 +53,29 @@ fn daemon(root: &Path, answer: Option<Vec<u8>>, piece: usize) -> Receiver<String
     said
 }
 
-fn ask(root: &Path, patience: Duration) -> (Option<Found>, Duration) {
-    let mut lookup = Lookup::new(Endpoint::parse("unix:///var/run/docker.sock"), patience);
-    lookup.begin(root);
-    let start = Instant::now();
-    assert!(lookup.ask(Question { id: ID.into(), runtime: Runtime::Docker, user: None }));
+fn question(user: Option<u32>) -> Question {
+    Question { id: ID.into(), runtime: Runtime::Docker, user }
+}
+
+fn lookup(patience: Duration) -> Lookup {
+    Lookup::new(Endpoint::parse("unix:///var/run/docker.sock"), patience)
+}
+
+fn ask(root: &Path, patience: Duration) -> Option<Found> {
+    let mut lookup = lookup(patience);
+    lookup.want(root, question(None));
     let mut got = None;
-    lookup.answers(|id, found| {
+    lookup.ask(|id, found| {
         assert_eq!(id, ID);
         got = Some(found);
     });
-    (got, start.elapsed())
+    got
 }
 
 fn found(answer: Vec<u8>, piece: usize) -> Found {
     let root = tempfile::tempdir().unwrap();
     let said = daemon(root.path(), Some(answer), piece);
-    let (found, _) = ask(root.path(), PATIENCE);
+    let found = ask(root.path(), PATIENCE);
     assert_eq!(said.recv_timeout(PATIENCE).unwrap(), "", "the request is not what it should be");
     found.unwrap()
 }
@@ -120,40 +126,93 @@ fn nobody_who_says_so_is_asked_again_and_who_talks_nonsense_is() {
     }
     // No daemon at all.
     let empty = tempfile::tempdir().unwrap();
-    assert_eq!(ask(empty.path(), PATIENCE).0, Some(Found::Later));
+    assert_eq!(ask(empty.path(), PATIENCE), Some(Found::Later));
 }
 
 #[test]
 fn a_daemon_that_hangs_holds_no_round() {
     let root = tempfile::tempdir().unwrap();
     let said = daemon(root.path(), None, 1);
-    let patience = Duration::from_millis(50);
-    let mut lookup = Lookup::new(Endpoint::parse("unix:///var/run/docker.sock"), patience);
-    let question = || Question { id: ID.into(), runtime: Runtime::Docker, user: None };
-    lookup.begin(root.path());
-    assert!(lookup.ask(question()));
+    let patience = Duration::from_millis(100);
+    let mut lookup = lookup(patience);
+    lookup.want(root.path(), question(None));
     let start = Instant::now();
-    lookup.answers(|_, found| panic!("{found:?} of a daemon that hangs"));
+    lookup.ask(|_, found| panic!("{found:?} of a daemon that hangs"));
     assert!(start.elapsed() >= patience);
     assert_eq!(said.recv_timeout(PATIENCE).unwrap(), "");
-    // The next rounds don't wait at all, and may ask on, up to a bound.
-    lookup.begin(root.path());
-    let asked = (0..10_000).filter(|_| lookup.ask(question())).count();
-    assert!(asked < 256, "{asked}");
+    // The next rounds don't wait at all, however much they want to know.
     let start = Instant::now();
-    lookup.answers(|_, found| assert_eq!(found, Found::Later));
+    (0..10_000).for_each(|_| lookup.want(root.path(), question(None)));
+    lookup.ask(|_, found| assert_eq!(found, Found::Later));
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    // It gives up in the end, and then lets the daemon rest: the other questions are not asked of it.
+    // It gives up in the end, and then lets the daemon rest: other questions are not asked of it.
     let deadline = Instant::now() + PATIENCE;
     let mut answers = 0;
-    while answers < asked + 1 {
+    while answers < 2 {
         assert!(Instant::now() < deadline, "{answers} answers");
         thread::sleep(Duration::from_millis(20));
-        lookup.begin(root.path());
-        lookup.answers(|_, found| {
+        lookup.want(root.path(), question(None));
+        lookup.ask(|_, found| {
             assert_eq!(found, Found::Later);
             answers += 1;
         });
     }
     assert!(said.try_recv().is_err(), "asked again at once");
+}
+
+#[test]
+fn a_users_daemon_that_hangs_hides_nobody_elses_names() {
+    let root = tempfile::tempdir().unwrap();
+    let _said = daemon(root.path(), Some(with_length("200 OK", BODY)), 9);
+    let users = root.path().join("run/user/1000");
+    std::fs::create_dir_all(&users).unwrap();
+    let _hangs = UnixListener::bind(users.join("docker.sock")).unwrap();
+    let mut lookup = lookup(Duration::from_millis(100));
+    let deadline = Instant::now() + PATIENCE;
+    let mut found = Vec::new();
+    // While it hangs, and while it is left alone after that.
+    let mut gave_up = false;
+    while found.len() < 20 || !gave_up {
+        assert!(Instant::now() < deadline, "{found:?}, {gave_up}");
+        lookup.want(root.path(), question(Some(1000)));
+        lookup.want(root.path(), question(None));
+        lookup.ask(|_, answer| match answer {
+            Found::Facts(facts) => found.push(facts.name),
+            other => gave_up |= other == Found::Later,
+        });
+    }
+    assert!(found.iter().all(|name| name == "web"), "{found:?}");
+}
+
+#[test]
+fn a_link_to_a_device_in_the_place_of_a_file_is_not_opened() {
+    // Opening it would hang, as long as nobody writes to it, or give what is in it.
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join(format!("var/lib/docker/containers/{ID}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("config.v2.json");
+    let pipe = root.path().join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+    // Who opens a pipe to write without waiting succeeds once somebody has it open to read.
+    let (stop, stopped) = mpsc::channel::<()>();
+    let watched = pipe.clone();
+    let watch = thread::spawn(move || {
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        let mut opened = false;
+        while stopped.try_recv().is_err() {
+            opened |= rustix::fs::open(&watched, flags, rustix::fs::Mode::empty()).is_ok();
+        }
+        opened
+    });
+    std::os::unix::fs::symlink(&pipe, &file).unwrap();
+    for _ in 0..200 {
+        assert_eq!(ask(root.path(), PATIENCE), Some(Found::Later));
+    }
+    stop.send(()).unwrap();
+    assert!(!watch.join().unwrap(), "the pipe was opened");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, BODY).unwrap();
+    assert!(matches!(ask(root.path(), PATIENCE), Some(Found::Facts(_))));
 }
