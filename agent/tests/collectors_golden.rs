@@ -54,3 +54,26 @@ fn masked(text: &str) -> String {
     let kept = |line: &&str| !NOT_THE_FIXTURES.iter().any(|other| line.starts_with(other));
     text.lines().filter(kept).flat_map(|line| [line, "\n"]).collect()
 }
+
+#[test]
+fn the_page_of_collectors_has_each_of_them_in_order() {
+    let page = include_str!("../../docs/collectors.md");
+    let rows: Vec<_> = page
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split(" | ");
+            let name = cells.next()?.trim_end_matches('`');
+            Some((name.to_owned(), cells.next()?.to_owned()))
+        })
+        .collect();
+    let runs = |entry: &mote::collector::Entry| {
+        let when = if entry.default { "by default" } else { "if enabled" };
+        match entry.every.as_secs() {
+            0 => when.to_owned(),
+            seconds => format!("{when}, every {} min", seconds / 60),
+        }
+    };
+    let table: Vec<_> =
+        mote::collector::TABLE.iter().map(|entry| (entry.name.to_owned(), runs(entry))).collect();
+    assert_eq!(rows, table);
+}
