@@ -1,6 +1,7 @@
 //! From collectors and probes to the metrics WAL: one round at each multiple of the interval and a part of
 //! it that is the host's own.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ impl Payload for RoundPayload<'_> {
 pub(super) struct Rounds {
     pub(super) state: Rc<State>,
     pub(super) log: Rc<Log>,
-    pub(super) encoder: RoundEncoder,
+    /// Shared with the pipeline of the next configuration, which has to know which series were there.
+    pub(super) encoder: Rc<RefCell<RoundEncoder>>,
     pub(super) interval: Duration,
     pub(super) phase: watch::Receiver<Phase>,
     /// The timestamp of the newest round in the WAL.
@@ -99,7 +101,7 @@ impl Rounds {
             }
             Err(error) => {
                 // What was encoded and not written must not be referred to.
-                self.encoder.forget();
+                self.encoder.borrow_mut().forget();
                 let reason = match error {
                     AppendError::Full { .. } if self.log.failure().is_some() => "wal_failed",
                     AppendError::Full { .. } | AppendError::NoSpace { .. } => "wal_full",
@@ -116,7 +118,7 @@ impl Rounds {
 
     fn append(&mut self, timestamp_ms: i64) -> Result<(), AppendError> {
         let (host, own) = (self.state.samples.borrow(), self.state.own.borrow());
-        let encoder = &mut self.encoder;
+        let encoder = &mut *self.encoder.borrow_mut();
         let samples = &[&*host, &*own];
         self.log.append(ROUND, &mut RoundPayload { timestamp_ms, samples, encoder }).map(|_| ())
     }
@@ -175,7 +177,7 @@ mod tests {
         let mut rounds = Rounds {
             state: Rc::clone(&state),
             log: Rc::clone(&log),
-            encoder: RoundEncoder::new(crate::model::Labels::new()),
+            encoder: Rc::new(RefCell::new(RoundEncoder::new(crate::model::Labels::new()))),
             interval: Duration::from_secs(60),
             phase,
             last_ms: None,
