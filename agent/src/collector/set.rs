@@ -63,6 +63,8 @@ struct Member {
     every: Duration,
     /// Which of its intervals it has run in.
     interval: Option<i64>,
+    /// The round of its last run was not kept.
+    lost: bool,
     series: usize,
     refused: u64,
     /// What was not there, as `outcome` tells it: the path and the error's number.
@@ -99,6 +101,7 @@ impl Set {
                 ran: false,
                 every: options.every(entry),
                 interval: None,
+                lost: false,
                 series: 0,
                 refused: 0,
                 absent: None,
@@ -141,6 +144,18 @@ impl Set {
         let success = |member: &Member| f64::from(u8::from(member.outcome == Outcome::Good));
         self.write(&NODE_DURATION, duration, out);
         self.write(&NODE_SUCCESS, success, out);
+    }
+
+    /// Tells whether the newest round was kept. What rests and ran in one that was not runs again after the
+    /// next one that is: no sooner, as what rests may be a disk.
+    pub fn kept(&mut self, kept: bool) {
+        for member in &mut self.members {
+            if !kept {
+                member.lost |= member.ran;
+            } else if std::mem::take(&mut member.lost) && !member.ran {
+                member.interval = None;
+            }
+        }
     }
 
     /// How each collector's last run went, in the order of [`TABLE`].
@@ -268,6 +283,26 @@ mod tests {
         assert_eq!(ran(0), [true; 7]);
         assert_eq!(ran(1), [true, false, false, true, false, true, false]);
         assert_eq!(ran(2), [true, false, true, true, false, true, false]);
+    }
+
+    #[test]
+    fn those_that_ran_in_a_round_that_was_dropped_run_again_after_the_next_kept_one() {
+        let mut host = Host::new(Roots::default());
+        let mut set = Set::from_table(SOME, |entry| entry.name == "slow", &Options::default());
+        let rounds =
+            [(1, true), (240_000, false), (240_001, false), (240_002, true), (240_003, true)];
+        let mut ran = Vec::new();
+        for (now_ms, kept) in rounds.into_iter().chain([
+            (240_004, true),
+            (480_000, false),
+            (720_000, true),
+            (720_001, true),
+        ]) {
+            set.collect_due(now_ms, &mut host, &mut Samples::with_limit(100));
+            set.kept(kept);
+            ran.push(set.members[0].ran);
+        }
+        assert_eq!(ran, [true, true, false, false, true, false, true, true, false]);
     }
 
     #[test]

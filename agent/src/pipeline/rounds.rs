@@ -79,6 +79,7 @@ impl Rounds {
         if (0..AHEAD_MS).contains(&back) {
             // Servers refuse what is older than what they have; the clock will pass it again.
             state.dropped.add("metrics", "clock_backwards", items);
+            state.collectors.borrow_mut().kept(false);
             if !std::mem::replace(&mut self.behind, true) {
                 log::warn!(
                     "the clock went back by {:.1} s: rounds are dropped until it has caught up",
@@ -94,7 +95,9 @@ impl Rounds {
             );
         }
         self.behind = false;
-        match self.append(timestamp_ms) {
+        let appended = self.append(timestamp_ms);
+        state.collectors.borrow_mut().kept(appended.is_ok());
+        match appended {
             Ok(()) => {
                 self.last_ms = Some(timestamp_ms);
                 self.log.settle().await;
