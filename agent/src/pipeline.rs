@@ -139,6 +139,8 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
     let mut positions = Positions::new();
     // They go on counting through a reload, and what starts them may be given up by then.
     let mut probes = None;
+    // What a reload switches off is said to be gone.
+    let mut encoder = None;
     let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
     loop {
         ::log::set_max_level(config.agent.log_level);
@@ -149,6 +151,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
             signals.as_mut(),
             &mut positions,
             &mut probes,
+            &mut encoder,
             &dropped,
         );
         match runtime.block_on(tasks.run_until(run)) {
@@ -232,6 +235,7 @@ async fn pipeline(
     signals: Option<&mut Signals>,
     kept: &mut Positions,
     probes: &mut Option<Rc<RefCell<Probes>>>,
+    encoder: &mut Option<Rc<RefCell<RoundEncoder>>>,
     dropped: &Rc<Dropped>,
 ) -> Result<End, RunError> {
     let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
@@ -281,7 +285,7 @@ async fn pipeline(
     let mut rounds = Rounds {
         state: Rc::clone(&state),
         log: Rc::clone(&metrics),
-        encoder: RoundEncoder::new(series_labels(&config)),
+        encoder: encoder_of(&config, encoder),
         interval: config.agent.interval,
         phase: watch_phase.clone(),
         last_ms,
@@ -372,6 +376,23 @@ fn agent_labels(config: &Config) -> Labels {
     let mut labels = config.agent.labels.clone();
     labels.set_default("instance", config.agent.instance.clone());
     labels
+}
+
+/// The encoder that knows which series were there, or a new one if labels that all have are others now: the
+/// old series then go as those of a host that is switched off.
+fn encoder_of(
+    config: &Config,
+    kept: &mut Option<Rc<RefCell<RoundEncoder>>>,
+) -> Rc<RefCell<RoundEncoder>> {
+    let labels = series_labels(config);
+    match kept.as_ref().filter(|kept| *kept.borrow().external() == labels) {
+        Some(kept) => {
+            // Its last record may not have been written, and its segment is closed.
+            kept.borrow_mut().forget();
+            Rc::clone(kept)
+        }
+        None => Rc::clone(kept.insert(Rc::new(RefCell::new(RoundEncoder::new(labels))))),
+    }
 }
 
 /// The labels that every series gets.

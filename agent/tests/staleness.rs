@@ -14,6 +14,34 @@ use support::{Agent, Prometheus};
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
+fn collector_that_a_reload_switches_off_is_gone_at_once() {
+    let prometheus = Prometheus::new();
+    let config = |collectors: &str| {
+        format!(
+            "interval = \"1s\"\n[probes]\ndefault = \"off\"\n\
+             [metrics]\ncollectors = {{ only = {collectors} }}\n\
+             [[mimir]]\nurl = {:?}\nsend_interval = \"1s\"\n",
+            prometheus.url()
+        )
+    };
+    let mut agent = Agent::new(&config(r#"["loadavg", "time"]"#));
+    agent.start();
+    let shown = |what: &str| prometheus.query(what).len();
+    let success = "node_scrape_collector_success";
+    agent.wait("both collectors", LONG, |_| {
+        shown("node_load1") == 1 && shown("node_time_seconds") == 1 && shown(success) == 2
+    });
+    agent.configure(&config(r#"["time"]"#));
+    agent.signal(rustix::process::Signal::HUP);
+    agent.wait("the load to go", LONG, |_| shown("node_load1") == 0 && shown(success) == 1);
+    assert_eq!(shown("node_time_seconds"), 1);
+    agent.configure(&config(r#"["loadavg", "time"]"#));
+    agent.signal(rustix::process::Signal::HUP);
+    agent.wait("the load to come back", LONG, |_| shown("node_load1") == 1);
+    agent.terminate();
+}
+
+#[test]
 fn device_that_is_removed_is_gone_at_once_and_slow_series_stay() {
     let prometheus = Prometheus::new();
     let tree = fixtures::Copy::new();

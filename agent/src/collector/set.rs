@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{CollectError, Collector, Entry, Options, TABLE};
 use crate::host::Host;
-use crate::model::{Desc, Samples};
+use crate::model::{Desc, Samples, Sections};
 
 const NODE_DURATION: Desc = Desc::gauge(
     "node_scrape_collector_duration_seconds",
@@ -47,12 +47,14 @@ pub struct Status<'a> {
     pub every: Duration,
 }
 
-/// The section of the first collector; the others' follow. See [`Samples::begin`].
+/// The section of the table's first collector; the others' follow, so that a collector keeps its own
+/// when others are switched on or off. See [`Samples::begin`].
 const FIRST_SECTION: u8 = 1;
 const _: () = assert!(TABLE.len() < 250, "sections are of one byte, and others have theirs");
 
 struct Member {
     name: &'static str,
+    section: u8,
     collector: Box<dyn Collector>,
     duration: Duration,
     outcome: Outcome,
@@ -61,6 +63,8 @@ struct Member {
     every: Duration,
     /// Which of its intervals it has run in.
     interval: Option<i64>,
+    /// The round of its last run was not kept.
+    lost: bool,
     series: usize,
     refused: u64,
     /// What was not there, as `outcome` tells it: the path and the error's number.
@@ -70,6 +74,9 @@ struct Member {
 /// The collectors that are on.
 pub struct Set {
     members: Vec<Member>,
+    /// The sections of those that are off: they begin in each round and have nothing, so that what a reload
+    /// switches off is gone.
+    off: Sections,
 }
 
 impl Set {
@@ -79,19 +86,28 @@ impl Set {
     }
 
     fn from_table(table: &[Entry], enabled: impl Fn(&Entry) -> bool, options: &Options) -> Set {
-        let members = table.iter().filter(|entry| enabled(entry)).map(|entry| Member {
-            name: entry.name,
-            collector: (entry.new)(options),
-            duration: Duration::ZERO,
-            outcome: Outcome::Pending,
-            ran: false,
-            every: options.every(entry),
-            interval: None,
-            series: 0,
-            refused: 0,
-            absent: None,
-        });
-        Set { members: members.collect() }
+        let mut set = Set { members: Vec::new(), off: Sections::default() };
+        for (entry, section) in table.iter().zip(FIRST_SECTION..) {
+            if !enabled(entry) {
+                set.off.insert(section);
+                continue;
+            }
+            set.members.push(Member {
+                name: entry.name,
+                section,
+                collector: (entry.new)(options),
+                duration: Duration::ZERO,
+                outcome: Outcome::Pending,
+                ran: false,
+                every: options.every(entry),
+                interval: None,
+                lost: false,
+                series: 0,
+                refused: 0,
+                absent: None,
+            });
+        }
+        set
     }
 
     /// Runs every collector and writes its samples, then how long each took and whether it succeeded.
@@ -116,9 +132,10 @@ impl Set {
         }
         // How collectors fared is what tells that one of them was refused its samples.
         out.hold(2 * self.members.iter().filter(|member| member.ran).count());
-        for (section, member) in (FIRST_SECTION..).zip(&mut self.members) {
+        out.begin_all(self.off);
+        for member in &mut self.members {
             if member.ran {
-                out.begin(section);
+                out.begin(member.section);
                 member.run(host, out);
             }
         }
@@ -127,6 +144,18 @@ impl Set {
         let success = |member: &Member| f64::from(u8::from(member.outcome == Outcome::Good));
         self.write(&NODE_DURATION, duration, out);
         self.write(&NODE_SUCCESS, success, out);
+    }
+
+    /// Tells whether the newest round was kept. What rests and ran in one that was not runs again after the
+    /// next one that is: no sooner, as what rests may be a disk.
+    pub fn kept(&mut self, kept: bool) {
+        for member in &mut self.members {
+            if !kept {
+                member.lost |= member.ran;
+            } else if std::mem::take(&mut member.lost) && !member.ran {
+                member.interval = None;
+            }
+        }
     }
 
     /// How each collector's last run went, in the order of [`TABLE`].
@@ -142,9 +171,9 @@ impl Set {
     }
 
     fn write(&self, desc: &Desc, value: impl Fn(&Member) -> f64, out: &mut Samples) {
-        for (section, member) in (FIRST_SECTION..).zip(&self.members) {
+        for member in &self.members {
             if member.ran {
-                out.begin(section);
+                out.begin(member.section);
                 out.family(desc).add(&[("collector", member.name)], value(member));
             }
         }
@@ -255,6 +284,38 @@ mod tests {
         assert_eq!(ran(0), [true; 7]);
         assert_eq!(ran(1), [true, false, false, true, false, true, false]);
         assert_eq!(ran(2), [true, false, true, true, false, true, false]);
+    }
+
+    #[test]
+    fn those_that_ran_in_a_round_that_was_dropped_run_again_after_the_next_kept_one() {
+        let mut host = Host::new(Roots::default());
+        let mut set = Set::from_table(SOME, |entry| entry.name == "slow", &Options::default());
+        let rounds =
+            [(1, true), (240_000, false), (240_001, false), (240_002, true), (240_003, true)];
+        let mut ran = Vec::new();
+        for (now_ms, kept) in rounds.into_iter().chain([
+            (240_004, true),
+            (480_000, false),
+            (720_000, true),
+            (720_001, true),
+        ]) {
+            set.collect_due(now_ms, &mut host, &mut Samples::with_limit(100));
+            set.kept(kept);
+            ran.push(set.members[0].ran);
+        }
+        assert_eq!(ran, [true, true, false, false, true, false, true, true, false]);
+    }
+
+    #[test]
+    fn those_that_are_off_begin_and_the_others_keep_their_sections() {
+        let mut host = Host::new(Roots::default());
+        let mut set = Set::from_table(SOME, |entry| entry.name == "slow", &Options::default());
+        for (now_ms, asked) in [(1, [true, true, true, true]), (2, [true, false, true, true])] {
+            let mut out = Samples::with_limit(100);
+            set.collect_due(now_ms, &mut host, &mut out);
+            assert_eq!([1, 2, 3, 4].map(|section| out.begun().contains(section)), asked);
+            assert!(out.iter().all(|sample| sample.section == 2));
+        }
     }
 
     #[test]

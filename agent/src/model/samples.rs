@@ -175,6 +175,11 @@ impl Samples {
         self.begun.insert(section);
     }
 
+    /// Says of these parts that they have been asked and have nothing more than what is there.
+    pub fn begin_all(&mut self, sections: Sections) {
+        self.begun.extend(sections);
+    }
+
     /// Keeps room for so many samples free, or with 0 gives it to those that come from now on: what is known
     /// last need not be what the limit refuses first.
     pub fn hold(&mut self, samples: usize) {

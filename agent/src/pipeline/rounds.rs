@@ -1,6 +1,7 @@
 //! From collectors and probes to the metrics WAL: one round at each multiple of the interval and a part of
 //! it that is the host's own.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ impl Payload for RoundPayload<'_> {
 pub(super) struct Rounds {
     pub(super) state: Rc<State>,
     pub(super) log: Rc<Log>,
-    pub(super) encoder: RoundEncoder,
+    /// Shared with the pipeline of the next configuration, which has to know which series were there.
+    pub(super) encoder: Rc<RefCell<RoundEncoder>>,
     pub(super) interval: Duration,
     pub(super) phase: watch::Receiver<Phase>,
     /// The timestamp of the newest round in the WAL.
@@ -77,6 +79,7 @@ impl Rounds {
         if (0..AHEAD_MS).contains(&back) {
             // Servers refuse what is older than what they have; the clock will pass it again.
             state.dropped.add("metrics", "clock_backwards", items);
+            state.collectors.borrow_mut().kept(false);
             if !std::mem::replace(&mut self.behind, true) {
                 log::warn!(
                     "the clock went back by {:.1} s: rounds are dropped until it has caught up",
@@ -92,14 +95,16 @@ impl Rounds {
             );
         }
         self.behind = false;
-        match self.append(timestamp_ms) {
+        let appended = self.append(timestamp_ms);
+        state.collectors.borrow_mut().kept(appended.is_ok());
+        match appended {
             Ok(()) => {
                 self.last_ms = Some(timestamp_ms);
                 self.log.settle().await;
             }
             Err(error) => {
                 // What was encoded and not written must not be referred to.
-                self.encoder.forget();
+                self.encoder.borrow_mut().forget();
                 let reason = match error {
                     AppendError::Full { .. } if self.log.failure().is_some() => "wal_failed",
                     AppendError::Full { .. } | AppendError::NoSpace { .. } => "wal_full",
@@ -116,7 +121,7 @@ impl Rounds {
 
     fn append(&mut self, timestamp_ms: i64) -> Result<(), AppendError> {
         let (host, own) = (self.state.samples.borrow(), self.state.own.borrow());
-        let encoder = &mut self.encoder;
+        let encoder = &mut *self.encoder.borrow_mut();
         let samples = &[&*host, &*own];
         self.log.append(ROUND, &mut RoundPayload { timestamp_ms, samples, encoder }).map(|_| ())
     }
@@ -175,7 +180,7 @@ mod tests {
         let mut rounds = Rounds {
             state: Rc::clone(&state),
             log: Rc::clone(&log),
-            encoder: RoundEncoder::new(crate::model::Labels::new()),
+            encoder: Rc::new(RefCell::new(RoundEncoder::new(crate::model::Labels::new()))),
             interval: Duration::from_secs(60),
             phase,
             last_ms: None,

@@ -63,6 +63,11 @@ impl RoundEncoder {
         }
     }
 
+    /// The labels that every series gets.
+    pub fn external(&self) -> &Labels {
+        &self.external
+    }
+
     /// Appends a round to `out`; with `fresh`, the table starts anew. Returns how many samples it has:
     /// a series that comes twice in one round is kept once, with its first value; and one that is gone,
     /// because its section has [begun](Samples::begin) and does not have it any more, gets one
