@@ -45,6 +45,8 @@ const NEWER: &[Exception] = &[
     meant("node_md_raid_disks", "1.8.0", "new there"),
     meant("node_mountstats_nfs_mountpoint_info", "", "of later versions"),
     meant("node_mountstats_nfs_operations_errors_total", "", "of later versions"),
+    meant("node_netstat_TcpExt_TCPOFOQueue", "1.8.0", "new there by default"),
+    meant("node_netstat_TcpExt_TCPRcvQDrop", "1.9.0", "new there by default"),
     meant("node_os_support_end_timestamp_seconds", "1.6.0", "new there"),
     meant("node_softnet_backlog_len", "1.7.0", "new there"),
     meant("node_softnet_cpu_collision_total", "1.7.0", "new there"),
@@ -102,8 +104,10 @@ const MOVES_IN_TREES: &[(&str, &str)] = &[
 /// between two scrapes and are others for Mote. They only have to be there.
 const MOVED_BY_READING: &[(&str, &str)] = &[
     ("node_procs_running", "a scrape has threads of node_exporter's running"),
+    ("node_processes_", "Mote's own process is there only while it reads"),
     ("node_netstat_Tcp_CurrEstab", "a scrape is a connection"),
     ("node_sockstat_", "as above"),
+    ("node_processes_", "a run of Mote's is a process"),
 ];
 
 /// Flags without which this package is not upstream's node_exporter, or not what Mote does: the

@@ -29,29 +29,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The name of the table's marks in README.md.
 const MARKS: &str = "footprint";
 
-/// The agent's default collectors, which node_exporter shall run too and no others.
-const COLLECTORS: &[&str] = &[
-    "cpu",
-    "cpufreq",
-    "diskstats",
-    "dmi",
-    "entropy",
-    "filefd",
-    "filesystem",
-    "loadavg",
-    "meminfo",
-    "netdev",
-    "os",
-    "pressure",
-    "schedstat",
-    "selinux",
-    "stat",
-    "time",
-    "timex",
-    "uname",
-    "vmstat",
-];
-
 /// What was measured of one process.
 struct Cost {
     name: String,
@@ -100,7 +77,10 @@ fn measure(
     let address = http::free_address()?;
     let mut agent = start_agent(folder.path(), mote, address)?;
     let mut peer = match exporter {
-        Some(program) => Some(start_exporter(interrupt, folder.path(), program)?),
+        Some(program) => {
+            let collectors = common(mote, program)?;
+            Some(start_exporter(interrupt, folder.path(), program, &collectors)?)
+        }
         None => None,
     };
     // A second's sleep, a scrape of the peer; the agent works by itself.
@@ -202,17 +182,39 @@ fn start_agent(folder: &Path, program: &Path, address: SocketAddr) -> Result<Run
     Running::start("the agent", &mut command, Some(&folder.join("mote.log")))
 }
 
+/// The agent's default collectors that node_exporter has, too, and runs here without others.
+fn common(mote: &Path, exporter: &Path) -> Result<Vec<String>> {
+    let said = |program: &Path, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output();
+        let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok::<_, String>(String::from_utf8_lossy(&text).into_owned())
+    };
+    let help = said(exporter, &["--help"])?;
+    let round = said(mote, &["run", "--once", "--stdout", "--set", "probes.default=off"])?;
+    let mark = "node_scrape_collector_success{collector=\"";
+    let ours = round.lines().filter_map(|line| line.strip_prefix(mark)?.split('"').next());
+    let has =
+        |name: &&str| help.split_whitespace().any(|word| word == format!("--collector.{name}"));
+    let names: Vec<String> = ours.filter(has).map(str::to_owned).collect();
+    if names.len() < 10 {
+        return Err(format!("only {} collectors in common with node_exporter", names.len()));
+    }
+    Ok(names)
+}
+
 fn start_exporter(
     interrupt: &Interrupt,
     folder: &Path,
     program: &Path,
+    collectors: &[String],
 ) -> Result<(Running, SocketAddr)> {
     let address = http::free_address()?;
     let mut command = Command::new(program);
     command
         .arg(format!("--web.listen-address={address}"))
         .args(["--web.disable-exporter-metrics", "--collector.disable-defaults"])
-        .args(COLLECTORS.iter().map(|name| format!("--collector.{name}")));
+        .args(collectors.iter().map(|name| format!("--collector.{name}")));
     let mut running =
         Running::start("node_exporter", &mut command, Some(&folder.join("node_exporter.log")))?;
     interrupt.wait_for("node_exporter to answer", START, || {

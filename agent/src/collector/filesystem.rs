@@ -56,6 +56,8 @@ struct Mount {
     /// Where its path lies in [`Filesystem::paths`].
     path: std::ops::Range<usize>,
     readonly: bool,
+    /// Whether the kernel answers from memory; see [`answers_at_once`].
+    at_once: bool,
     /// None if it could not be asked.
     usage: Option<Usage>,
 }
@@ -70,12 +72,38 @@ pub(super) struct Filesystem {
     mounts: Vec<Mount>,
     texts: Texts,
     paths: Vec<u8>,
-    /// The host's root.
+    /// The root of the host, without its last slash.
     root: Vec<u8>,
     /// Hashes of the labels of the mounts, with keys of this process: the list may have tens of thousands.
     seen: HashSet<u64>,
     hasher: RandomState,
 }
+
+/// File systems whose statfs gives counters that are in memory, and waits for no disk and no server:
+/// fs/ext4/super.c `ext4_statfs`, fs/f2fs/super.c `f2fs_statfs`, mm/shmem.c `shmem_statfs`, fs/libfs.c
+/// `simple_statfs`. The way to a mount point is in memory, too, for as long as something is mounted there.
+const AT_ONCE: [&[u8]; 7] = [b"ext2", b"ext3", b"ext4", b"f2fs", b"ramfs", b"tmpfs", b"devtmpfs"];
+
+/// Others through which a way leads without asking anybody but memory: of disks, and of the kernel's own.
+/// All that are not here ask a server or a program (`d_revalidate`), or may.
+const LOCAL: [&[u8]; 16] = [
+    b"btrfs",
+    b"cgroup",
+    b"cgroup2",
+    b"devpts",
+    b"erofs",
+    b"exfat",
+    b"iso9660",
+    b"overlay",
+    b"proc",
+    b"rootfs",
+    b"squashfs",
+    b"sysfs",
+    b"ubifs",
+    b"vfat",
+    b"xfs",
+    b"zfs",
+];
 
 impl Filesystem {
     pub(super) fn new(options: &FilesystemOptions) -> Filesystem {
@@ -108,9 +136,11 @@ impl Collector for Filesystem {
             self.texts.clear();
             self.paths.clear();
             let root = std::mem::take(&mut self.root);
-            for line in lines(whole(file, bytes, &mut errors)) {
+            let bytes_whole = whole(file, bytes, &mut errors);
+            for line in lines(bytes_whole) {
                 self.parse(file, line, &root).unwrap_or_else(|error| errors.note(error));
             }
+            self.decide(bytes_whole, &root);
             self.root = root;
             // A malformed file is parsed, and refused, in every round.
             if errors.is_empty() {
@@ -168,9 +198,30 @@ impl Filesystem {
             fs_type: self.texts.keep(&fs_type),
             path: start..self.paths.len(),
             readonly: options.split(|&byte| byte == b',').any(|option| option == b"ro"),
+            at_once: AT_ONCE.contains(&fs_type.as_bytes()),
             usage: None,
         });
         Ok(())
+    }
+
+    /// Of mounts that answer from memory, those to which the way leads through others that may not, such as
+    /// a server's, are left to the thread.
+    fn decide(&mut self, bytes: &[u8], root: &[u8]) {
+        for line in lines(bytes) {
+            let mut fields = fields(line).skip(1);
+            let (Some(point), Some(fs_type)) = (fields.next(), fields.next()) else { continue };
+            if AT_ONCE.contains(&fs_type) || LOCAL.contains(&fs_type) {
+                continue;
+            }
+            let point = decode(point, true);
+            let point = strip_root(&point, root);
+            let point = point.strip_suffix(b"/").unwrap_or(point);
+            for mount in self.mounts.iter_mut().filter(|mount| mount.at_once) {
+                let path = self.paths.get(mount.path.clone()).unwrap_or_default();
+                let below = path.strip_prefix(root).unwrap_or(path).strip_prefix(point);
+                mount.at_once = !below.is_some_and(|rest| rest.starts_with(b"/"));
+            }
+        }
     }
 
     fn ask(&mut self, errors: &mut FirstError) {
@@ -179,7 +230,13 @@ impl Filesystem {
         for mount in &mut self.mounts {
             let path = self.paths.get(mount.path.clone()).unwrap_or_default();
             mount.usage = None;
-            match self.asker.ask(path, self.texts.get(mount.fs_type), patience) {
+            let fs_type = self.texts.get(mount.fs_type);
+            let answer = if mount.at_once {
+                self.asker.ask_here(path)
+            } else {
+                self.asker.ask(path, fs_type, patience)
+            };
+            match answer {
                 Ok(usage) => mount.usage = Some(usage),
                 // What node_filesystem_device_error says is enough.
                 Err(Unanswered::Refused(error)) => {
@@ -312,6 +369,30 @@ mod tests {
         }
         let readonly: Vec<bool> = filesystem.mounts.iter().map(|mount| mount.readonly).collect();
         assert_eq!(readonly, [false, true, true]);
+    }
+
+    #[test]
+    fn mounts_behind_a_server_are_not_asked_here() {
+        let mut filesystem = Filesystem::new(&FilesystemOptions::default());
+        let text = "/dev/sda1 / ext4 rw 0 0\n/dev/sda2 /srv\\040x ext4 rw 0 0\nnas:/ /net nfs4 rw 0 0\n\
+                    /dev/sdb1 /net/disk ext4 rw 0 0\ntmpfs /network tmpfs rw 0 0\n\
+                    /dev/sdc1 /boot vfat rw 0 0\nauto /auto autofs rw 0 0\ntmpfs /auto/a tmpfs rw 0 0\n";
+        for (root, prefix) in [("", ""), ("/host", "/host")] {
+            filesystem.mounts.clear();
+            filesystem.paths.clear();
+            let text: String = text.replace(" /", &format!(" {prefix}/"));
+            for line in lines(text.as_bytes()) {
+                filesystem.parse("proc/1/mounts", line, root.as_bytes()).unwrap();
+            }
+            filesystem.decide(text.as_bytes(), root.as_bytes());
+            let here: Vec<_> = filesystem
+                .mounts
+                .iter()
+                .filter(|mount| mount.at_once)
+                .map(|mount| filesystem.texts.get(mount.point))
+                .collect();
+            assert_eq!(here, ["/", "/srv x", "/network"], "{root:?}");
+        }
     }
 
     #[test]

@@ -3,8 +3,6 @@
 //!
 //! The parser is our own because the procfs crate keeps only the keys that it knows.
 
-use std::fmt::Write as _;
-
 use super::parse::{FirstError, fields, lines, malformed, unsigned, whole};
 use super::{CollectError, Collector};
 use crate::host::Host;
@@ -69,8 +67,7 @@ impl Meminfo {
         }
         self.help.clear();
         let field = self.name.strip_prefix("node_memory_").unwrap_or_default();
-        // Writing to a String can't fail.
-        let _ = write!(self.help, "Memory information field {field}.");
+        ["Memory information field ", field, "."].iter().for_each(|part| self.help.push_str(part));
         let number = number as f64;
         Ok(if unit { number * 1024.0 } else { number })
     }

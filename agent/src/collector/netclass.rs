@@ -4,6 +4,9 @@
 //! A kernel gives an attribute only where it means something: EINVAL for the carrier of a device that is
 //! down, EOPNOTSUPP for the link state of one that has none. Such an attribute is left out, quietly. Some
 //! drivers give a speed of -1 where it isn't known, which makes -125000 bytes in node_exporter too.
+//!
+//! Half of the attributes say what the device is. They are read when a device is new, by its name or its
+//! number, and in every tenth round: a hardware address that is set later is seen by then.
 
 use super::options::{NetclassOptions, excludes};
 use super::parse::{FirstError, Span, Texts, hex, malformed, named, signed, text};
@@ -16,6 +19,24 @@ const INFO: Desc = Desc::gauge(
     "node_network_info",
     "Non-numeric data from /sys/class/net/<iface>, value is always 1.",
 );
+
+/// What says what a device is, and seldom changes.
+const SELDOM: [&str; 10] = [
+    "addr_assign_type",
+    "address",
+    "broadcast",
+    "dev_id",
+    "ifalias",
+    "iflink",
+    "link_mode",
+    "name_assign_type",
+    "netdev_group",
+    "type",
+];
+/// In so many rounds it is read once.
+const SELDOM_EVERY: u32 = 10;
+/// Where the number of a device stands in [`PROPERTIES`].
+const IFINDEX: usize = 8;
 
 /// Attributes and labels of the same name; `operstate` is the last.
 const TEXTS: [&str; 5] = ["address", "broadcast", "duplex", "ifalias", "operstate"];
@@ -66,6 +87,10 @@ pub(super) struct Netclass {
     names: Names,
     devices: Vec<Device>,
     texts: Texts,
+    /// Those of the round before, and their texts.
+    before: (Vec<Device>, Texts),
+    /// Rounds until all is read.
+    until_all: u32,
 }
 
 impl Netclass {
@@ -75,6 +100,8 @@ impl Netclass {
             names: Names::new(),
             devices: Vec::new(),
             texts: Texts::default(),
+            before: Default::default(),
+            until_all: 0,
         }
     }
 
@@ -85,15 +112,39 @@ impl Netclass {
             return None;
         }
         let mut found = false;
+        let mut ifindex = None;
+        if self.until_all > 0 {
+            let path = format_args!("class/net/{name}/ifindex");
+            ifindex = host.find(Root::Sys, path).and_then(|bytes| number(bytes.trim_ascii()));
+        }
+        let (before, before_texts) = &self.before;
+        let before = before.iter().find(|device| {
+            ifindex.is_some()
+                && device.properties.get(IFINDEX).copied().flatten() == ifindex
+                && before_texts.get(device.name) == name
+        });
         let mut texts = [Span::default(); TEXTS.len()];
-        for (file, slot) in TEXTS.iter().zip(&mut texts) {
+        for (index, (file, slot)) in TEXTS.iter().zip(&mut texts).enumerate() {
+            if let Some(before) = before.filter(|_| SELDOM.contains(file)) {
+                let span = before.texts.get(index).copied().unwrap_or_default();
+                *slot = self.texts.keep(before_texts.get(span));
+                continue;
+            }
             if let Some(bytes) = host.find(Root::Sys, format_args!("class/net/{name}/{file}")) {
                 found = true;
                 *slot = self.texts.keep(&text(bytes.trim_ascii()));
             }
         }
         let mut properties = [None; PROPERTIES.len()];
-        for ((file, _), slot) in PROPERTIES.iter().zip(&mut properties) {
+        for (index, ((file, _), slot)) in PROPERTIES.iter().zip(&mut properties).enumerate() {
+            if index == IFINDEX && ifindex.is_some() {
+                (found, *slot) = (true, ifindex);
+                continue;
+            }
+            if let Some(before) = before.filter(|_| SELDOM.contains(file)) {
+                *slot = before.properties.get(index).copied().flatten();
+                continue;
+            }
             let path = format_args!("class/net/{name}/{file}");
             let Some(bytes) = host.find(Root::Sys, path) else { continue };
             found = true;
@@ -136,6 +187,8 @@ impl Netclass {
 impl Collector for Netclass {
     fn collect(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), CollectError> {
         let mut errors = FirstError::default();
+        std::mem::swap(&mut self.devices, &mut self.before.0);
+        std::mem::swap(&mut self.texts, &mut self.before.1);
         self.devices.clear();
         self.texts.clear();
         host.list(Root::Sys, "class/net", &mut self.names)?;
@@ -144,6 +197,12 @@ impl Collector for Netclass {
                 self.devices.push(device);
             }
         }
+        // A malformed attribute is read, and refused, in every round.
+        self.until_all = match self.until_all {
+            _ if !errors.is_empty() => 0,
+            0 => SELDOM_EVERY - 1,
+            rounds => rounds - 1,
+        };
         self.write(out);
         errors.result()
     }
@@ -169,6 +228,41 @@ mod tests {
         for bad in ["", "0x", "1003h", "0xffffffffffffffff", "1 2"] {
             assert_eq!(number(bad.as_bytes()), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_seldom_changes_is_seen_by_the_tenth_round_and_of_another_device_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("class/net/eth0");
+        std::fs::create_dir_all(&device).unwrap();
+        let write = |file: &str, text: &str| std::fs::write(device.join(file), text).unwrap();
+        let mut host = Host::new(Roots { sys: dir.path().into(), ..Roots::default() });
+        let mut netclass = Netclass::new(&NetclassOptions::default());
+        let mut collect = || {
+            let mut out = Samples::with_limit(100);
+            netclass.collect(&mut host, &mut out).unwrap();
+            let label = |sample: crate::model::Sample<'_>| {
+                sample.labels().find(|label| label.0 == "address").unwrap().1.to_owned()
+            };
+            let address = out.iter().find(|s| s.family == "node_network_info").map(label);
+            let mtu = out.iter().find(|s| s.family == "node_network_mtu_bytes").map(|s| s.value);
+            (address.unwrap(), mtu.unwrap())
+        };
+        for (file, text) in [("ifindex", "2"), ("address", "a"), ("mtu", "1"), ("type", "1")] {
+            write(file, text);
+        }
+        assert_eq!(collect(), ("a".into(), 1.0));
+        write("address", "b");
+        write("mtu", "2");
+        for _ in 1..SELDOM_EVERY {
+            assert_eq!(collect(), ("a".into(), 2.0));
+        }
+        assert_eq!(collect(), ("b".into(), 2.0));
+        write("address", "c");
+        assert_eq!(collect(), ("b".into(), 2.0));
+        // Removed, and another one of the name.
+        write("ifindex", "3");
+        assert_eq!(collect(), ("c".into(), 2.0));
     }
 
     #[test]

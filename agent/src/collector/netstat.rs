@@ -2,9 +2,10 @@
 //! /proc/net/snmp6 (net/ipv6/proc.c): the counters of the protocols that `metrics.netstat.fields` matches.
 //!
 //! The files have 400 fields, of which 45 are wanted, in the same order in each round: what the pattern
-//! said of a field is remembered by its place, and asked again only where another field stands there.
+//! said of a line of names, or of a field of IPv6, is remembered by its place, and asked again only where
+//! another one stands there.
 
-use std::fmt::Write as _;
+use std::ops::Range;
 
 use super::options::NetstatOptions;
 use super::parse::{FirstError, fields, lines, malformed, signed, unsigned, whole};
@@ -20,6 +21,8 @@ const SNMP6: &str = "proc/net/snmp6";
 /// Counters of IP, ICMP, TCP and UDP.
 pub(super) struct Netstat {
     choice: Choice,
+    /// Of /proc/net/netstat and of /proc/net/snmp.
+    tables: [Table; 2],
     name: String,
     help: String,
 }
@@ -29,6 +32,7 @@ impl Netstat {
         let pattern = options.fields.clone();
         Netstat {
             choice: Choice { pattern, ..Choice::default() },
+            tables: Default::default(),
             name: String::new(),
             help: String::new(),
         }
@@ -47,21 +51,31 @@ impl Netstat {
             errors.note(malformed(file, bytes, "two lines for each protocol"));
         }
         let mut lines = lines(bytes);
+        let mut place = 0;
         while let Some(names) = lines.next() {
-            let (mut names, values) = (fields(names), lines.next().unwrap_or_default());
-            let mut values = fields(values);
-            let heading = names.next().unwrap_or_default();
+            let (heading, values) = (first(names), lines.next().unwrap_or_default());
             let protocol = heading.strip_suffix(b":").unwrap_or_default();
-            if protocol.is_empty() || values.next() != Some(heading) {
+            if protocol.is_empty() || first(values) != heading {
                 // Which line belongs to which is not known from here on.
                 return errors.note(malformed(file, heading, "two lines of one protocol"));
             }
-            if names.clone().count() != values.clone().count() {
+            let table = &mut self.tables[usize::from(file == SNMP)];
+            let line = table.line(place, names, protocol, self.choice.pattern.as_ref());
+            place += 1;
+            let values = fields(values).skip(1);
+            if values.clone().count() != line.count as usize {
                 errors.note(malformed(file, heading, "as many names as values"));
                 continue;
             }
-            for (name, value) in names.zip(values) {
-                self.field(file, protocol, name, value, out)
+            let mut wanted = line.wanted;
+            for (index, value) in values.enumerate() {
+                let Some(next) = table.wanted.get(wanted.start) else { break };
+                if wanted.is_empty() || next.0 as usize != index {
+                    continue;
+                }
+                wanted.start += 1;
+                let name = table.text.get(next.1.clone()).unwrap_or_default();
+                emit(file, protocol, name, value, (&mut self.name, &mut self.help), out)
                     .unwrap_or_else(|error| errors.note(error));
             }
         }
@@ -97,26 +111,40 @@ impl Netstat {
         if !self.choice.is_wanted(protocol, name) {
             return Ok(());
         }
-        let word = |bytes| {
-            let word = std::str::from_utf8(bytes).ok()?;
-            word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_').then_some(word)
-        };
-        let protocol = word(protocol)
-            .ok_or_else(|| malformed(file, protocol, "a protocol of letters and digits"))?;
-        let name =
-            word(name).ok_or_else(|| malformed(file, name, "a key of letters and digits"))?;
-        // A counter has 64 bits; Tcp's MaxConn is -1.
-        let number = unsigned(value).map(|value| value as f64);
-        let number = number.or_else(|| signed(value).map(|value| value as f64));
-        let number = number.ok_or_else(|| malformed(file, value, "a number"))?;
-        self.name.clear();
-        self.help.clear();
-        // Writing to a String can't fail.
-        let _ = write!(self.name, "node_netstat_{protocol}_{name}");
-        let _ = write!(self.help, "Statistic {protocol}{name}.");
-        out.family_named(&self.name, &self.help, Kind::Untyped).add(&[], number);
-        Ok(())
+        emit(file, protocol, name, value, (&mut self.name, &mut self.help), out)
     }
+}
+
+fn first(line: &[u8]) -> &[u8] {
+    fields(line).next().unwrap_or_default()
+}
+
+fn emit(
+    file: &str,
+    protocol: &[u8],
+    name: &[u8],
+    value: &[u8],
+    buffers: (&mut String, &mut String),
+    out: &mut Samples,
+) -> Result<(), CollectError> {
+    let word = |bytes| {
+        let word = std::str::from_utf8(bytes).ok()?;
+        word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_').then_some(word)
+    };
+    let protocol = word(protocol)
+        .ok_or_else(|| malformed(file, protocol, "a protocol of letters and digits"))?;
+    let name = word(name).ok_or_else(|| malformed(file, name, "a key of letters and digits"))?;
+    // A counter has 64 bits; Tcp's MaxConn is -1.
+    let number = unsigned(value).map(|value| value as f64);
+    let number = number.or_else(|| signed(value).map(|value| value as f64));
+    let number = number.ok_or_else(|| malformed(file, value, "a number"))?;
+    let (family, help) = buffers;
+    family.clear();
+    help.clear();
+    ["node_netstat_", protocol, "_", name].iter().for_each(|part| family.push_str(part));
+    ["Statistic ", protocol, name, "."].iter().for_each(|part| help.push_str(part));
+    out.family_named(family, help, Kind::Untyped).add(&[], number);
+    Ok(())
 }
 
 impl Collector for Netstat {
@@ -140,7 +168,65 @@ impl Collector for Netstat {
     }
 }
 
-/// Which fields are wanted, by their place in the files.
+/// The lines of names of one file, and which of their fields are wanted.
+#[derive(Default)]
+struct Table {
+    /// The lines, one behind the other.
+    text: Vec<u8>,
+    lines: Vec<Line>,
+    /// Numbers of fields in their lines, and where their names lie in the text.
+    wanted: Vec<(u32, Range<usize>)>,
+}
+
+#[derive(Clone, Default)]
+struct Line {
+    text: Range<usize>,
+    /// Fields.
+    count: u32,
+    /// Those that are wanted, in [`Table::wanted`].
+    wanted: Range<usize>,
+}
+
+impl Table {
+    /// What is known of the line at this place, which is looked at only if it is another one.
+    fn line(
+        &mut self,
+        place: usize,
+        line: &[u8],
+        protocol: &[u8],
+        pattern: Option<&Pattern>,
+    ) -> Line {
+        let known = self.lines.get(place);
+        if let Some(known) = known.filter(|known| self.text.get(known.text.clone()) == Some(line)) {
+            return known.clone();
+        }
+        // What stood behind it is looked at again, too.
+        self.lines.truncate(place);
+        let last = self.lines.last().cloned().unwrap_or_default();
+        self.text.truncate(last.text.end);
+        self.wanted.truncate(last.wanted.end);
+        self.text.extend_from_slice(line);
+        let (mut count, mut field) = (0, Vec::new());
+        for name in fields(line).skip(1) {
+            field.clear();
+            field.extend_from_slice(protocol);
+            field.push(b'_');
+            field.extend_from_slice(name);
+            if pattern.is_none_or(|pattern| pattern.is_match(&field)) {
+                // A name is a part of the line.
+                let start = last.text.end + (name.as_ptr().addr() - line.as_ptr().addr());
+                self.wanted.push((count, start..start + name.len()));
+            }
+            count += 1;
+        }
+        let text = last.text.end..self.text.len();
+        let line = Line { text, count, wanted: last.wanted.end..self.wanted.len() };
+        self.lines.push(line.clone());
+        line
+    }
+}
+
+/// Which fields of IPv6 are wanted, by their place in the file.
 #[derive(Default)]
 struct Choice {
     pattern: Option<Pattern>,
@@ -168,7 +254,7 @@ impl Choice {
             self.text.extend_from_slice(name);
             let text = self.text.get(start..).unwrap_or_default();
             let wanted = self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(text));
-            // Three files of at most 4 MiB.
+            // A file of at most 4 MiB.
             self.known.push((self.text.len() as u32, wanted));
             wanted
         });

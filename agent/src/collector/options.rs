@@ -201,9 +201,9 @@ impl FilesystemOptions {
 }
 
 impl NetstatOptions {
-    /// The default of `fields`.
+    /// The default of `fields`: that of node_exporter 1.9, of which 1.5.0 lacks TCPOFOQueue and TCPRcvQDrop.
     pub const FIELDS: &str = "^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|\
-        Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts)|\
+        Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts|TCPOFOQueue|TCPRcvQDrop)|\
         Tcp_(ActiveOpens|InSegs|OutSegs|OutRsts|PassiveOpens|RetransSegs|CurrEstab)|\
         Udp6?_(InDatagrams|OutDatagrams|NoPorts|RcvbufErrors|SndbufErrors))$";
 }
@@ -284,6 +284,7 @@ mod tests {
         assert!(!points.is_match(b"/mnt/data") && !points.is_match(b"/device"));
         let fields = NetstatOptions::default().fields.unwrap();
         assert!(fields.is_match(b"TcpExt_ListenDrops") && fields.is_match(b"UdpLite6_InErrors"));
+        assert!(fields.is_match(b"TcpExt_TCPRcvQDrop") && fields.is_match(b"TcpExt_TCPOFOQueue"));
         assert!(!fields.is_match(b"Tcp_RtoMin") && !fields.is_match(b"TcpExt_TCPTimeoutsX"));
         let disks = DiskstatsOptions::default().device_exclude.unwrap();
         assert!(

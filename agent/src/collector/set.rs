@@ -111,13 +111,18 @@ impl Set {
         host: &mut Host,
         out: &mut Samples,
     ) {
-        for (section, member) in (FIRST_SECTION..).zip(&mut self.members) {
+        for member in &mut self.members {
             member.ran = due(member);
+        }
+        // How collectors fared is what tells that one of them was refused its samples.
+        out.hold(2 * self.members.iter().filter(|member| member.ran).count());
+        for (section, member) in (FIRST_SECTION..).zip(&mut self.members) {
             if member.ran {
                 out.begin(section);
                 member.run(host, out);
             }
         }
+        out.hold(0);
         let duration = |member: &Member| member.duration.as_secs_f64();
         let success = |member: &Member| f64::from(u8::from(member.outcome == Outcome::Good));
         self.write(&NODE_DURATION, duration, out);
@@ -157,6 +162,7 @@ impl Member {
     }
 
     fn run(&mut self, host: &mut Host, out: &mut Samples) {
+        host.look_anew();
         let start = Instant::now();
         let (before, refused) = (out.len(), out.refused());
         let result = self.collector.collect(host, out);
@@ -255,7 +261,10 @@ mod tests {
     fn what_the_limit_refuses_is_the_later_collectors() {
         let (mut set, mut host) = (set(), Host::new(Roots::default()));
         for round in 1..=2 {
-            set.collect(&mut host, &mut Samples::with_limit(3));
+            let mut out = Samples::with_limit(3 + 8);
+            set.collect(&mut host, &mut out);
+            let fared = out.iter().filter(|sample| sample.family.starts_with("node_scrape_"));
+            assert_eq!(fared.count(), 8, "duration and success are not what is refused");
             let refused: Vec<_> = set.status().map(|status| status.refused).collect();
             assert_eq!(refused, [0, round, 2 * round, 0]);
             assert_eq!(set.status().map(|s| s.series).collect::<Vec<_>>(), [2, 1, 0, 0]);

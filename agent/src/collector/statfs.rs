@@ -85,15 +85,17 @@ type Question = (PathBuf, io::Result<Usage>);
 /// Asks mounts one after the other.
 pub(super) struct Asker {
     inner: asker::Asker<Question>,
+    statfs: Statfs,
     /// The buffer that travels.
     path: PathBuf,
 }
 
 impl Asker {
     pub(super) fn new(statfs: Statfs, timeout: Duration) -> Asker {
-        let call = move |(path, usage): &mut Question| *usage = (statfs.0)(path);
+        let asked = statfs.clone();
+        let call = move |(path, usage): &mut Question| *usage = (asked.0)(path);
         let inner = asker::Asker::new("mote-statfs", Arc::new(call), timeout);
-        Asker { inner, path: PathBuf::new() }
+        Asker { inner, statfs, path: PathBuf::new() }
     }
 
     /// Begins a collection. Late answers are old; their mounts are asked again.
@@ -104,6 +106,13 @@ impl Asker {
     /// How many mounts have not answered yet.
     pub(super) fn stuck(&self) -> usize {
         self.inner.stuck()
+    }
+
+    /// Asks a mount that answers at once, without the thread.
+    pub(super) fn ask_here(&mut self, path: &[u8]) -> Result<Usage, Unanswered> {
+        self.path.clear();
+        self.path.push(OsStr::from_bytes(path));
+        (self.statfs.0)(&self.path).map_err(Unanswered::Refused)
     }
 
     /// Asks one mount, of a file system of this type.

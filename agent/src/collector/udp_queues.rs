@@ -24,7 +24,7 @@ impl Collector for UdpQueues {
         for (path, file, ip) in
             [("net/udp", "proc/net/udp", "v4"), ("net/udp6", "proc/net/udp6", "v6")]
         {
-            match host.proc(path) {
+            match host.proc_short(path) {
                 Ok(bytes) => {
                     found = true;
                     let Some((tx, rx)) = sums(file, bytes, &mut errors) else { continue };

@@ -23,6 +23,13 @@ const MAX_FILE: usize = 4 << 20;
 /// What a read asks for at least; an attribute below /sys has at most a page.
 const CHUNK: usize = 4 << 10;
 
+/// The read of files of one directory from which on the directory is kept.
+const NEAR: u32 = 3;
+
+/// A device or pipe where a file should be must not hold the round up.
+const READ: OFlags =
+    OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
 /// The most files that stay open.
 const MAX_KEPT: usize = 64;
 
@@ -32,16 +39,23 @@ pub(super) struct Kept(HashMap<OsString, OwnedFd>);
 
 impl Kept {
     /// Reads a file that stays open if there is room for it.
-    pub(super) fn read(&mut self, path: &OsStr, buffer: &mut Vec<u8>) -> io::Result<()> {
+    /// With `short`, a read of less than half a page ends it.
+    pub(super) fn read(
+        &mut self,
+        path: &OsStr,
+        buffer: &mut Vec<u8>,
+        short: bool,
+    ) -> io::Result<()> {
+        let end = if short { End::HalfPage } else { End::Nothing };
         if let Some(file) = self.0.get(path) {
-            match read(file, buffer, false) {
+            match read(file, buffer, end) {
                 Ok(()) => return Ok(()),
                 // What it belonged to is gone (EIO, ENODEV); there may be another one of the name.
                 Err(_) => self.0.remove(path),
             };
         }
         let file = open(path)?;
-        read(&file, buffer, false)?;
+        read(&file, buffer, end)?;
         if self.0.len() < MAX_KEPT {
             self.0.insert(path.to_owned(), file);
         }
@@ -59,11 +73,59 @@ impl Kept {
     }
 }
 
+/// The directory of the file that was read last: attributes of a device are read one after the other, and
+/// from the third on only the last part of their path is looked up, which halves what a read costs. It is
+/// not kept for longer, so that a device that is removed and comes back is never taken for the old one.
+#[derive(Debug, Default)]
+pub(super) struct Near {
+    parent: OsString,
+    reads: u32,
+    directory: Option<OwnedFd>,
+}
+
+impl Near {
+    /// Forgets the directory and keeps the memory.
+    pub(super) fn forget(&mut self) {
+        self.reads = 0;
+        self.directory = None;
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_open(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Reads an attribute; a read that does not fill the buffer ends it.
+    pub(super) fn read(&mut self, path: &OsStr, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.clear();
+        let slash = path.as_bytes().iter().rposition(|&byte| byte == b'/');
+        let Some((parent, name)) = slash.and_then(|at| path.as_bytes().split_at_checked(at)) else {
+            return read(&open(path)?, buffer, End::Room);
+        };
+        let (parent, name) = (OsStr::from_bytes(parent), name.get(1..).unwrap_or_default());
+        if self.parent != parent {
+            self.forget();
+            self.parent.clear();
+            self.parent.push(parent);
+        }
+        self.reads = self.reads.saturating_add(1);
+        if self.reads == NEAR {
+            let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
+            self.directory = rustix::fs::open(parent.as_bytes(), flags, Mode::empty()).ok();
+        }
+        let file = match &self.directory {
+            Some(directory) => rustix::fs::openat(directory, name, READ, Mode::empty())?,
+            None => open(path)?,
+        };
+        read(&file, buffer, End::Room)
+    }
+}
+
 /// Reads a file. With `at_once`, a read that does not fill the buffer ends it: so do attributes below
 /// /sys and files on a disk.
 pub(super) fn read_once(path: &OsStr, buffer: &mut Vec<u8>, at_once: bool) -> io::Result<()> {
     buffer.clear();
-    read(&open(path)?, buffer, at_once)
+    read(&open(path)?, buffer, if at_once { End::Room } else { End::Nothing })
 }
 
 /// The target of a symbolic link.
@@ -96,13 +158,22 @@ pub(super) fn read_names(path: &OsStr, buffer: &mut Vec<u8>, names: &mut Names) 
 }
 
 fn open(path: &OsStr) -> io::Result<OwnedFd> {
-    // A device or pipe where a file should be must not hold the round up.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = rustix::fs::openat(CWD, path.as_bytes(), flags, Mode::empty())?;
+    let file = rustix::fs::openat(CWD, path.as_bytes(), READ, Mode::empty())?;
     Ok(file)
 }
 
-fn read(file: impl AsFd, buffer: &mut Vec<u8>, at_once: bool) -> io::Result<()> {
+/// Which read is the last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// One that gives nothing.
+    Nothing,
+    /// One that leaves room in the buffer.
+    Room,
+    /// The first, if it gives less than half of the smallest page.
+    HalfPage,
+}
+
+fn read(file: impl AsFd, buffer: &mut Vec<u8>, end: End) -> io::Result<()> {
     buffer.clear();
     loop {
         if buffer.capacity() - buffer.len() < CHUNK {
@@ -119,7 +190,8 @@ fn read(file: impl AsFd, buffer: &mut Vec<u8>, at_once: bool) -> io::Result<()> 
         if buffer.len() > MAX_FILE {
             return Err(io::Error::other("larger than 4 MiB, which no such file is"));
         }
-        if count == 0 || (at_once && count < room) {
+        let short = end == End::HalfPage && offset == 0 && count < CHUNK / 2;
+        if count == 0 || (end == End::Room && count < room) || short {
             return Ok(());
         }
     }

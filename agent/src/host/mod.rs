@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-use files::Kept;
+use files::{Kept, Near};
 pub use identity::{hostname, phase};
 pub use kmsg::Kmsg;
 pub use names::Names;
@@ -58,8 +58,11 @@ pub struct Host {
     /// Whether `roots.proc` is the kernel's, and its files may stay open.
     keeps: bool,
     kept: Kept,
+    near: Near,
     /// Paths of earlier errors, so that what is absent round after round costs no memory each time.
     failed: Vec<Arc<Path>>,
+    /// Which of them gives way next.
+    oldest: usize,
 }
 
 /// Below which root a file lies.
@@ -124,7 +127,9 @@ impl Host {
             path: OsString::new(),
             keeps,
             kept: Kept::default(),
+            near: Near::default(),
             failed: Vec::new(),
+            oldest: 0,
         }
     }
 
@@ -141,6 +146,23 @@ impl Host {
     pub fn proc(&mut self, relative: impl Display) -> Result<&[u8], ReadError> {
         self.set_path(Root::Proc, relative);
         self.read(Root::Proc)
+    }
+
+    /// As [`proc`](Host::proc), for a file whose lines have at most a kilobyte and cost the kernel much to
+    /// find: a read that leaves half a page free has found them all, and is not followed by one that would
+    /// search for more in vain (fs/seq_file.c, `seq_read_iter`).
+    ///
+    /// # Errors
+    /// As [`proc`](Host::proc).
+    pub fn proc_short(&mut self, relative: impl Display) -> Result<&[u8], ReadError> {
+        self.set_path(Root::Proc, relative);
+        if !self.keeps {
+            return self.read(Root::Proc);
+        }
+        match self.kept.read(&self.path, &mut self.buffer, true) {
+            Ok(()) => Ok(&self.buffer),
+            Err(source) => Err(self.error(source)),
+        }
     }
 
     /// Reads a file below the root of /sys, such as `class/net/eth0/mtu`.
@@ -185,6 +207,7 @@ impl Host {
         relative: impl Display,
         names: &mut Names,
     ) -> Result<(), ReadError> {
+        self.near.forget();
         self.set_path(root, relative);
         files::read_names(&self.path, &mut self.buffer, names).map_err(|source| self.error(source))
     }
@@ -228,9 +251,13 @@ impl Host {
             return ReadError { path: Arc::clone(known), source };
         }
         let path: Arc<Path> = path.into();
-        if self.failed.len() < MAX_FAILED {
-            self.failed.push(Arc::clone(&path));
+        // Paths of processes and groups that have ended would otherwise fill it for good.
+        let full = self.failed.len() >= MAX_FAILED;
+        match self.failed.get_mut(self.oldest).filter(|_| full) {
+            Some(oldest) => *oldest = Arc::clone(&path),
+            None => self.failed.push(Arc::clone(&path)),
         }
+        self.oldest = (self.oldest + 1) % MAX_FAILED;
         ReadError { path, source }
     }
 
@@ -256,10 +283,17 @@ impl Host {
     fn fill(&mut self, root: Root) -> io::Result<()> {
         let stays = self.keeps && root == Root::Proc && !self.is_of_a_process();
         if stays {
-            self.kept.read(&self.path, &mut self.buffer)
+            self.kept.read(&self.path, &mut self.buffer, false)
+        } else if root == Root::Sys {
+            self.near.read(&self.path, &mut self.buffer)
         } else {
-            files::read_once(&self.path, &mut self.buffer, root != Root::Proc)
+            files::read_once(&self.path, &mut self.buffer, root == Root::Root)
         }
+    }
+
+    /// Forgets what is known of directories: before a collector is asked.
+    pub(crate) fn look_anew(&mut self) {
+        self.near.forget();
     }
 
     /// Whether the path is below the directory of a process.
@@ -304,6 +338,19 @@ mod tests {
     }
 
     #[test]
+    fn paths_that_come_back_are_remembered_after_many_that_do_not() {
+        let mut host = Host::new(Roots::default());
+        let mut absent = || host.proc("not/there").unwrap_err().path;
+        assert!(Arc::ptr_eq(&absent(), &absent()));
+        for n in 0..3 * MAX_FAILED {
+            host.sys(format_args!("gone/{n}")).unwrap_err();
+        }
+        let mut absent = || host.proc("not/there").unwrap_err().path;
+        assert!(Arc::ptr_eq(&absent(), &absent()));
+        assert_eq!(host.failed.len(), MAX_FAILED);
+    }
+
+    #[test]
     fn large_files_come_whole_and_too_large_ones_are_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let mut host = Host::new(Roots { root: dir.path().into(), ..Roots::default() });
@@ -314,6 +361,35 @@ mod tests {
         }
         std::fs::write(dir.path().join("file"), vec![0; (4 << 20) + 1]).unwrap();
         assert!(host.root("file").unwrap_err().to_string().contains("larger than 4 MiB"));
+    }
+
+    #[test]
+    fn attributes_of_a_device_that_comes_back_are_the_new_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut host = Host::new(Roots { sys: dir.path().into(), ..Roots::default() });
+        let device = dir.path().join("class/net/eth0");
+        let make = |value: &str| {
+            std::fs::create_dir_all(&device).unwrap();
+            for name in ["a", "b", "c", "d", "e"] {
+                std::fs::write(device.join(name), format!("{value} {name}")).unwrap();
+            }
+        };
+        let read = |host: &mut Host, name: &str| {
+            let bytes = host.sys(format_args!("class/net/eth0/{name}"));
+            bytes.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).ok()
+        };
+        for round in ["old", "new"] {
+            make(round);
+            host.look_anew();
+            for name in ["a", "b", "c", "d", "e"] {
+                assert_eq!(read(&mut host, name), Some(format!("{round} {name}")));
+            }
+            assert!(host.near.is_open() && read(&mut host, "f").is_none());
+            std::fs::remove_dir_all(&device).unwrap();
+            assert_eq!(read(&mut host, "a"), None);
+        }
+        host.sys("other").unwrap_err();
+        assert!(!host.near.is_open());
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Samples {
     families: Vec<FamilyRow>,
     rows: Vec<Row>,
     limit: usize,
+    /// Of the limit, what is kept free for samples that come last.
+    held: usize,
     refused: u64,
     /// Of the samples that come.
     section: u8,
@@ -146,6 +148,7 @@ impl Samples {
             families: Vec::new(),
             rows: Vec::new(),
             limit,
+            held: 0,
             refused: 0,
             section: 0,
             begun: Sections::default(),
@@ -158,6 +161,7 @@ impl Samples {
         self.keys.clear();
         self.families.clear();
         self.rows.clear();
+        self.held = 0;
         self.refused = 0;
         self.section = 0;
         self.begun = Sections::default();
@@ -169,6 +173,12 @@ impl Samples {
     pub fn begin(&mut self, section: u8) {
         self.section = section;
         self.begun.insert(section);
+    }
+
+    /// Keeps room for so many samples free, or with 0 gives it to those that come from now on: what is known
+    /// last need not be what the limit refuses first.
+    pub fn hold(&mut self, samples: usize) {
+        self.held = samples;
     }
 
     /// The sections that have been begun.
@@ -248,34 +258,42 @@ impl Samples {
         le: Option<&str>,
         value: f64,
     ) {
-        if self.rows.len() >= self.limit {
+        if self.rows.len() + self.held >= self.limit {
             self.refused += 1;
             return;
         }
-        let mut sorted: heapless::Vec<(&str, &str), MAX_LABELS> = heapless::Vec::new();
-        for &label in labels.iter().chain(le.map(|le| ("le", le)).iter()) {
-            if sorted.push(label).is_err() {
-                self.refused += 1;
-                return;
-            }
+        if labels.len() + usize::from(le.is_some()) > MAX_LABELS {
+            self.refused += 1;
+            return;
         }
-        // By name; Prometheus refuses a series whose labels are not in this order.
-        sorted.sort_unstable_by_key(|(name, _)| *name);
         let start = self.keys.len() as u32;
         let name = self.families[family as usize].name;
         let word = self.words.get(name.range()).unwrap_or_default();
         self.keys.extend_from_slice(word.as_bytes());
         self.keys.extend_from_slice(suffix.as_str().as_bytes());
         self.keys.push(END);
-        for (name, value) in &sorted {
-            self.keys.extend_from_slice(name.as_bytes());
-            self.keys.push(END);
-            self.keys.extend_from_slice(value.as_bytes());
-            self.keys.push(END);
+        // By name; Prometheus refuses a series whose labels are not in this order.
+        if le.is_none() && labels.is_sorted_by_key(|(name, _)| *name) {
+            labels.iter().for_each(|label| put(&mut self.keys, label));
+        } else {
+            let mut sorted: heapless::Vec<(&str, &str), MAX_LABELS> = heapless::Vec::new();
+            // There is room, as asked above.
+            sorted.extend(labels.iter().copied().chain(le.map(|le| ("le", le))));
+            sorted.sort_unstable_by_key(|(name, _)| *name);
+            sorted.iter().for_each(|label| put(&mut self.keys, label));
         }
         let key = Span { start, end: self.keys.len() as u32 };
         self.rows.push(Row { family, suffix, section: self.section, key, value });
     }
+}
+
+/// A label at the end of a key.
+fn put(keys: &mut Vec<u8>, (name, value): &(&str, &str)) {
+    keys.reserve(name.len() + value.len() + 2);
+    keys.extend_from_slice(name.as_bytes());
+    keys.push(END);
+    keys.extend_from_slice(value.as_bytes());
+    keys.push(END);
 }
 
 impl Family<'_> {
