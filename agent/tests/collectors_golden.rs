@@ -12,6 +12,7 @@ use mote::collector::{Outcome, Set};
 const NOT_THE_FIXTURES: &[&str] = &[
     "node_uname_info{",
     "container_last_seen{",
+    "container_start_time_seconds{",
     "node_time_seconds ",
     "node_timex_",
     "node_time_zone_offset_seconds{",

@@ -24,6 +24,9 @@ pub(super) fn read() -> (MemoryReport, f64) {
         max_files: rustix::process::getrlimit(rustix::process::Resource::Nofile)
             .current
             .unwrap_or(u64::MAX),
+        max_virtual_bytes: rustix::process::getrlimit(rustix::process::Resource::As)
+            .current
+            .unwrap_or(u64::MAX),
         start_seconds,
         proportional_bytes: of("/proc/self/smaps_rollup", "Pss:").map(|kibibytes| kibibytes << 10),
         threads: of("/proc/self/status", "Threads:").unwrap_or(0),
@@ -75,6 +78,7 @@ mod tests {
         let (memory, _) = super::read();
         assert!(memory.resident_bytes > 100_000 && memory.virtual_bytes >= memory.resident_bytes);
         assert!(memory.open_files >= 3 && memory.max_files >= memory.open_files);
+        assert!(memory.max_virtual_bytes >= memory.virtual_bytes);
         assert!(memory.threads >= 1);
         for key in ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"] {
             assert!(super::of("/proc/self/status", key).is_some(), "{key}");

@@ -151,6 +151,9 @@ pub struct MemoryReport {
     pub resident_bytes: u64,
     /// Virtual bytes.
     pub virtual_bytes: u64,
+    /// The most virtual bytes that there may be; all that a u64 holds where there is no limit.
+    #[serde(default)]
+    pub max_virtual_bytes: u64,
     /// Open file descriptors.
     pub open_files: u64,
     /// The most that may be open.
@@ -221,6 +224,10 @@ const LIVE: Desc = Desc::gauge("mote_memory_live_bytes", "Bytes allocated and no
 const RESIDENT: Desc =
     Desc::gauge("process_resident_memory_bytes", "Resident memory size in bytes.");
 const VIRTUAL: Desc = Desc::gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.");
+const MAX_VIRTUAL: Desc = Desc::gauge(
+    "process_virtual_memory_max_bytes",
+    "Maximum amount of virtual memory available in bytes.",
+);
 const CPU: Desc =
     Desc::counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.");
 const OPEN_FDS: Desc = Desc::gauge("process_open_fds", "Number of open file descriptors.");
@@ -311,6 +318,7 @@ impl Report {
         out.value(&RESIDENT, m.resident_bytes as f64);
         out.value(&START, m.start_seconds);
         out.value(&VIRTUAL, m.virtual_bytes as f64);
+        out.value(&MAX_VIRTUAL, m.max_virtual_bytes as f64);
         if let Some(bytes) = m.proportional_bytes {
             out.value(&PROPORTIONAL, bytes as f64);
         }

@@ -9,6 +9,7 @@
 
 use std::fmt::Write;
 
+use super::age::Age;
 use super::devices::Devices;
 use super::layout::Layout;
 use super::lookup::{Found, Lookup, Question};
@@ -30,6 +31,10 @@ const CPU: Desc =
     Desc::counter("container_cpu_usage_seconds_total", "Cumulative cpu time consumed in seconds.");
 const LAST_SEEN: Desc =
     Desc::gauge("container_last_seen", "Last time a container was seen by the exporter");
+const START: Desc = Desc::gauge(
+    "container_start_time_seconds",
+    "Start time of the container since unix epoch in seconds.",
+);
 const PROCESSES: Desc =
     Desc::gauge("container_processes", "Number of processes running inside the container.");
 const EVENT: Desc = Desc::counter(
@@ -65,6 +70,8 @@ struct Container {
     facts: Facts,
     known: Known,
     usage: Usage,
+    age: Age,
+    since: Option<f64>,
     processes: Option<u64>,
     io: (usize, usize),
 }
@@ -128,6 +135,7 @@ impl Collector for Containers {
             let start = self.io.len();
             member.data.usage = reader.read(&member.path, &mut self.io);
             member.data.io = (start, self.io.len());
+            member.data.since = member.data.age.since(host, &layout.tree, &member.path);
             member.data.processes = self.processes.count(host, &layout.tree, &member.path);
         }
         // Kept unless the tree's root could not be listed.
@@ -186,6 +194,12 @@ impl Containers {
         let mut family = out.family(&LAST_SEEN);
         for (_, container) in members.shown() {
             family.add(&container.data.labels(None), now);
+        }
+        let mut family = out.family(&START);
+        for (_, container) in members.shown() {
+            if let Some(since) = container.data.since {
+                family.add(&container.data.labels(None), since);
+            }
         }
         let mut family = out.family(&CPU);
         for (_, container) in members.shown() {
@@ -250,8 +264,18 @@ impl Container {
             facts.name.clone_from(&short);
             (short, Known::Ask(0, 0))
         };
-        let (usage, io) = (Usage::default(), (0, 0));
-        Container { runtime, id, facts, known, usage, processes: None, io }
+        let (usage, age) = (Usage::default(), Age::default());
+        Container {
+            runtime,
+            id,
+            facts,
+            known,
+            usage,
+            age,
+            since: None,
+            processes: None,
+            io: (0, 0),
+        }
     }
 
     fn labels<'a>(&'a self, more: Option<(&'a str, &'a str)>) -> Labels<'a> {

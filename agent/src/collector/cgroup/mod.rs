@@ -7,6 +7,7 @@
 //!
 //! A group may vanish at any moment: what is not there is not written, and that is no error.
 
+mod age;
 mod api;
 mod containers;
 mod devices;
