@@ -108,6 +108,25 @@ impl Service {
         }
     }
 
+    /// Asks for a text without which there is nothing to tell.
+    pub(super) fn needed(
+        &mut self,
+        path: &str,
+        interface: &str,
+        name: &'static str,
+    ) -> Result<&str, CollectError> {
+        let service = self.name;
+        let deadline = self.deadline();
+        match self.bus.property(service, path, interface, name, deadline) {
+            Ok(Value::Text(text)) => Ok(text),
+            Ok(other) => {
+                let file = format!("{name} of {service}");
+                Err(CollectError::parse(&file, &format!("{other:?}"), "a text"))
+            }
+            Err(error) => Err(fault(service, error)),
+        }
+    }
+
     /// Calls a method without arguments.
     pub(super) fn call(
         &mut self,
