@@ -92,7 +92,8 @@ impl Service {
         Err(first.unwrap_or_else(none))
     }
 
-    /// Asks for a property. None if the service has no such property, or object any more.
+    /// Asks for a property. None if the service has no such property, or object any more; such an answer,
+    /// and no other, allocates a little in each round.
     pub(super) fn property(
         &mut self,
         path: &str,
