@@ -69,6 +69,17 @@ const PROGRAMS: &[Program] = &[
             apk: "e2fsprogs",
         },
     },
+    Program {
+        name: "dbus-daemon",
+        since: Purpose::Test,
+        why: "tests ask services over it",
+        packages: Packages {
+            apt: &["dbus-daemon"],
+            dnf: "dbus-daemon",
+            pacman: "dbus",
+            apk: "dbus",
+        },
+    },
 ];
 
 /// A server that tests and the demo talk to.

@@ -92,7 +92,8 @@ impl Service {
         Err(first.unwrap_or_else(none))
     }
 
-    /// Asks for a property. None if the service has no such property, or object any more.
+    /// Asks for a property. None if the service has no such property, or object any more; such an answer,
+    /// and no other, allocates a little in each round.
     pub(super) fn property(
         &mut self,
         path: &str,
@@ -104,6 +105,25 @@ impl Service {
         match self.bus.property(service, path, interface, name, deadline) {
             Ok(value) => Ok(Some(value)),
             Err(Error::Answer(_)) => Ok(None),
+            Err(error) => Err(fault(service, error)),
+        }
+    }
+
+    /// Asks for a text without which there is nothing to tell.
+    pub(super) fn needed(
+        &mut self,
+        path: &str,
+        interface: &str,
+        name: &'static str,
+    ) -> Result<&str, CollectError> {
+        let service = self.name;
+        let deadline = self.deadline();
+        match self.bus.property(service, path, interface, name, deadline) {
+            Ok(Value::Text(text)) => Ok(text),
+            Ok(other) => {
+                let file = format!("{name} of {service}");
+                Err(CollectError::parse(&file, &format!("{other:?}"), "a text"))
+            }
             Err(error) => Err(fault(service, error)),
         }
     }

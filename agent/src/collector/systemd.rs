@@ -31,6 +31,9 @@ const TYPES_FOR: Duration = Duration::from_secs(600);
 
 const STATES: [&str; 5] = ["active", "activating", "deactivating", "inactive", "failed"];
 
+/// systemd has two more. Units in others beyond these are passed over.
+const MAX_STATES: usize = 16;
+
 const UNIT_STATE: Desc = Desc::gauge("node_systemd_unit_state", "Systemd unit");
 const START_TIME: Desc = Desc::gauge(
     "node_systemd_unit_start_time_seconds",
@@ -126,8 +129,8 @@ impl Collector for Systemd {
         self.each(out, ".socket", &CONNECTIONS, SOCKET, "NConnections", f64::from)?;
         self.each(out, ".socket", &REFUSED, SOCKET, "NRefused", f64::from)?;
         if version >= STATE_SINCE {
-            let state = self.service.property(PATH, MANAGER, "SystemState")?;
-            out.value(&RUNNING, f64::from(u8::from(state == Some(Value::Text("running")))));
+            let state = self.service.needed(PATH, MANAGER, "SystemState")?;
+            out.value(&RUNNING, f64::from(u8::from(state == "running")));
         }
         Ok(())
     }
@@ -176,12 +179,14 @@ impl Systemd {
                 body.u32()?;
                 body.string()?;
                 body.path()?;
+                let full = summary.len() >= MAX_STATES;
                 let known = summary.iter_mut().find(|known| texts.get(known.0) == active);
                 let state = match known {
                     Some((state, count)) => {
                         *count += 1;
                         *state
                     }
+                    None if full => continue,
                     None => {
                         let state = texts.keep(active);
                         summary.push((state, 1));
@@ -192,6 +197,7 @@ impl Systemd {
                     units.push(Unit { name: texts.keep(name), path: texts.keep(path), state });
                 }
             }
+            body.end_of_array(end)?;
             body.end()
         };
         let result = read();

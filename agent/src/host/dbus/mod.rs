@@ -71,6 +71,12 @@ impl Bus {
         self.socket.is_some()
     }
 
+    /// Lets go of the connection, and of the memory that large answers took.
+    fn close(&mut self) {
+        self.socket = None;
+        self.input = Vec::new();
+    }
+
     /// Connects to a socket. A bus has to be greeted, a service's own socket must not be.
     ///
     /// # Errors
@@ -100,7 +106,7 @@ impl Bus {
             self.call(&hello, "s", deadline).map(drop)
         });
         if result.is_err() {
-            self.socket = None;
+            self.close();
         }
         result
     }
@@ -112,6 +118,14 @@ impl Bus {
     /// # Errors
     /// Nothing came back before the deadline.
     pub fn wake(&mut self, destination: &str, deadline: Instant) -> Result<(), Error> {
+        let result = self.ping_until_answered(destination, deadline);
+        if result.is_err() {
+            self.close();
+        }
+        result
+    }
+
+    fn ping_until_answered(&mut self, destination: &str, deadline: Instant) -> Result<(), Error> {
         let ping = Call {
             destination,
             path: "/",
@@ -128,10 +142,6 @@ impl Bus {
             let socket = self.socket.as_ref().ok_or_else(closed)?;
             if wait(socket, PollFlags::IN, deadline.min(Instant::now() + pause))? {
                 return Ok(());
-            }
-            if Instant::now() >= deadline {
-                self.socket = None;
-                return Err(Error::Io(io::ErrorKind::TimedOut.into()));
             }
             pause *= 2;
         }
@@ -154,7 +164,7 @@ impl Bus {
             }
             Err(error) => {
                 if !matches!(error, Error::Answer(_)) {
-                    self.socket = None;
+                    self.close();
                 }
                 Err(error)
             }
@@ -268,6 +278,8 @@ impl Bus {
         // Memory grows with what came, not with what was announced.
         let room = room.min(16 << 10);
         loop {
+            // Also for one that never lets us wait.
+            time_left(deadline)?;
             let socket = self.socket.as_ref().ok_or_else(closed)?;
             match receive(socket, &mut self.input, room) {
                 Ok(0) => return Err(closed()),
@@ -309,10 +321,7 @@ fn receive(socket: &OwnedFd, input: &mut Vec<u8>, room: usize) -> Result<usize, 
 
 /// Whether the socket was ready in time; an error only if there was no time left.
 fn wait(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<bool, Error> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(Error::Io(io::ErrorKind::TimedOut.into()));
-    }
+    let left = time_left(deadline)?;
     let timeout =
         Timespec::try_from(left).map_err(|_| Error::Io(io::ErrorKind::TimedOut.into()))?;
     match poll(&mut [PollFd::new(socket, events)], Some(&timeout)) {
@@ -320,6 +329,11 @@ fn wait(socket: &OwnedFd, events: PollFlags, deadline: Instant) -> Result<bool, 
         Err(Errno::INTR) => Ok(false),
         Err(error) => Err(Error::Io(error.into())),
     }
+}
+
+fn time_left(deadline: Instant) -> Result<Duration, Error> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(Error::Io(io::ErrorKind::TimedOut.into())) } else { Ok(left) }
 }
 
 fn closed() -> Error {

@@ -111,6 +111,20 @@ fn malformed_messages_are_named() {
     }
 }
 
+#[test]
+fn tokens_of_errors_are_cut_and_arrays_end_where_they_say() {
+    let long = Malformed::new("ä".repeat(1 << 20), "short");
+    assert_eq!(long.token, "ä".repeat(80));
+    assert!(long.token.capacity() < 1_000);
+    assert_eq!(Malformed::new("ä".repeat(80), "").token, "ä".repeat(80));
+    assert_eq!(Malformed::new(format_args!("{}{}", "a".repeat(79), "bc"), "").token.len(), 80);
+    let mut reader = Reader::new(b"\x04\0\0\0\x01\0\0\0a\0", false);
+    let end = reader.array(4).unwrap();
+    assert!(reader.end_of_array(end).is_err());
+    reader.string().unwrap();
+    assert_eq!(reader.end_of_array(end).unwrap_err().expected, "the end of an array");
+}
+
 /// A server of one connection that is authenticated, and what it does then.
 fn server(
     then: impl FnOnce(UnixStream) + Send + 'static,

@@ -1,7 +1,7 @@
 //! Values as D-Bus writes them ("Marshaling (Wire Format)"): each at a multiple of its size, strings with
 //! their length and a NUL. Strict: padding is zero, a boolean 0 or 1, text is UTF-8 without NUL.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str;
 
 /// The most bytes of an array, as the specification has it.
@@ -19,7 +19,21 @@ pub struct Malformed {
 impl Malformed {
     /// The token is cut at 80 characters.
     pub fn new(token: impl fmt::Display, expected: &'static str) -> Malformed {
-        Malformed { token: token.to_string().chars().take(80).collect(), expected }
+        let mut cut = Cut(String::new());
+        // Its only error is that there is no more room.
+        let _ = write!(cut, "{token}");
+        Malformed { token: cut.0, expected }
+    }
+}
+
+/// The first 80 characters of what is written, and no memory for more: it may be a message of megabytes.
+struct Cut(String);
+
+impl fmt::Write for Cut {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = 80usize.saturating_sub(self.0.chars().count());
+        self.0.extend(text.chars().take(room));
+        if text.chars().nth(room).is_none() { Ok(()) } else { Err(fmt::Error) }
     }
 }
 
@@ -150,6 +164,11 @@ impl<'a> Reader<'a> {
         let end = self.at.checked_add(length).filter(|&end| end <= self.bytes.len());
         let end = end.filter(|_| length <= MAX_ARRAY);
         end.ok_or_else(|| Malformed::new(length, "the length of an array"))
+    }
+
+    /// Makes sure that the last element ended where the array does.
+    pub fn end_of_array(&self, end: usize) -> Result<(), Malformed> {
+        if self.at == end { Ok(()) } else { Err(Malformed::new(end, "the end of an array")) }
     }
 
     /// `v`, of a type without others in it.
