@@ -80,6 +80,17 @@ const PROGRAMS: &[Program] = &[
             apk: "dbus",
         },
     },
+    Program {
+        name: "systemctl",
+        since: Purpose::Test,
+        why: "a test asks a systemd of its own",
+        packages: Packages {
+            apt: &["systemd"],
+            dnf: "systemd",
+            pacman: "systemd",
+            apk: "systemd (which Alpine has not)",
+        },
+    },
 ];
 
 /// A server that tests and the demo talk to.
