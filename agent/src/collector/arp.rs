@@ -17,7 +17,8 @@ const COLUMNS: usize = 6;
 /// The entries of each device.
 #[derive(Default)]
 pub(super) struct Arp {
-    devices: Vec<(Span, u32)>,
+    /// Names, their places in the file, and numbers of entries.
+    devices: Vec<(Span, u32, u32)>,
     texts: Texts,
 }
 
@@ -28,7 +29,7 @@ impl Collector for Arp {
         self.texts.clear();
         self.read(host.proc("net/arp")?, &mut errors);
         let mut family = out.family(&ENTRIES);
-        for (device, entries) in &self.devices {
+        for (device, _, entries) in &self.devices {
             family.add(&[("device", self.texts.get(*device))], f64::from(*entries));
         }
         errors.result()
@@ -48,17 +49,30 @@ impl Arp {
                 None => errors.note(malformed(FILE, line, "six columns")),
             }
         }
+        self.unite();
     }
 
     fn count(&mut self, device: &str) {
         let texts = &self.texts;
-        match self.devices.iter_mut().find(|(name, _)| texts.get(*name) == device) {
-            Some((_, entries)) => *entries += 1,
+        match self.devices.last_mut().filter(|(name, ..)| texts.get(*name) == device) {
+            Some((.., entries)) => *entries += 1,
             None => {
                 let name = self.texts.keep(device);
-                self.devices.push((name, 1));
+                self.devices.push((name, self.devices.len() as u32, 1));
             }
         }
+    }
+
+    /// Adds up the entries of each device, of which there may be thousands.
+    fn unite(&mut self) {
+        let texts = &self.texts;
+        self.devices.sort_unstable_by_key(|(name, place, _)| (texts.get(*name), *place));
+        self.devices.dedup_by(|(again, _, more), (name, _, entries)| {
+            let same = texts.get(*again) == texts.get(*name);
+            *entries += if same { *more } else { 0 };
+            same
+        });
+        self.devices.sort_unstable_by_key(|(_, place, _)| *place);
     }
 }
 
@@ -73,7 +87,7 @@ mod tests {
         let mut arp = Arp::default();
         let mut errors = FirstError::default();
         arp.read(text.as_bytes(), &mut errors);
-        let devices = arp.devices.iter().map(|(name, n)| (arp.texts.get(*name).to_owned(), *n));
+        let devices = arp.devices.iter().map(|(name, _, n)| (arp.texts.get(*name).to_owned(), *n));
         (devices.collect(), errors.result().err().map(|error| error.to_string()))
     }
 
@@ -95,5 +109,16 @@ mod tests {
             assert!(devices.is_empty() && error.unwrap().contains("proc/net/arp"), "{text:?}");
         }
         assert_eq!(read(HEADING), (Vec::new(), None));
+    }
+
+    #[test]
+    fn tens_of_thousands_of_devices_do_not_hold_the_round_up() {
+        let line = |n| format!("192.0.2.1 0x1 0x2 02:fc:00:00:00:05 * veth{n}\n");
+        let text: String = (0..30_000).map(line).collect();
+        let start = std::time::Instant::now();
+        let (devices, error) = read(&format!("{HEADING}{text}{text}"));
+        assert_eq!((devices.len(), error), (30_000, None));
+        assert!(devices.iter().enumerate().all(|(n, device)| *device == (format!("veth{n}"), 2)));
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
     }
 }

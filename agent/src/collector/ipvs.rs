@@ -52,6 +52,8 @@ struct Service {
 
 #[derive(Debug)]
 struct Backend {
+    /// Its place in the file.
+    order: u32,
     service: Service,
     address: Span,
     port: u16,
@@ -116,6 +118,30 @@ impl Ipvs {
             };
             read.unwrap_or_else(|error| errors.note(error));
         }
+        self.unite();
+    }
+
+    /// Adds up the backends that have the same labels: two services may differ in what is none, such as the
+    /// scheduler. There may be tens of thousands.
+    fn unite(&mut self) {
+        let Ipvs { backends, texts, .. } = self;
+        let text = |span| texts.get(span);
+        let key = |backend: &Backend| {
+            let Backend { service, address, port, .. } = *backend;
+            let texts = [address, service.address, service.mark, service.proto].map(text);
+            (port, service.port, texts)
+        };
+        backends.sort_unstable_by(|a, b| (key(a), a.order).cmp(&(key(b), b.order)));
+        backends.dedup_by(|again, known| {
+            let same = key(again) == key(known);
+            if same {
+                for (sum, value) in known.values.iter_mut().zip(again.values) {
+                    *sum = sum.saturating_add(value);
+                }
+            }
+            same
+        });
+        backends.sort_unstable_by_key(|backend| backend.order);
     }
 
     fn service(&mut self, line: &[u8]) -> Result<Service, CollectError> {
@@ -146,25 +172,8 @@ impl Ipvs {
             let token = numbers.next().ok_or_else(|| malformed(SERVICES, line, "six columns"))?;
             *value = unsigned(token).ok_or_else(|| malformed(SERVICES, token, "a number"))?;
         }
-        // Two services may differ in what is no label, such as the scheduler.
-        let texts = &self.texts;
-        let same = self.backends.iter_mut().find(|known| {
-            let equal = |a, b| texts.get(a) == texts.get(b);
-            known.port == port
-                && known.service.port == service.port
-                && equal(known.address, address)
-                && equal(known.service.address, service.address)
-                && equal(known.service.mark, service.mark)
-                && equal(known.service.proto, service.proto)
-        });
-        match same {
-            Some(known) => {
-                for (sum, value) in known.values.iter_mut().zip(values) {
-                    *sum = sum.saturating_add(value);
-                }
-            }
-            None => self.backends.push(Backend { service, address, port, values }),
-        }
+        let order = self.backends.len() as u32;
+        self.backends.push(Backend { order, service, address, port, values });
         Ok(())
     }
 
@@ -227,7 +236,7 @@ mod tests {
         ipvs.read(format!("{HEADING}{text}").as_bytes(), &mut errors);
         let texts = &ipvs.texts;
         let shown = ipvs.backends.iter().map(|backend| {
-            let Backend { service, address, port, values } = backend;
+            let Backend { service, address, port, values, .. } = backend;
             let part = |span| texts.get(span).to_owned();
             format!(
                 "{} {}{}:{} {}:{port} {values:?}",
@@ -289,5 +298,22 @@ mod tests {
         assert!(read("a\nb\n1 2 3 4\n").unwrap_err().to_string().contains("1 2 3 4"));
         assert!(read("a\nb\n1 2 3 4 g\n").unwrap_err().to_string().contains("\"g\""));
         assert!(read("").is_err());
+    }
+
+    #[test]
+    fn tens_of_thousands_of_backends_do_not_hold_the_round_up() {
+        let mut text = "IP\nProt\n ->\nTCP 0A000001:0050 rr\n".to_owned();
+        for n in 0..60_000u32 {
+            let _ = writeln!(text, "  -> {n:08X}:0050 Masq 1 0 0");
+            if n % 2 == 0 {
+                let _ = writeln!(text, "  -> {n:08X}:0050 Masq 1 0 0");
+            }
+        }
+        let mut ipvs = Ipvs::default();
+        let start = std::time::Instant::now();
+        ipvs.read(text.as_bytes(), &mut FirstError::default());
+        assert_eq!(ipvs.backends.len(), 60_000);
+        assert!(ipvs.backends.iter().enumerate().all(|(n, b)| b.values[0] == 2 - (n as u64 % 2)));
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
     }
 }

@@ -11,6 +11,9 @@ use crate::model::{Kind, Samples};
 
 const HELP: &str = "linux network cache stats";
 
+/// The kernel's longest line has 17.
+const MAX_NAMES: usize = 128;
+
 struct Value {
     name: Span,
     file: Span,
@@ -66,7 +69,9 @@ impl Lnstat {
             let name = std::str::from_utf8(name).unwrap_or_default();
             // A name that stands twice would make a series twice.
             let texts = &self.texts;
-            if self.headings.iter().any(|known| texts.get(*known) == name) {
+            if self.headings.len() >= MAX_NAMES
+                || self.headings.iter().any(|known| texts.get(*known) == name)
+            {
                 let path = format!("proc/net/stat/{}", self.texts.get(file));
                 return errors.note(malformed(&path, name.as_bytes(), "another name"));
             }
@@ -119,6 +124,13 @@ mod tests {
         let texts = &lnstat.texts;
         let values = lnstat.values.iter().map(|v| (texts.get(v.name).to_owned(), v.cpu, v.value));
         (values.collect(), errors.result().err().map(|error| error.to_string()))
+    }
+
+    #[test]
+    fn a_heading_of_too_many_names_costs_its_file_and_no_time() {
+        let names: String = (0..100_000).map(|n| format!("n{n} ")).collect();
+        let (values, error) = read(&format!("{names}\n5 a\n"));
+        assert!(values.is_empty() && error.unwrap().contains("n128"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::reader::Reader;
 use super::units;
 use crate::collector::TABLE;
 
-/// Longer than an hour, and a WAL's table would forget the series in between.
+/// Prometheus shows a series for 5 minutes after its sample: longer than an hour is no use and a slip.
 const RANGE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3_600);
 
