@@ -1,6 +1,6 @@
 //! Two ioctls that ask a disk for something: a SCSI command (SG_IO, include/scsi/sg.h, since Linux 2.6 on
 //! block devices) and NVMe's Get Log Page (NVME_IOCTL_ADMIN_CMD, include/uapi/linux/nvme_ioctl.h). Neither
-//! can send data to a disk. The one place for `unsafe` in `host`; it must not know what the answers mean.
+//! can send data to a disk. It must not know what the answers mean.
 
 use std::ffi::c_void;
 use std::io;

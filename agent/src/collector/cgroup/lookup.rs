@@ -114,7 +114,9 @@ impl Lookup {
         let deadline = Instant::now() + self.patience;
         for batch in self.batches.drain(..) {
             let key = format!("{:?}", batch.kind);
-            match self.asker.ask(key.as_bytes(), &key, patience, || batch) {
+            // However many users have a runtime that hangs, the system's own are asked.
+            let whose = if batch.kind.1.is_some() { "users" } else { "system" };
+            match self.asker.ask(key.as_bytes(), whose, patience, || batch) {
                 Ok(batch) => give(batch),
                 Err(why) => log::debug!("names of containers: {why:?}"),
             }
