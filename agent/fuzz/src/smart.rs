@@ -47,7 +47,7 @@ pub fn smart(data: &[u8]) {
         _ => {
             for access in [Access::Nvme, Access::Ata, Access::Bridge, Access::Scsi] {
                 let mut disk = Disk { bytes, commands: 0 };
-                let report = read(&mut disk, access);
+                let report = read(&mut disk, access, false);
                 assert!(disk.commands <= 10, "{} commands", disk.commands);
                 if let Ok(Report::Standby) = report {
                     assert!(disk.commands <= 2, "it was asked more");

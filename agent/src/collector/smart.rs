@@ -9,7 +9,8 @@
 //! labels of attributes are smartctl_exporter's.
 //!
 //! A disk that stands still is not started: it is asked for its power mode first, and one whose power the
-//! kernel has taken is not even opened. Bridges that don't tell the power mode let the disk be asked.
+//! kernel has taken is not even opened. One that runs and has had no I/O is asked for no more than that for an
+//! hour, because the timer by which some disks fall asleep begins anew with each question. Bridges that don't tell the power mode let the disk be asked.
 //! Removable disks behind USB, which are sticks and card readers, are left alone, as udev's ata_id does. A
 //! controller with several namespaces is asked once, through the first of them.
 //!
@@ -40,6 +41,9 @@ use device::{Access, Report};
 /// How long a round waits for all disks together. Those that are well answer in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// In so many rounds, an hour of those by default, a disk without I/O is asked for all once.
+const BRIEF: u32 = 15;
+
 /// A disk, and what it has said.
 #[derive(Default)]
 struct Disk {
@@ -51,8 +55,13 @@ struct Disk {
     model: Text,
     serial: Text,
     firmware: Text,
-    /// The answer of this round.
+    /// The answer of this round, and that of the one before.
     report: Option<Report>,
+    previous: Option<Report>,
+    /// What the kernel had counted of its I/O (block/stat) when it was last asked for all.
+    stat: Vec<u8>,
+    /// Rounds since then.
+    briefs: u32,
     /// The buffers that travel, when they are here.
     task: Option<Box<Task>>,
 }
@@ -62,6 +71,8 @@ struct Task {
     name: String,
     path: PathBuf,
     access: Access,
+    /// Only whether it stands still.
+    brief: bool,
     answer: io::Result<Report>,
 }
 
@@ -77,7 +88,9 @@ pub(super) struct Smart {
 
 impl Smart {
     pub(super) fn new(options: &SmartOptions) -> Smart {
-        Smart::with(options, PATIENCE, |task| task.answer = device::ask(&task.path, task.access))
+        Smart::with(options, PATIENCE, |task| {
+            task.answer = device::ask(&task.path, task.access, task.brief)
+        })
     }
 
     fn with(
@@ -149,7 +162,7 @@ impl Smart {
             }
             if let Some(disk) = disks.get_mut(index) {
                 disk.seen = true;
-                disk.report = None;
+                disk.previous = disk.report.take();
                 disk.access = Some(access).filter(|_| !is_suspended(host, name));
                 disk.identify(host, access);
             }
@@ -173,6 +186,7 @@ impl Smart {
                 disk.report = Some(Report::Standby);
                 continue;
             };
+            let brief = disk.is_idle(host);
             let Disk { name, task, .. } = disk;
             let path = host.path(Root::Root, format_args!("dev/{name}"));
             let kind = if access == Access::Nvme { "nvme" } else { "scsi" };
@@ -181,6 +195,7 @@ impl Smart {
                 task.path.clear();
                 task.path.push(path);
                 task.access = access;
+                task.brief = brief;
                 task
             });
             match answer {
@@ -205,6 +220,7 @@ impl Disk {
         match std::mem::replace(&mut task.answer, Ok(Report::Silent)) {
             // Such a disk has no line of its own anywhere.
             Ok(Report::Silent) => log::debug!("{}: no health", task.path.display()),
+            Ok(Report::Running) => self.report = self.previous.take(),
             Ok(report) => {
                 if let Report::Ata(health) = &report {
                     let identity = &health.identity;
@@ -229,6 +245,26 @@ impl Disk {
         self.task = Some(task);
     }
 
+    /// Whether an ATA disk has had nothing to do since it was asked for all, which is less than
+    /// [`BRIEF`] rounds ago: then its health is the same, and asking for it would keep some disks from
+    /// falling asleep.
+    fn is_idle(&mut self, host: &mut Host) -> bool {
+        let stat = host.find(Root::Sys, format_args!("block/{}/stat", self.name));
+        let stat = stat.unwrap_or_default();
+        let idle = !stat.is_empty()
+            && self.stat == stat
+            && matches!(self.previous, Some(Report::Ata(_)))
+            && self.briefs < BRIEF;
+        if idle {
+            self.briefs += 1;
+        } else {
+            self.briefs = 0;
+            self.stat.clear();
+            self.stat.extend_from_slice(stat);
+        }
+        idle
+    }
+
     /// What sysfs says of an NVMe or SCSI disk; an ATA disk says it itself, and not cut to 16 letters.
     fn identify(&mut self, host: &mut Host, access: Access) {
         let files = match access {
@@ -251,7 +287,7 @@ impl Disk {
 impl Task {
     fn new(name: &str) -> Task {
         let (name, path) = (name.to_owned(), PathBuf::new());
-        Task { name, path, access: Access::Scsi, answer: Ok(Report::Silent) }
+        Task { name, path, access: Access::Scsi, brief: false, answer: Ok(Report::Silent) }
     }
 }
 

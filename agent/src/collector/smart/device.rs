@@ -60,6 +60,8 @@ pub enum Report {
     Silent,
     /// It stands still, and was not asked more.
     Standby,
+    /// It runs, and was asked nothing else.
+    Running,
     /// ATA's.
     Ata(AtaHealth),
     /// NVMe's.
@@ -85,14 +87,14 @@ pub struct AtaHealth {
 ///
 /// # Errors
 /// It can't be opened, or a command did not get through.
-pub(super) fn ask(path: &Path, access: Access) -> io::Result<Report> {
+pub(super) fn ask(path: &Path, access: Access, brief: bool) -> io::Result<Report> {
     // Without NONBLOCK, opening waits for media, and for what a pipe in its place would never have.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty())?);
     if !file.metadata()?.file_type().is_block_device() {
         return Err(io::Error::from_raw_os_error(libc::ENOTBLK));
     }
-    read(&mut Device(file), access)
+    read(&mut Device(file), access, brief)
 }
 
 struct Device(File);
@@ -107,15 +109,15 @@ impl Transport for Device {
     }
 }
 
-/// Asks a disk.
+/// Asks a disk; if `brief`, an ATA disk only whether it stands still.
 ///
 /// # Errors
 /// A command did not get through, or failed in a way that says nothing of what the disk supports.
-pub fn read(disk: &mut impl Transport, access: Access) -> io::Result<Report> {
+pub fn read(disk: &mut impl Transport, access: Access, brief: bool) -> io::Result<Report> {
     match access {
         Access::Nvme => read_nvme(disk),
-        Access::Ata => Ok(read_ata(disk)?.unwrap_or_default()),
-        Access::Bridge => match read_ata(disk)? {
+        Access::Ata => Ok(read_ata(disk, brief)?.unwrap_or_default()),
+        Access::Bridge => match read_ata(disk, brief)? {
             Some(report) => Ok(report),
             None => read_scsi(disk),
         },
@@ -135,10 +137,11 @@ fn read_nvme(disk: &mut impl Transport) -> io::Result<Report> {
 }
 
 /// None if it is no ATA disk, or its bridge does not translate.
-fn read_ata(disk: &mut impl Transport) -> io::Result<Option<Report>> {
+fn read_ata(disk: &mut impl Transport, brief: bool) -> io::Result<Option<Report>> {
     match power(disk)? {
         Power::Unsupported => return Ok(None),
         Power::Standby => return Ok(Some(Report::Standby)),
+        Power::On if brief => return Ok(Some(Report::Running)),
         Power::On => {}
     }
     let mut page = [0; ata::LENGTH];

@@ -89,7 +89,7 @@ fn a_disk_that_stands_still_gets_no_other_command() {
     for access in [Access::Ata, Access::Bridge] {
         for answer in [registers(0x50, 0x00, [0, 0]), refusal(2, 0x04)] {
             let mut disk = Played::new([(&ata::ASK_POWER, answer, &[])]);
-            assert_eq!(read(&mut disk, access).unwrap(), Report::Standby);
+            assert_eq!(read(&mut disk, access, false).unwrap(), Report::Standby);
         }
     }
 }
@@ -106,7 +106,7 @@ fn an_ata_disk_is_asked_in_order_and_what_it_lacks_costs_itself() {
             (&ata::ASK_STATUS, status, &[]),
         ])
     };
-    let ask = |status| match read(&mut whole(status), Access::Ata).unwrap() {
+    let ask = |status| match read(&mut whole(status), Access::Ata, false).unwrap() {
         Report::Ata(health) => health,
         other => panic!("{other:?}"),
     };
@@ -125,7 +125,9 @@ fn an_ata_disk_is_asked_in_order_and_what_it_lacks_costs_itself() {
         (&ata::ASK_THRESHOLDS, refusal(0x0b, 0), &[]),
         (&ata::ASK_STATUS, registers(0x51, 0, [0, 0]), &[]),
     ]);
-    let Report::Ata(health) = read(&mut disk, Access::Ata).unwrap() else { panic!("not ATA") };
+    let Report::Ata(health) = read(&mut disk, Access::Ata, false).unwrap() else {
+        panic!("not ATA")
+    };
     assert_eq!(health.fault, Some(("SMART READ DATA", ata::Malformed::Short)));
     assert_eq!((health.healthy, health.attributes.len()), (None, 0));
 }
@@ -138,7 +140,9 @@ fn a_disk_whose_smart_is_off_is_not_asked_for_it() {
         (&ata::ASK_POWER, registers(0x50, 0xff, [0, 0]), &[]),
         (&ata::ASK_IDENTITY, good(512), &page),
     ]);
-    let Report::Ata(health) = read(&mut disk, Access::Ata).unwrap() else { panic!("not ATA") };
+    let Report::Ata(health) = read(&mut disk, Access::Ata, false).unwrap() else {
+        panic!("not ATA")
+    };
     assert!(!health.identity.smart && health.attributes.is_empty() && health.healthy.is_none());
 }
 
@@ -153,15 +157,15 @@ fn a_bridge_that_does_not_translate_is_asked_as_scsi() {
         ])
     };
     let health = scsi::Health { healthy: Some(false), temperature: Some(38.0) };
-    let report = read(&mut script(refusal(5, 0x20)), Access::Bridge).unwrap();
+    let report = read(&mut script(refusal(5, 0x20)), Access::Bridge, false).unwrap();
     assert_eq!(report, Report::Scsi(health));
     let mut silent = Played::new([(&ata::ASK_POWER, refusal(5, 0x20), &[])]);
-    assert_eq!(read(&mut silent, Access::Ata).unwrap(), Report::Silent);
+    assert_eq!(read(&mut silent, Access::Ata, false).unwrap(), Report::Silent);
     let mut silent = Played::new([
         (&scsi::log_sense(0x2f), refusal(5, 0x20), &[]),
         (&scsi::log_sense(0x0d), refusal(5, 0x20), &[]),
     ]);
-    assert_eq!(read(&mut silent, Access::Scsi).unwrap(), Report::Silent);
+    assert_eq!(read(&mut silent, Access::Scsi, false).unwrap(), Report::Silent);
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn a_command_that_fails_ends_the_questions() {
     ];
     for answer in cases {
         let mut disk = Played::new([(&ata::ASK_POWER, answer, &[])]);
-        let error = read(&mut disk, Access::Bridge).unwrap_err();
+        let error = read(&mut disk, Access::Bridge, false).unwrap_err();
         assert!(!error.to_string().is_empty());
     }
 }
@@ -182,7 +186,7 @@ fn a_command_that_fails_ends_the_questions() {
 fn an_nvme_controller_without_the_page_is_silent_and_a_failure_is_an_error() {
     let ask = |status| {
         let page = [3; 512];
-        read(&mut Played::new([(&[], good(status), &page)]), Access::Nvme)
+        read(&mut Played::new([(&[], good(status), &page)]), Access::Nvme, false)
     };
     assert!(matches!(ask(0), Ok(Report::Nvme(log)) if log.critical_warning == 3));
     for unsupported in [0x4002, 0x0001, 0x4109] {
@@ -299,7 +303,7 @@ fn the_samples_of_each_kind_of_disk() {
                 (&ata::ASK_STATUS, registers(0x50, 0, [0x4f, 0xc2]), &[]),
             ])
         };
-        task.answer = read(&mut disk, task.access);
+        task.answer = read(&mut disk, task.access, task.brief);
     });
     let mut host = host(dir.path());
     let (result, samples) = collect(&mut smart, &mut host);
@@ -420,6 +424,34 @@ fn without_rights_or_disks_there_is_no_data_and_one_failure_hides_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let mut smart = Smart::new(&SmartOptions::default());
     assert!(matches!(collect(&mut smart, &mut host(dir.path())).0, Err(CollectError::NoData(_))));
+}
+
+#[test]
+fn a_disk_that_has_nothing_to_do_is_asked_only_whether_it_runs_so_that_it_may_fall_asleep() {
+    let dir = tree(&[("sda", "a", "0", "ATA", "0")]);
+    let stat = |text: &str| fs::write(dir.path().join("block/sda/stat"), text).unwrap();
+    let asked = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let questions = std::sync::Arc::clone(&asked);
+    let mut smart = Smart::with(&SmartOptions::default(), LONG, move |task| {
+        questions.lock().unwrap().push(task.brief);
+        let health = device::AtaHealth { healthy: Some(true), ..Default::default() };
+        task.answer = Ok(if task.brief { Report::Running } else { Report::Ata(health) });
+    });
+    let mut host = host(dir.path());
+    let mut round = || {
+        let (result, samples) = collect(&mut smart, &mut host);
+        result.unwrap();
+        assert!(samples.contains(&"device_healthy{device=sda} 1".to_owned()), "{samples:?}");
+        let mut asked = asked.lock().unwrap();
+        assert_eq!(asked.len(), 1);
+        asked.remove(0)
+    };
+    stat("1 0 8 0");
+    let brief: Vec<bool> = (0..=BRIEF + 2).map(|_| round()).collect();
+    let hour: Vec<bool> = [false].into_iter().chain((0..BRIEF).map(|_| true)).collect();
+    assert_eq!(brief, [&hour[..], &[false, true]].concat());
+    stat("2 0 16 0");
+    assert!(!round() && round());
 }
 
 #[test]

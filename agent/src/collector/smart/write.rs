@@ -69,7 +69,7 @@ pub(super) fn disks(disks: &[Disk], out: &mut Samples) {
         Report::Ata(health) => ata::temperature(&health.attributes),
         Report::Nvme(log) => log.temperature,
         Report::Scsi(health) => health.temperature,
-        Report::Silent | Report::Standby => None,
+        Report::Silent | Report::Standby | Report::Running => None,
     });
     family(disks, out, &POWER_ON, |report| match report {
         Report::Ata(health) => {
@@ -104,7 +104,7 @@ fn healthy(report: &Report) -> Option<bool> {
         Report::Ata(health) => health.healthy,
         Report::Nvme(log) => Some(log.critical_warning == 0),
         Report::Scsi(health) => health.healthy,
-        Report::Silent | Report::Standby => None,
+        Report::Silent | Report::Standby | Report::Running => None,
     }
 }
 
