@@ -441,7 +441,7 @@ fn a_disk_that_has_nothing_to_do_is_asked_only_whether_it_runs_so_that_it_may_fa
     let mut round = || {
         let (result, samples) = collect(&mut smart, &mut host);
         result.unwrap();
-        assert!(samples.contains(&"device_healthy{device=sda} 1".to_owned()), "{samples:?}");
+        assert!(samples.contains(&"healthy{device=sda} 1".to_owned()), "{samples:?}");
         let mut asked = asked.lock().unwrap();
         assert_eq!(asked.len(), 1);
         asked.remove(0)
