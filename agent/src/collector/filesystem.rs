@@ -373,13 +373,11 @@ mod tests {
 
     #[test]
     fn mounts_behind_a_server_are_not_asked_here() {
-        let mut filesystem = Filesystem::new(&FilesystemOptions::default());
         let text = "/dev/sda1 / ext4 rw 0 0\n/dev/sda2 /srv\\040x ext4 rw 0 0\nnas:/ /net nfs4 rw 0 0\n\
                     /dev/sdb1 /net/disk ext4 rw 0 0\ntmpfs /network tmpfs rw 0 0\n\
                     /dev/sdc1 /boot vfat rw 0 0\nauto /auto autofs rw 0 0\ntmpfs /auto/a tmpfs rw 0 0\n";
         for (root, prefix) in [("", ""), ("/host", "/host")] {
-            filesystem.mounts.clear();
-            filesystem.paths.clear();
+            let mut filesystem = Filesystem::new(&FilesystemOptions::default());
             let text: String = text.replace(" /", &format!(" {prefix}/"));
             for line in lines(text.as_bytes()) {
                 filesystem.parse("proc/1/mounts", line, root.as_bytes()).unwrap();
