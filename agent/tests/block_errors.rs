@@ -301,7 +301,9 @@ fn a_flood_of_failures_is_counted_to_the_last_one_and_told_in_rations() {
         "{failed} failed writes in {seconds:.2} s: {counted} counted, {nested} nested, {mine} of {told} \
          events are of this disk, {withheld} withheld, {lost} lost"
     );
-    assert!(counted <= FLOOD as f64 && counted + nested >= FLOOD as f64);
+    // Nor does it say what its perf layer leaves out where its buffer of the same context is in use
+    // (perf_trace_buf_alloc): one or two of the flood, while other tests trace as well.
+    assert!(counted <= FLOOD as f64 && counted + nested >= FLOOD as f64 * 0.999);
     // The counts were read one after the other, and another disk may have failed meanwhile.
     let accounted = told + withheld + lost;
     assert!((all..=all + 20.0).contains(&accounted), "{accounted} of {all}");

@@ -509,7 +509,17 @@ fn disk_that_is_too_full_from_the_start_is_left_alone() {
     let taken = before - field.volume().available();
     assert!(taken <= 16 << 10, "{taken} bytes");
     field.configure(SMALL);
+    let mut asked = Instant::now();
     field.agent.signal(rustix::process::Signal::HUP);
+    // While a sync goes on, a reload is refused.
+    field.agent.wait("a reload", LONG, |agent| {
+        if asked.elapsed() > Duration::from_secs(2) {
+            asked = Instant::now();
+            agent.signal(rustix::process::Signal::HUP);
+        }
+        let status = agent.try_status();
+        status.is_some_and(|status| !status["wals"][0]["failure"].is_string())
+    });
     field.failing(false);
     field.rounds(2);
     field.complete();

@@ -1,4 +1,4 @@
-//! node_exporter's `bcache`, from /sys/fs/bcache/<uuid> (drivers/md/bcache/sysfs.c), without what it reads
+//! node_exporter's `bcache`, from /sys/fs/bcache/UUID (drivers/md/bcache/sysfs.c), without what it reads
 //! only when told to (`priority_stats`, which costs a walk of all buckets).
 //!
 //! The kernel writes sizes rounded, as `1.9T` (`bch_hprint`): the figures behind the point are 1024ths

@@ -1,4 +1,4 @@
-//! node_exporter's `mountstats`, from /proc/<pid>/mountstats (fs/nfs/super.c, `nfs_show_stats`): what each NFS
+//! node_exporter's `mountstats`, from /proc/PID/mountstats (fs/nfs/super.c, `nfs_show_stats`): what each NFS
 //! mount asks of its server. The server's address comes from mountinfo, whose lines have the same order.
 //!
 //! Of several connections (`nconnect=`) the last one counts, as in version 1.5.0. The errors of operations

@@ -13,7 +13,7 @@ use super::sysctl::Sysctl;
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// `metrics.intervals`: how long a collector rests between two runs, where it is not as
-    /// [`Entry::every`] says.
+    /// `Entry::every` says.
     pub intervals: Vec<(&'static str, Duration)>,
     /// `metrics.filesystem`
     pub filesystem: FilesystemOptions,

@@ -1,4 +1,4 @@
-//! node_exporter's `xfs`, from /sys/fs/xfs/<device>/stats/stats (fs/xfs/xfs_stats.c): for each mounted file
+//! node_exporter's `xfs`, from /sys/fs/xfs/DEVICE/stats/stats (fs/xfs/xfs_stats.c): for each mounted file
 //! system the counters of its allocator, directories, reads and writes.
 //!
 //! A line that a kernel lacks counts as zeros, as in node_exporter. Lines that are not wanted are not

@@ -1,7 +1,7 @@
 //! Asks one disk for its health: which commands, in which order, and what their failures mean. A disk that
 //! stands still gets no command that could start it.
 //!
-//! Whoever calls this may wait long: the kernel ends a command after [`TIMEOUT`], and may then reset the
+//! Whoever calls this may wait long: the kernel ends a command after `TIMEOUT`, and may then reset the
 //! device and its bus for minutes. It must not know metrics.
 
 use std::fs::File;
