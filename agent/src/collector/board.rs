@@ -300,7 +300,7 @@ fn hexadecimal(token: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collector::shown;
+    use crate::collector::testing;
 
     const INFO_LINE: &str = "node_board_info{compatible=\"raspberrypi,4-model-b brcm,bcm2711\",\
                              model=\"Raspberry Pi 4 Model B\"} 1\n";
@@ -311,8 +311,8 @@ mod tests {
             ("firmware/devicetree/base/model", "Raspberry Pi 4 Model B\0"),
             ("firmware/devicetree/base/compatible", "raspberrypi,4-model-b\0brcm,bcm2711\0"),
         ];
-        shown::write(sys.path(), &tree);
-        shown::write(sys.path(), files);
+        testing::write(sys.path(), &tree);
+        testing::write(sys.path(), files);
         sys
     }
 
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn a_host_without_a_device_tree_has_no_data() {
         let sys = tempfile::tempdir().unwrap();
-        let (text, result) = shown::collect(&mut Board::new(), sys.path());
+        let (text, result) = testing::collect(&mut Board::new(), sys.path());
         assert!(text.is_empty() && matches!(result, Err(CollectError::NoData(_))));
     }
 
@@ -342,8 +342,8 @@ mod tests {
             ("firmware/devicetree/base/serial-number", "\0"),
             (GET_THROTTLED, "5\n"),
         ];
-        shown::write(sys.path(), &files);
-        let (text, result) = shown::collect(&mut Board::new(), sys.path());
+        testing::write(sys.path(), &files);
+        let (text, result) = testing::collect(&mut Board::new(), sys.path());
         result.unwrap();
         assert_eq!(
             text,
@@ -357,8 +357,8 @@ mod tests {
         let sys = pi(&[(GET_THROTTLED, "20005\n")]);
         let mut board = Board::new();
         let mut collect = |text: &str| {
-            shown::write(sys.path(), &[(GET_THROTTLED, text)]);
-            shown::collect(&mut board, sys.path()).0
+            testing::write(sys.path(), &[(GET_THROTTLED, text)]);
+            testing::collect(&mut board, sys.path()).0
         };
         let with = |lines: String| format!("{INFO_LINE}{lines}");
         assert_eq!(collect("0\n"), with(lines([0; 4], [0; 4])));
@@ -371,7 +371,7 @@ mod tests {
     fn a_malformed_file_is_named_and_the_board_is_told() {
         for bad in ["", "x\n", "0x5\n", "-1\n", "+5\n", "100000000\n", "\u{661}\n"] {
             let sys = pi(&[(GET_THROTTLED, bad)]);
-            let (text, result) = shown::collect(&mut Board::new(), sys.path());
+            let (text, result) = testing::collect(&mut Board::new(), sys.path());
             assert_eq!(text, INFO_LINE, "{bad:?}");
             let error = result.unwrap_err().to_string();
             assert!(error.contains("soc:firmware/get_throttled"), "{error}");
@@ -388,15 +388,15 @@ mod tests {
         ]);
         let mut board = Board::new();
         let alarm = "node_rpi_throttled{condition=\"under_voltage\",since=\"now\"} 1\n";
-        assert_eq!(shown::collect(&mut board, sys.path()).0, format!("{INFO_LINE}{alarm}"));
+        assert_eq!(testing::collect(&mut board, sys.path()).0, format!("{INFO_LINE}{alarm}"));
         // Its module was loaded anew.
         std::fs::rename(
             sys.path().join("class/hwmon/hwmon1"),
             sys.path().join("class/hwmon/hwmon2"),
         )
         .unwrap();
-        assert_eq!(shown::collect(&mut board, sys.path()).0, INFO_LINE);
-        assert_eq!(shown::collect(&mut board, sys.path()).0, format!("{INFO_LINE}{alarm}"));
+        assert_eq!(testing::collect(&mut board, sys.path()).0, INFO_LINE);
+        assert_eq!(testing::collect(&mut board, sys.path()).0, format!("{INFO_LINE}{alarm}"));
     }
 
     #[test]
@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(property(b""), "");
         assert!(property("ä".repeat(1_000).as_bytes()).len() <= TEXT_MAX);
         let sys = pi(&[("firmware/devicetree/base/system/linux,revision", "abc")]);
-        let (text, result) = shown::collect(&mut Board::new(), sys.path());
+        let (text, result) = testing::collect(&mut Board::new(), sys.path());
         result.unwrap();
         assert_eq!(text, INFO_LINE);
     }

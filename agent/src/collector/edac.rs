@@ -85,7 +85,7 @@ fn digits<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collector::shown;
+    use crate::collector::testing;
 
     #[test]
     fn a_malformed_count_costs_itself_and_is_named() {
@@ -100,8 +100,8 @@ mod tests {
             ("mcx/ce_count", "9\n"),
             ("power/control", "auto\n"),
         ];
-        shown::write(&sys.path().join(CONTROLLERS), &files);
-        let (text, result) = shown::collect(&mut Edac::default(), sys.path());
+        testing::write(&sys.path().join(CONTROLLERS), &files);
+        let (text, result) = testing::collect(&mut Edac::default(), sys.path());
         assert_eq!(
             text,
             "node_edac_correctable_errors_total{controller=\"0\"} 7\n\
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_host_without_controllers_has_no_data() {
         let sys = tempfile::tempdir().unwrap();
-        let (_, result) = shown::collect(&mut Edac::default(), sys.path());
+        let (_, result) = testing::collect(&mut Edac::default(), sys.path());
         assert!(matches!(result, Err(CollectError::NoData(_))));
     }
 }

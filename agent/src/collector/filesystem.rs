@@ -56,7 +56,7 @@ struct Mount {
     /// Where its path lies in [`Filesystem::paths`].
     path: std::ops::Range<usize>,
     readonly: bool,
-    /// Whether the kernel answers from memory; see [`answers_at_once`].
+    /// Whether the kernel answers from memory; see [`AT_ONCE`].
     at_once: bool,
     /// None if it could not be asked.
     usage: Option<Usage>,
@@ -136,11 +136,11 @@ impl Collector for Filesystem {
             self.texts.clear();
             self.paths.clear();
             let root = std::mem::take(&mut self.root);
-            let bytes_whole = whole(file, bytes, &mut errors);
-            for line in lines(bytes_whole) {
+            let list = whole(file, bytes, &mut errors);
+            for line in lines(list) {
                 self.parse(file, line, &root).unwrap_or_else(|error| errors.note(error));
             }
-            self.decide(bytes_whole, &root);
+            self.decide(list, &root);
             self.root = root;
             // A malformed file is parsed, and refused, in every round.
             if errors.is_empty() {

@@ -61,8 +61,6 @@ mod rows;
 mod schedstat;
 mod selinux;
 mod set;
-#[cfg(test)]
-mod shown;
 mod slabinfo;
 pub mod smart;
 mod sockstat;
@@ -144,7 +142,6 @@ impl Entry {
         Entry { name, default: false, every: Duration::ZERO, new }
     }
 
-    #[allow(dead_code, reason = "for those whose source wears, wakes or hardly moves")]
     const fn every(self, seconds: u64) -> Entry {
         Entry { every: Duration::from_secs(seconds), ..self }
     }

@@ -118,10 +118,10 @@ impl Netclass {
             ifindex = host.find(Root::Sys, path).and_then(|bytes| number(bytes.trim_ascii()));
         }
         let (before, before_texts) = &self.before;
-        let before = before.iter().find(|device| {
-            ifindex.is_some()
-                && device.properties.get(IFINDEX).copied().flatten() == ifindex
-                && before_texts.get(device.name) == name
+        // In the order of their names, as those of this round.
+        let known = before.binary_search_by(|device| before_texts.get(device.name).cmp(name));
+        let before = known.ok().and_then(|at| before.get(at)).filter(|device| {
+            ifindex.is_some() && device.properties.get(IFINDEX).copied().flatten() == ifindex
         });
         let mut texts = [Span::default(); TEXTS.len()];
         for (index, (file, slot)) in TEXTS.iter().zip(&mut texts).enumerate() {

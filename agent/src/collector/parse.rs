@@ -86,12 +86,7 @@ pub(super) fn number(
     path: fmt::Arguments<'_>,
     errors: &mut FirstError,
 ) -> Option<u64> {
-    let bytes = host.find(root, path)?;
-    let value = unsigned(bytes.trim_ascii());
-    if value.is_none() {
-        errors.note(malformed(&named(root, path), bytes, "a number"));
-    }
-    value
+    attribute(host, root, path, errors, unsigned)
 }
 
 /// As [`number`], of a number that may be negative.
@@ -101,8 +96,18 @@ pub(super) fn signed_number(
     path: fmt::Arguments<'_>,
     errors: &mut FirstError,
 ) -> Option<i64> {
+    attribute(host, root, path, errors, signed)
+}
+
+fn attribute<T>(
+    host: &mut Host,
+    root: Root,
+    path: fmt::Arguments<'_>,
+    errors: &mut FirstError,
+    parse: fn(&[u8]) -> Option<T>,
+) -> Option<T> {
     let bytes = host.find(root, path)?;
-    let value = signed(bytes.trim_ascii());
+    let value = parse(bytes.trim_ascii());
     if value.is_none() {
         errors.note(malformed(&named(root, path), bytes, "a number"));
     }

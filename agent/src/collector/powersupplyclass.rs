@@ -184,7 +184,7 @@ fn attribute<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collector::shown;
+    use crate::collector::testing;
 
     #[test]
     fn a_malformed_attribute_costs_itself_and_is_named() {
@@ -197,9 +197,9 @@ mod tests {
             ("BAT0/temp", "-55\n"),
             ("AC/online", "1"),
         ];
-        shown::write(&sys.path().join(CLASS), &files);
+        testing::write(&sys.path().join(CLASS), &files);
         std::fs::create_dir(sys.path().join(CLASS).join("BAT0/power")).unwrap();
-        let (text, result) = shown::collect(&mut PowerSupplyClass::default(), sys.path());
+        let (text, result) = testing::collect(&mut PowerSupplyClass::default(), sys.path());
         assert_eq!(
             text,
             "node_power_supply_online{power_supply=\"AC\"} 1\n\
@@ -216,12 +216,12 @@ mod tests {
     fn a_supply_that_went_is_not_reported_again() {
         let sys = tempfile::tempdir().unwrap();
         let class = sys.path().join(CLASS);
-        shown::write(&class, &[("A/online", "1\n"), ("B/online", "0\n")]);
+        testing::write(&class, &[("A/online", "1\n"), ("B/online", "0\n")]);
         let mut collector = PowerSupplyClass::default();
-        assert_eq!(shown::collect(&mut collector, sys.path()).0.lines().count(), 4);
+        assert_eq!(testing::collect(&mut collector, sys.path()).0.lines().count(), 4);
         std::fs::remove_dir_all(class.join("A")).unwrap();
         assert_eq!(
-            shown::collect(&mut collector, sys.path()).0,
+            testing::collect(&mut collector, sys.path()).0,
             "node_power_supply_online{power_supply=\"B\"} 0\n\
              node_power_supply_info{power_supply=\"B\"} 1\n"
         );

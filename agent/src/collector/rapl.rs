@@ -131,7 +131,7 @@ fn sanitized(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collector::shown;
+    use crate::collector::testing;
 
     #[test]
     fn names_of_zones() {
@@ -157,9 +157,9 @@ mod tests {
             ("dtpm/name", "dtpm\n"),
             ("dtpm/max_power_range_uw", "1\n"),
         ];
-        shown::write(&sys.path().join(CLASS), &files);
+        testing::write(&sys.path().join(CLASS), &files);
         let mut rapl = Rapl::default();
-        let (text, result) = shown::collect(&mut rapl, sys.path());
+        let (text, result) = testing::collect(&mut rapl, sys.path());
         let dram = "node_rapl_dram_joules_total{index=\"0\",\
                     path=\"/sys/class/powercap/intel-rapl:0:0\"} 2.5\n";
         assert_eq!(text, dram);
@@ -172,8 +172,8 @@ mod tests {
             ("intel-rapl:1/max_energy_range_uj", "1\n"),
             ("intel-rapl:1/energy_uj", "0\n"),
         ];
-        shown::write(&sys.path().join(CLASS), &files);
-        let (text, result) = shown::collect(&mut rapl, sys.path());
+        testing::write(&sys.path().join(CLASS), &files);
+        let (text, result) = testing::collect(&mut rapl, sys.path());
         result.unwrap();
         assert!(text.starts_with(dram) && text.lines().count() == 3, "{text}");
         assert!(

@@ -78,7 +78,7 @@ fn numbered<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collector::shown;
+    use crate::collector::testing;
 
     #[test]
     fn a_malformed_zone_costs_itself_and_is_named() {
@@ -97,8 +97,8 @@ mod tests {
             ("class/thermal/cooling_device1/type", "Fan\n"),
             ("class/thermal/cooling_device1/cur_state", "1\n"),
         ];
-        shown::write(sys.path(), &files);
-        let (text, result) = shown::collect(&mut ThermalZone::default(), sys.path());
+        testing::write(sys.path(), &files);
+        let (text, result) = testing::collect(&mut ThermalZone::default(), sys.path());
         assert_eq!(
             text,
             "node_thermal_zone_temp{type=\"cpu ü\",zone=\"1\"} -0.5\n\
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_host_without_zones_has_no_data() {
         let sys = tempfile::tempdir().unwrap();
-        let (_, result) = shown::collect(&mut ThermalZone::default(), sys.path());
+        let (_, result) = testing::collect(&mut ThermalZone::default(), sys.path());
         assert!(matches!(result, Err(CollectError::NoData(_))));
     }
 }

@@ -107,17 +107,17 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::collector::{pattern, shown};
+    use crate::collector::{pattern, testing};
 
     fn collect(hwmon: &mut Hwmon, sys: &Path) -> String {
-        let (text, result) = shown::collect(hwmon, sys);
+        let (text, result) = testing::collect(hwmon, sys);
         result.unwrap();
         text
     }
 
     fn chip(sys: &Path, number: u32, device: &str, files: &[(&str, &str)]) {
         let folder = sys.join(format!("devices/{device}/hwmon/hwmon{number}"));
-        shown::write(&folder, files);
+        testing::write(&folder, files);
         let link = |target: String, at: &Path| std::os::unix::fs::symlink(target, at).unwrap();
         let parent = Path::new(device).file_name().unwrap().to_str().unwrap();
         link(format!("../../../{parent}"), &folder.join("device"));
@@ -155,7 +155,7 @@ mod tests {
         let mut hwmon = Hwmon::new(&HwmonOptions::default());
         let one = collect(&mut hwmon, sys.path());
         let device = sys.path().join("devices/platform/a.0");
-        shown::write(&device, &[("fan1_input", "900\n")]);
+        testing::write(&device, &[("fan1_input", "900\n")]);
         assert!(collect(&mut hwmon, sys.path()).contains("node_hwmon_fan_rpm"));
         fs::remove_file(device.join("fan1_input")).unwrap();
         assert_eq!(collect(&mut hwmon, sys.path()), one);
