@@ -156,6 +156,8 @@ impl<R: Send + 'static> Worker<R> {
                 }
             }
         })?;
+        // A thread's first wait allocates what its later ones use again: not in some later round.
+        let _ = answers.recv_timeout(Duration::from_millis(1));
         Ok(Worker { requests, answers })
     }
 }
