@@ -93,13 +93,20 @@ impl Labels {
         self.find(name).ok().map(|at| self.0.remove(at).1)
     }
 
+    /// Removes the labels whose names `keep` refuses.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.0.retain(|(name, _)| keep(name));
+    }
+
     /// The value of a label.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.find(name).ok().map(|at| self.0[at].1.as_str())
     }
 
     /// The pairs in the order of their names.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + Clone {
+    pub fn iter(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&str, &str)> + DoubleEndedIterator + Clone {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
