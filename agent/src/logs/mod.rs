@@ -9,6 +9,7 @@
 //! are removed before the WAL; every stream has [`SOURCE`].
 
 pub mod file;
+pub mod stage;
 mod text;
 
 use std::pin::Pin;

@@ -1,0 +1,57 @@
+//! The stages: what the user wants done with entries between their sources and the WAL, in order, for
+//! the streams that match.
+//!
+//! A stage has a [`Selector`] and one [`Action`]. An action sees one entry at a time as a [`Work`] and
+//! edits it or lets it go; it does no input or output, keeps no more memory than its options say, and
+//! never fails: an entry that it can't treat passes as it is.
+
+pub mod extract;
+mod pattern;
+mod selector;
+mod work;
+
+pub use pattern::{Pattern, PatternError, pattern};
+pub use selector::{Selector, SelectorError};
+pub use work::{Fields, Work};
+
+/// A stage as the configuration has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// The streams that it is for.
+    pub selector: Selector,
+    /// What it does.
+    pub step: Step,
+}
+
+/// What a stage does, as the configuration has it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// What takes an entry apart or edits it.
+    Extract(extract::Options),
+}
+
+/// What becomes of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The next stage gets it.
+    Keep,
+    /// It goes, and is counted by the stage's reason.
+    Drop,
+}
+
+/// What a stage does.
+pub trait Action {
+    /// Treats one entry; `now_ns` is the time of its reading, in nanoseconds since the Unix epoch.
+    fn apply(&mut self, entry: &mut Work, now_ns: i64) -> Verdict;
+
+    /// The reason in `mote_dropped_total` of the entries that it lets go.
+    fn reason(&self) -> &str {
+        "stage_drop"
+    }
+
+    /// How many entries passed untreated because they were not what the action is for, such as lines that
+    /// are no JSON.
+    fn misses(&self) -> u64 {
+        0
+    }
+}
