@@ -102,6 +102,8 @@ pub struct Endpoint {
 pub struct Logs {
     /// `[[logs.file]]`
     pub files: Vec<crate::logs::file::Options>,
+    /// `[[logs.stage]]` and what else is done with entries
+    pub stages: crate::logs::stage::Setup,
 }
 
 impl Logs {

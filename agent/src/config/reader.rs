@@ -184,6 +184,36 @@ impl<'a> Reader<'a> {
             .transpose()
     }
 
+    /// A text that is read by the caller, of a kind that the reference names.
+    pub(super) fn optional(
+        &self,
+        key: &'static str,
+        kind: &'static str,
+        text: &'static str,
+    ) -> Result<Option<At<String>>, ConfigError> {
+        let node = self.node(key, kind, String::new(), text);
+        node.map(|node| self.text(key, "a string", node)).transpose()
+    }
+
+    /// A share: a number from 0 to 1.
+    pub(super) fn share(
+        &self,
+        key: &'static str,
+        text: &'static str,
+    ) -> Result<Option<f64>, ConfigError> {
+        let Some(node) = self.node(key, "number", String::new(), text) else { return Ok(None) };
+        let number = match node.value {
+            Value::Float(Some(number)) => number,
+            Value::Integer(number) => number as f64,
+            _ => return Err(self.wrong_type(key, "a number", node)),
+        };
+        if !(0.0..=1.0).contains(&number) {
+            let problem = format!("{} is {number}", self.child_name(key));
+            return Err(ConfigError::new(&node.place, problem, "from 0 to 1"));
+        }
+        Ok(Some(number))
+    }
+
     /// One word of several.
     pub(super) fn choice<T: Copy>(
         &self,

@@ -88,14 +88,14 @@ impl Labels {
         }
     }
 
-    /// Removes the labels whose names `keep` refuses.
-    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
-        self.0.retain(|(name, _)| keep(name));
-    }
-
     /// Removes a label, and returns the value that it had.
     pub fn remove(&mut self, name: &str) -> Option<String> {
         self.find(name).ok().map(|at| self.0.remove(at).1)
+    }
+
+    /// Removes the labels whose names `keep` refuses.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.0.retain(|(name, _)| keep(name));
     }
 
     /// The value of a label.
@@ -104,7 +104,9 @@ impl Labels {
     }
 
     /// The pairs in the order of their names.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + Clone {
+    pub fn iter(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&str, &str)> + DoubleEndedIterator + Clone {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 

@@ -24,6 +24,7 @@ pub(super) fn files(
             "labels",
             "labels of these files' streams, beside `filename`, `instance` and those of `[agent]`",
         )?;
+        let multiline = super::stage::multiline(&file, common)?;
         let present = file.is_present();
         let place = file.place().clone();
         file.finish()?;
@@ -33,6 +34,7 @@ pub(super) fn files(
         let paths = paths.filter(|paths| !paths.is_empty()).ok_or_else(|| {
             ConfigError::new(&place, "[[logs.file]] has no paths", "paths = [\"/var/log/*.log\"]")
         })?;
+        let own = common.multiline(own, multiline);
         let (labels, max_line) = (common.labels(own), common.max_line);
         files.push(logs::file::Options { paths, exclude, labels, max_line });
     }

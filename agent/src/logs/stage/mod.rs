@@ -5,12 +5,28 @@
 //! edits it or lets it go; it does no input or output, keeps no more memory than its options say, and
 //! never fails: an entry that it can't treat passes as it is.
 
+mod engine;
 pub mod extract;
+mod filter;
+mod guard;
+mod hash;
+mod held;
+mod level;
+mod limit;
+mod multiline;
 mod pattern;
+mod sample;
 mod selector;
 mod work;
 
+pub use engine::{Counts, Setup, Stages};
+pub use filter::Conditions;
+pub use held::KEY_PREFIX;
+pub use level::Level;
+pub use limit::Limit;
+pub use multiline::{Lines, Mark};
 pub use pattern::{Pattern, PatternError, pattern};
+pub use sample::Share;
 pub use selector::{Selector, SelectorError};
 pub use work::{Fields, Work};
 
@@ -26,8 +42,32 @@ pub struct Options {
 /// What a stage does, as the configuration has it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
+    /// Entries that meet the conditions go.
+    Drop(Conditions),
+    /// Entries that don't meet the conditions go.
+    Keep(Conditions),
+    /// Entries beyond a rate go.
+    RateLimit(Limit),
+    /// A share of the entries stays.
+    Sample(Share),
+    /// Lines that belong together become one entry.
+    Multiline(Lines),
     /// What takes an entry apart or edits it.
     Extract(extract::Options),
+}
+
+impl Step {
+    /// The action; None for the one that needs more than one entry at a time.
+    fn action(&self) -> Option<Box<dyn Action>> {
+        Some(match self {
+            Step::Drop(conditions) => Box::new(filter::Filter::new(conditions, true)),
+            Step::Keep(conditions) => Box::new(filter::Filter::new(conditions, false)),
+            Step::RateLimit(limit) => Box::new(limit::RateLimit::new(limit)),
+            Step::Sample(share) => Box::new(sample::Sample::new(share)),
+            Step::Extract(options) => options.action(),
+            Step::Multiline(_) => return None,
+        })
+    }
 }
 
 /// What becomes of an entry.

@@ -16,10 +16,27 @@ pub struct Work {
 }
 
 impl Work {
+    /// An entry without labels and metadata.
+    pub fn new(timestamp_ns: i64, line: &str) -> Work {
+        Work { timestamp_ns, line: line.to_owned(), ..Work::default() }
+    }
+
     /// Sets the labels of the stream that the entry comes from.
     pub fn set_stream(&mut self, labels: &Labels) {
         self.labels.clone_from(labels);
         self.relabeled = false;
+    }
+
+    /// Exchanges the contents with another entry's of the same labels; each keeps the knowledge of whether
+    /// they have been changed.
+    pub(super) fn exchange(&mut self, other: &mut Work) {
+        std::mem::swap(self, other);
+        std::mem::swap(&mut self.relabeled, &mut other.relabeled);
+    }
+
+    /// Says that the labels are not those of a stream of the block.
+    pub(super) fn mark_relabeled(&mut self) {
+        self.relabeled = true;
     }
 
     /// The labels as they are by now, internal ones (`__…`) included.
