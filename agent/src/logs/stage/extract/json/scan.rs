@@ -36,6 +36,11 @@ impl fmt::Display for PathError {
 impl std::error::Error for PathError {}
 
 impl Path {
+    /// The path to a key of the outermost object.
+    pub(in super::super) fn key(key: &str) -> Path {
+        Path { steps: vec![Step::Key(key.to_owned())] }
+    }
+
     /// Reads a path.
     ///
     /// # Errors
