@@ -99,6 +99,7 @@ pub struct Stages {
     loaded: Option<StreamId>,
     output: Block,
     position: Vec<u8>,
+    built: Instant,
 }
 
 impl Stages {
@@ -147,6 +148,7 @@ impl Stages {
             loaded: None,
             output: Block::new(),
             position: Vec::new(),
+            built: now,
         };
         stages.restore(positions, now);
         stages
@@ -172,7 +174,7 @@ impl Stages {
     /// When what is held has to go: [`run`](Stages::run) is to be called then, with an empty block if there
     /// is no other.
     pub fn due(&self) -> Option<Instant> {
-        let unreadable = self.groups.gone.iter().map(|_| Instant::now());
+        let unreadable = self.groups.gone.iter().map(|_| self.built);
         self.groups.list.iter().map(|group| group.until).chain(unreadable).min()
     }
 
@@ -410,6 +412,14 @@ impl Stages {
             output.set_position(&key, &self.position);
             group.stored = Some(key);
             group.changed = false;
+        }
+    }
+
+    /// Puts another action in the place of a stage's, counted from 1.
+    #[cfg(test)]
+    pub(super) fn replace_action(&mut self, at: usize, action: Box<dyn Action>) {
+        if let Some(Stage { kind: Kind::Act(old, _), .. }) = self.stages.get_mut(at) {
+            *old = action;
         }
     }
 

@@ -95,3 +95,6 @@ pub trait Action {
         0
     }
 }
+
+#[cfg(test)]
+mod tests;
