@@ -2,15 +2,20 @@
 
 mod file;
 
+use std::path::PathBuf;
+
 use super::error::ConfigError;
 use super::reader::Reader;
 use super::{Agent, Logs, Wal, units};
+use crate::host::Roots;
 use crate::model::Labels;
 
 /// What every log reader gets.
 pub(super) struct Common {
     /// The longest line, in bytes.
     pub(super) max_line: usize,
+    /// Where the host's root is mounted.
+    pub(super) root: PathBuf,
     /// The agent's labels and `instance`.
     agent: Labels,
 }
@@ -25,7 +30,12 @@ impl Common {
     }
 }
 
-pub(super) fn logs(top: &Reader<'_>, agent: &Agent, wal: &Wal) -> Result<Logs, ConfigError> {
+pub(super) fn logs(
+    top: &Reader<'_>,
+    agent: &Agent,
+    host: &Roots,
+    wal: &Wal,
+) -> Result<Logs, ConfigError> {
     let t = top.section("logs")?;
     let max_line = t.size(
         "max_line",
@@ -35,7 +45,7 @@ pub(super) fn logs(top: &Reader<'_>, agent: &Agent, wal: &Wal) -> Result<Logs, C
     )?;
     let mut labels = agent.labels.clone();
     labels.set_default("instance", agent.instance.clone());
-    let common = Common { max_line: max_line as usize, agent: labels };
+    let common = Common { max_line: max_line as usize, root: host.root.clone(), agent: labels };
     let logs = Logs { files: file::files(&t, &common)? };
     // A block is at most a line longer than it should be, and a record at most a quarter of its WAL.
     if logs.any() && max_line > wal.logs_max_bytes / 8 {

@@ -3,11 +3,12 @@
 //! how files are found.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use tokio::time::Instant;
 
 use super::follow::{Follow, Place, Sink, Step};
-use super::position;
+use super::position::{self, Head, Identity};
 use super::{Counters, KEY_PREFIX, Limits};
 use crate::logs::SOURCE;
 use crate::logs::text::Converter;
@@ -31,28 +32,72 @@ pub(super) enum Save {
 pub(super) struct Chain {
     /// The position's key.
     pub(super) key: String,
-    pub(super) labels: Labels,
+    /// Of the section.
+    pub(super) labels: Rc<Labels>,
     pub(super) max_line: usize,
     /// Only the last may be the one that is at the path.
     pub(super) files: VecDeque<Follow>,
+    /// A copy of the last file, which may be about to be truncated.
+    pub(super) copy: Option<Box<Follow>>,
+    /// When the newest of the files that were renamed away had last been written to: what rotation
+    /// made later has not been seen. `i64::MAX`: nothing was renamed yet.
+    pub(super) rotated_ns: i64,
+    /// Of contents that were cut off last, how they began.
+    pub(super) cut: Head,
+    /// Not 0: what rotation made is unseen only if it was made later.
+    pub(super) born_ns: i64,
+    /// Files that were finished last, which are not read again.
+    pub(super) done: VecDeque<Identity>,
     last_ns: i64,
     pub(super) save: Save,
     pub(super) queued: bool,
 }
 
 impl Chain {
-    pub(super) fn new(path: &str, labels: &Labels, max_line: usize) -> Chain {
-        let mut labels = labels.clone();
-        labels.set("filename", path);
-        labels.set(SOURCE, "file");
+    pub(super) fn new(path: &str, labels: &Rc<Labels>, max_line: usize) -> Chain {
         Chain {
             key: format!("{KEY_PREFIX}{path}"),
-            labels,
+            labels: labels.clone(),
             max_line: max_line.max(16),
             files: VecDeque::new(),
+            copy: None,
+            rotated_ns: i64::MAX,
+            cut: Head::default(),
+            born_ns: 0,
+            done: VecDeque::new(),
             last_ns: i64::MIN,
             save: Save::No,
             queued: false,
+        }
+    }
+
+    /// The file at the path.
+    pub(super) fn current(&self) -> Option<&Follow> {
+        self.files.back().filter(|file| file.place == Place::Current)
+    }
+
+    /// Puts a file before the one at the path.
+    pub(super) fn push_rotated(&mut self, mut file: Follow, now: Instant) {
+        self.rotated(file.modified_ns());
+        file.place = Place::Rotated { since: now, replaced: true };
+        let at = self.files.len() - usize::from(self.current().is_some());
+        self.files.insert(at, file);
+        self.save(Save::Now);
+    }
+
+    /// A file that had last been written to then was renamed away, or its contents were.
+    pub(super) fn rotated(&mut self, modified_ns: i64) {
+        let known = self.rotated_ns != i64::MAX;
+        if modified_ns > 0 && (!known || modified_ns > self.rotated_ns) {
+            self.rotated_ns = modified_ns;
+        }
+    }
+
+    /// Remembers a file that is not read again.
+    pub(super) fn is_done(&mut self, identity: Identity) {
+        self.done.push_back(identity);
+        if self.done.len() > 8 {
+            self.done.pop_front();
         }
     }
 
@@ -79,13 +124,14 @@ impl Chain {
 
     /// Reads on by at most one buffer a file, each file only after the one before it has no more.
     pub(super) fn turn(&mut self, pen: &mut Pen<'_>, now: Instant) -> std::io::Result<Step> {
-        let Chain { files, labels, max_line, last_ns, .. } = self;
+        let Chain { key, files, labels, max_line, last_ns, .. } = self;
         let Pen { block, limit, counters, converter, buffer, now_ns } = pen;
         let mut sink = Writer {
             block,
             limit: *limit,
             counters,
             converter,
+            key,
             labels,
             max_line: *max_line,
             stream: None,
@@ -106,7 +152,7 @@ impl Chain {
         now: Instant,
         limits: &Limits,
     ) -> std::io::Result<Finish> {
-        let Chain { files, labels, max_line, last_ns, .. } = self;
+        let Chain { key, files, labels, max_line, last_ns, .. } = self;
         // Rotated so fast that quiet never comes: the oldest have had their time.
         let is_crowded = files.len() > position::MAX_RECORDS / 2;
         let is_due = |file: &Follow| {
@@ -122,6 +168,7 @@ impl Chain {
             limit: *limit,
             counters,
             converter,
+            key,
             labels,
             max_line: *max_line,
             stream: None,
@@ -169,6 +216,7 @@ fn read_on(
         total.consumed += step.consumed;
         total.full = step.full;
         total.end = step.end;
+        total.cut = step.cut;
         if step.full || !step.end {
             break;
         }
@@ -216,11 +264,20 @@ struct Writer<'a> {
     limit: usize,
     counters: &'a mut Counters,
     converter: &'a mut Converter,
+    key: &'a str,
     labels: &'a Labels,
     max_line: usize,
     stream: Option<StreamId>,
     now_ns: i64,
     last_ns: &'a mut i64,
+}
+
+/// The labels of a file's stream, made when they are needed: there are as many as files.
+fn labels(section: &Labels, key: &str) -> Labels {
+    let mut labels = section.clone();
+    labels.set("filename", key.strip_prefix(KEY_PREFIX).unwrap_or_default());
+    labels.set(SOURCE, "file");
+    labels
 }
 
 impl Sink for Writer<'_> {
@@ -231,10 +288,13 @@ impl Sink for Writer<'_> {
         if size > 0 && size + text.text.len() + Block::ENTRY_COST > self.limit {
             return false;
         }
-        let Some(stream) = self.stream.or_else(|| self.block.stream(self.labels)) else {
-            return false;
+        let stream = match self.stream {
+            Some(stream) => stream,
+            None => match self.block.stream(&labels(self.labels, self.key)) {
+                Some(stream) => *self.stream.insert(stream),
+                None => return false,
+            },
         };
-        self.stream = Some(stream);
         let last = *self.last_ns;
         let now = self.now_ns;
         let time =
@@ -249,27 +309,6 @@ impl Sink for Writer<'_> {
 
     fn max_line(&self) -> usize {
         self.max_line
-    }
-
-    fn truncated(&mut self, lost: u64) {
-        self.counters.truncations += 1;
-        self.counters.lost_bytes += lost;
-    }
-}
-
-/// For files that are opened where no line can be written yet.
-impl Sink for Counters {
-    fn line(&mut self, _: &[u8]) -> bool {
-        false
-    }
-
-    fn max_line(&self) -> usize {
-        0
-    }
-
-    fn truncated(&mut self, lost: u64) {
-        self.truncations += 1;
-        self.lost_bytes += lost;
     }
 }
 
@@ -301,10 +340,6 @@ mod tests {
 
         fn max_line(&self) -> usize {
             MAX_LINE
-        }
-
-        fn truncated(&mut self, _: u64) {
-            panic!("nothing is truncated here");
         }
     }
 
@@ -345,7 +380,7 @@ mod tests {
         // 4 before it went back, or there are two.
         let step = turn(&mut race, &mut files);
         assert_eq!(race.lines, ["1", "4"]);
-        assert_eq!(step, Step { consumed: 4, end: true, full: false });
+        assert_eq!(step, Step { consumed: 4, end: true, ..Step::default() });
         turn(&mut race, &mut files);
         assert_eq!(race.lines, ["1", "4", "2", "3", "5", "6"]);
         assert_eq!(turn(&mut race, &mut files).consumed, 0);
@@ -383,7 +418,7 @@ mod tests {
             append(&path, late);
             let lines = sink.lines.len();
             let step = file.finish(&mut buffer, &mut sink).unwrap();
-            assert_eq!(step, Step { consumed: 0, end: false, full: false }, "{late:?}");
+            assert_eq!(step, Step::default(), "{late:?}");
             assert_eq!(sink.lines.len(), lines, "{late:?}");
         }
         while file.step(&mut buffer, u64::MAX, now, &mut sink).unwrap().consumed > 0 {}
@@ -398,7 +433,7 @@ mod tests {
     fn a_file_that_grew_just_before_its_end_is_read_on_and_not_finished() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("old");
-        let mut chain = Chain::new("/old", &Labels::new(), MAX_LINE);
+        let mut chain = Chain::new("/old", &Rc::new(Labels::new()), MAX_LINE);
         let mut file = open(&path);
         file.place = Place::Rotated { since: Instant::now(), replaced: true };
         chain.files.push_back(file);

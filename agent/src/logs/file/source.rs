@@ -1,19 +1,22 @@
 //! The source: waits, and reads what is ready, one chain after the other. What is where is the
 //! matter of `scan`.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::chain::{Chain, Finish, Pen, Save};
 use super::follow::{Follow, Place};
+use super::kin;
 use super::pattern::{PatternError, Patterns};
 use super::position::{self, Identity, Record};
+use super::root::Root;
 use super::watch::{Wake, Watcher};
-use super::{Counters, KEY_PREFIX, Limits, Options};
+use super::{Counters, KEY_PREFIX, Limits, Options, StartAt};
 use crate::host::Clock;
 use crate::logs::text::Converter;
 use crate::logs::{Progress, Source, Waiting};
@@ -27,21 +30,30 @@ const DESCRIPTORS_KEPT: usize = 128;
 
 pub(super) struct Section {
     pub(super) patterns: Patterns,
-    pub(super) labels: Labels,
+    pub(super) labels: Rc<Labels>,
     pub(super) max_line: usize,
+    pub(super) start_at: StartAt,
+    pub(super) ignore_older: Option<Duration>,
 }
 
 /// Follows log files. See the [module](super).
 pub struct FileSource {
     pub(super) sections: Vec<Section>,
     pub(super) limits: Limits,
-    clock: Rc<dyn Clock>,
+    pub(super) root: Root,
+    pub(super) clock: Rc<dyn Clock>,
     pub(super) watcher: Watcher,
     pub(super) chains: HashMap<Rc<str>, Chain>,
     /// Which chain follows a file; exactly the files of all chains.
     pub(super) owners: HashMap<Identity, Rc<str>>,
     /// Where the last scan saw files.
     pub(super) places: HashMap<Identity, Rc<str>>,
+    /// What links of matching names lead to, as the host's paths.
+    pub(super) targets: BTreeSet<PathBuf>,
+    /// New names that rotation may have made.
+    pub(super) newcomers: BTreeSet<PathBuf>,
+    /// A scan was made.
+    pub(super) looked: bool,
     /// Chains that may have something to read.
     queue: VecDeque<Rc<str>>,
     /// Positions of an earlier run that no scan has looked at yet.
@@ -90,8 +102,10 @@ impl FileSource {
         let section = |options: &Options| {
             Ok(Section {
                 patterns: Patterns::new(&options.paths, &options.exclude)?,
-                labels: options.labels.clone(),
+                labels: Rc::new(options.labels.clone()),
                 max_line: options.max_line.max(16),
+                start_at: options.start_at,
+                ignore_older: options.ignore_older,
             })
         };
         let sections: Vec<Section> = options.iter().map(section).collect::<Result<_, _>>()?;
@@ -101,11 +115,15 @@ impl FileSource {
         Ok(FileSource {
             sections,
             limits,
+            root: Root::new(options.first().map_or(Path::new("/"), |options| &options.root)),
             clock,
             watcher: Watcher::new(limits.watch),
             chains: HashMap::new(),
             owners: HashMap::new(),
             places: HashMap::new(),
+            targets: BTreeSet::new(),
+            newcomers: BTreeSet::new(),
+            looked: false,
             queue: VecDeque::new(),
             stored: stored(positions),
             troubles: HashMap::new(),
@@ -149,7 +167,7 @@ impl FileSource {
                 return;
             }
             let deadline = self.deadline();
-            self.watcher.wait(deadline, &mut self.wakes).await;
+            self.watcher.wait(deadline, false, &mut self.wakes).await;
         }
     }
 
@@ -164,7 +182,7 @@ impl FileSource {
             if Instant::now() >= end {
                 return;
             }
-            self.watcher.wait(end, &mut self.wakes).await;
+            self.watcher.wait(end, true, &mut self.wakes).await;
         }
     }
 
@@ -233,6 +251,9 @@ impl FileSource {
         let result = (|| -> std::io::Result<Turn> {
             let step = chain.turn(&mut pen, now)?;
             *budget = budget.saturating_sub(step.consumed);
+            if step.cut {
+                return Ok(Turn::Cut);
+            }
             if step.full {
                 return Ok(Turn::Full);
             }
@@ -249,11 +270,16 @@ impl FileSource {
             }
         })();
         for file in finished {
+            chain.is_done(file.identity);
             // There is room for one that was left out.
             self.scan_due |= self.skipped > 0;
             self.hand_over(path, file);
         }
         match result {
+            Ok(Turn::Cut) => {
+                self.cut(path, chain, now);
+                Turn::Again
+            }
             Ok(turn) => {
                 self.recovered(path);
                 turn
@@ -280,7 +306,7 @@ impl FileSource {
     /// A finished file goes on under the path where it is now, if that is followed too.
     fn hand_over(&mut self, from: &Rc<str>, mut file: Follow) {
         let to = self.places.get(&file.identity).filter(|to| *to != from).cloned();
-        let Some(to) = to.filter(|to| identity_at(to) == Some(file.identity)) else {
+        let Some(to) = to.filter(|to| self.identity_at(to) == Some(file.identity)) else {
             return self.drop_file(file);
         };
         let Some(section) = self.section(&to) else { return self.drop_file(file) };
@@ -298,6 +324,13 @@ impl FileSource {
     pub(super) fn drop_file(&mut self, file: Follow) {
         self.owners.remove(&file.identity);
         self.watcher.forget(file.watch);
+    }
+
+    /// What a path leads to, if that is a regular file.
+    fn identity_at(&self, path: &str) -> Option<Identity> {
+        let metadata = std::fs::metadata(self.root.real(Path::new(path))).ok();
+        let metadata = metadata.filter(|metadata| metadata.is_file())?;
+        Some(Identity { device: metadata.dev(), inode: metadata.ino() })
     }
 
     /// The first section that a path belongs to.
@@ -354,10 +387,14 @@ impl FileSource {
                     self.scan_due = true;
                 }
                 Wake::Name(path, is_directory) => {
-                    self.scan_due |= self.sections.iter().any(|section| {
-                        section.patterns.matches(&path)
-                            || (is_directory && section.patterns.leads(&path))
-                    });
+                    self.scan_due |= self.targets.contains(&path)
+                        || self.sections.iter().any(|section| {
+                            section.patterns.matches(&path)
+                                || (is_directory && section.patterns.leads(&path))
+                        });
+                    if !is_directory && kin::is_stamped(&path) && self.newcomers.len() < 256 {
+                        self.scan_due |= self.newcomers.insert(path);
+                    }
                 }
                 Wake::Directory => self.scan_due = true,
                 Wake::Overflow => {
@@ -466,6 +503,8 @@ enum Turn {
     Done,
     /// There may be more.
     Again,
+    /// The contents of a file are gone, and its place in the chain is not yet.
+    Cut,
     /// The block has no room.
     Full,
 }
@@ -484,12 +523,6 @@ fn descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     limit.saturating_sub(DESCRIPTORS_KEPT).max(limit / 2)
-}
-
-/// What a path leads to, if that is a regular file.
-pub(super) fn identity_at(path: &str) -> Option<Identity> {
-    let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.is_file())?;
-    Some(Identity { device: metadata.dev(), inode: metadata.ino() })
 }
 
 fn stored(positions: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<Record>> {
@@ -525,9 +558,8 @@ mod tests {
         file.write_all(b"\xff\nnext\n").unwrap();
         let options = Options {
             paths: vec![path.to_str().unwrap().to_owned()],
-            exclude: Vec::new(),
-            labels: Labels::new(),
             max_line: MAX,
+            ..Options::default()
         };
         let clock = Rc::new(ManualClock::at(0));
         let mut source = FileSource::new(&[options], &BTreeMap::new(), clock).unwrap();
