@@ -215,6 +215,18 @@ pub(super) fn logs(
             "labels",
             "labels of these files' streams, beside `filename`, `instance` and those of `[agent]`",
         )?;
+        let format = file.choice(
+            "format",
+            "plain",
+            &[
+                ("plain", logs::file::PLAIN),
+                ("docker", logs::docker::disk::JSON_FILE),
+                ("cri", logs::docker::disk::CRI),
+            ],
+            "how lines stand in the files: \"plain\"; \"docker\", Docker's json-file; \"cri\", what containerd \
+             writes for Kubernetes (/var/log/pods) and Podman as k8s-file. These two have the time, the \
+             label `stream` and parts of long lines in them",
+        )?;
         let present = file.is_present();
         let place = file.place().clone();
         file.finish()?;
@@ -229,7 +241,8 @@ pub(super) fn logs(
             labels.set_default(name, value);
         }
         labels.set_default("instance", agent.instance.clone());
-        files.push(logs::file::Options { paths, exclude, labels, max_line: max_line as usize });
+        let max_line = max_line as usize;
+        files.push(logs::file::Options { paths, exclude, labels, max_line, format });
     }
     // A block is at most a line longer than it should be, and a record at most a quarter of its WAL.
     if !files.is_empty() && max_line > wal.logs_max_bytes / 8 {

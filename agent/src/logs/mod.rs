@@ -2,5 +2,6 @@
 //!
 //! A source knows `model`, `host` and `memory`; never the WAL or where entries go.
 
+pub mod docker;
 pub mod file;
 mod text;

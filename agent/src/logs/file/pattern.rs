@@ -117,6 +117,11 @@ impl Patterns {
         })
     }
 
+    /// Matches nothing.
+    pub(super) fn none() -> Patterns {
+        Patterns { include: Vec::new(), exclude: Vec::new() }
+    }
+
     /// Whether a path is meant, existing or not.
     pub(super) fn matches(&self, path: &Path) -> bool {
         self.include.iter().any(|pattern| pattern.matches_path_with(path, MATCH))
