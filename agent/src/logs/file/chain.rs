@@ -11,13 +11,9 @@ use super::format::{Entry, Format, PLAIN, Stream};
 use super::position;
 use super::source::Section;
 use super::{Counters, Limits};
+use crate::logs::SOURCE;
 use crate::logs::text::Converter;
 use crate::model::{Block, Labels, StreamId};
-
-/// What an entry costs beyond its text where the size of a block is bounded.
-pub(super) const ENTRY_COST: usize = 48;
-/// What a position costs.
-pub(super) const POSITION_COST: usize = 128;
 
 /// A clock that is behind the last entry by more was set back: the entry gets its time all the same.
 const SET_BACK_NS: i64 = 10_000_000_000;
@@ -66,6 +62,7 @@ impl Chain {
         let mut labels = section.labels.clone();
         if section.named {
             labels.set("filename", path);
+            labels.set(SOURCE, "file");
         }
         Chain {
             key: format!("{prefix}{path}"),
@@ -276,11 +273,6 @@ pub(super) struct Pen<'a> {
     pub(super) now_ns: i64,
 }
 
-/// The size of a block as its bound counts it, without positions.
-pub(super) fn cost(block: &Block) -> usize {
-    block.text_len() + block.len() * ENTRY_COST
-}
-
 struct Writer<'a> {
     block: &'a mut Block,
     limit: usize,
@@ -300,7 +292,7 @@ impl Writer<'_> {
     /// Whether there is no room for so much more. A block that is empty takes any line, or a small
     /// limit would stop everything.
     fn is_full(&self, bytes: usize) -> bool {
-        let have = cost(self.block);
+        let have = self.block.size();
         have > 0 && have + bytes > self.limit
     }
 
@@ -337,8 +329,7 @@ impl Writer<'_> {
         let Some(stream) = self.stream(Stream::None) else { return false };
         let time = self.time(Stream::None, None);
         let text = self.converter.text(record, self.max_line);
-        let metadata = vec![(MALFORMED.to_owned(), self.format.name().to_owned())];
-        self.block.push_with(stream, time, text.text, metadata);
+        self.block.push_with(stream, time, text.text, [(MALFORMED, self.format.name())]);
         self.counters.lines += 1;
         self.counters.truncated_lines += u64::from(text.truncated);
         self.counters.invalid_utf8 += u64::from(text.replaced);
@@ -347,7 +338,7 @@ impl Writer<'_> {
 
     fn malformed(&mut self, record: &[u8], good: Option<usize>) -> bool {
         // Both parts or none.
-        let bytes = record.len().min(2 * self.max_line) + 2 * (ENTRY_COST + MALFORMED_COST);
+        let bytes = record.len().min(2 * self.max_line) + 2 * (Block::ENTRY_COST + MALFORMED_COST);
         if self.is_full(bytes) {
             return false;
         }
@@ -369,7 +360,7 @@ impl Writer<'_> {
     }
 
     fn entry(&mut self, entry: &Entry<'_>, forced: bool) -> bool {
-        let bytes = entry.text.len().min(self.max_line) + ENTRY_COST;
+        let bytes = entry.text.len().min(self.max_line) + Block::ENTRY_COST;
         if !forced && self.is_full(bytes) {
             return false;
         }
@@ -377,6 +368,9 @@ impl Writer<'_> {
         let time = self.time(entry.stream, entry.time_ns);
         let text = self.converter.text(entry.text, self.max_line);
         self.block.push(stream, time, text.text);
+        if entry.partial {
+            self.block.set_partial();
+        }
         self.counters.lines += 1;
         self.counters.truncated_lines += u64::from(text.truncated || entry.cut);
         self.counters.invalid_utf8 += u64::from(text.replaced || entry.replaced);

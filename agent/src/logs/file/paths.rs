@@ -13,8 +13,9 @@ use super::format::Format;
 use super::pattern::{PatternError, Patterns};
 use super::position::Record;
 use super::source::{FileSource, Section, stored};
-use super::{Counters, Limits, PLAIN, Progress};
+use super::{Counters, Limits, PLAIN};
 use crate::host::Clock;
+use crate::logs::{Progress, Source, Waiting};
 use crate::model::{Block, Labels};
 
 /// One path.
@@ -102,29 +103,35 @@ impl Paths {
         self.waiting.contains_key(path) || self.follows(path)
     }
 
-    /// As [`FileSource::ready`].
-    pub async fn ready(&mut self) {
-        self.source.ready().await;
-    }
-
-    /// As [`FileSource::gather`].
-    pub async fn gather(&mut self, end: Instant) {
-        self.source.gather(end).await;
-    }
-
-    /// As [`FileSource::read`].
-    pub fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
-        self.source.read(block, limit_bytes)
-    }
-
-    /// As [`FileSource::scan`].
-    pub fn scan(&mut self) {
-        self.source.scan();
-    }
-
     /// What was done so far.
     pub fn counters(&self) -> &Counters {
         self.source.counters()
+    }
+}
+
+impl Source for Paths {
+    fn name(&self) -> &'static str {
+        self.source.name()
+    }
+
+    fn ready(&mut self) -> Waiting<'_> {
+        Source::ready(&mut self.source)
+    }
+
+    fn gather(&mut self, until: Instant) -> Waiting<'_> {
+        Source::gather(&mut self.source, until)
+    }
+
+    fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
+        self.source.read(block, limit_bytes)
+    }
+
+    fn hold(&mut self) -> Waiting<'_> {
+        self.source.hold()
+    }
+
+    fn counts(&self, out: &mut dyn FnMut(&'static str, u64)) {
+        self.source.counts(out);
     }
 }
 

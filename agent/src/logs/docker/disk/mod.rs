@@ -34,12 +34,16 @@ pub use cri::CRI;
 pub use json_file::JSON_FILE;
 pub use local::LOCAL;
 
-use super::super::file::{Counters, Format, Limits, PathOptions, Paths, Progress};
 use crate::host::Clock;
+use crate::logs::file::{Counters, Format, Limits, PathOptions, Paths};
+use crate::logs::{Progress, SOURCE, Source, Waiting};
 use crate::model::{Block, Labels};
 
 /// What every key of a position starts with; the path follows.
 pub const KEY_PREFIX: &str = "docker:file:";
+
+/// The source's name.
+const NAME: &str = "docker";
 
 /// One container's log.
 #[derive(Clone, Debug)]
@@ -136,12 +140,10 @@ impl DiskContainers {
         if self.known.get(id) != Some(path) {
             check(path)?;
         }
-        let options = PathOptions {
-            path: path.clone(),
-            labels: labels.clone(),
-            max_line: *max_line,
-            format: *format,
-        };
+        let mut labels = labels.clone();
+        labels.set_default(SOURCE, NAME);
+        let options =
+            PathOptions { path: path.clone(), labels, max_line: *max_line, format: *format };
         self.paths.add(&options).map_err(|error| DiskError::Path(error.to_string()))?;
         if let Some(old) = self.known.insert(id.clone(), path.clone()).filter(|old| old != path) {
             self.paths.remove(&old);
@@ -174,30 +176,35 @@ impl DiskContainers {
         self.paths.knows(path)
     }
 
-    /// Waits until there may be something to read. Dropping the future loses nothing.
-    pub async fn ready(&mut self) {
-        self.paths.ready().await;
-    }
-
-    /// Lets lines gather, and holds what is rotated away meanwhile.
-    pub async fn gather(&mut self, end: Instant) {
-        self.paths.gather(end).await;
-    }
-
-    /// Puts lines and the positions that cover them into the block, see
-    /// [`FileSource::read`](crate::logs::file::FileSource::read).
-    pub fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
-        self.paths.read(block, limit_bytes)
-    }
-
-    /// Holds what is rotated away while nothing may be read.
-    pub fn hold(&mut self) {
-        self.paths.scan();
-    }
-
     /// What was done so far.
     pub fn counters(&self) -> &Counters {
         self.paths.counters()
+    }
+}
+
+impl Source for DiskContainers {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn ready(&mut self) -> Waiting<'_> {
+        self.paths.ready()
+    }
+
+    fn gather(&mut self, until: Instant) -> Waiting<'_> {
+        self.paths.gather(until)
+    }
+
+    fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
+        self.paths.read(block, limit_bytes)
+    }
+
+    fn hold(&mut self) -> Waiting<'_> {
+        self.paths.hold()
+    }
+
+    fn counts(&self, out: &mut dyn FnMut(&'static str, u64)) {
+        self.paths.counts(out);
     }
 }
 
