@@ -56,10 +56,10 @@ impl Paths {
     /// next line on.
     ///
     /// # Errors
-    /// A path that is not absolute or holds a NUL.
+    /// A path that is not absolute, ends in a directory or holds a NUL.
     pub fn add(&mut self, options: &PathOptions) -> Result<(), PatternError> {
         let section = Section {
-            patterns: Patterns::new(&[literal(&options.path)], &[])?,
+            patterns: Patterns::literal(&options.path)?,
             labels: options.labels.clone(),
             max_line: options.max_line.max(16),
             format: options.format,
@@ -133,12 +133,6 @@ impl Source for Paths {
     fn counts(&self, out: &mut dyn FnMut(&'static str, u64)) {
         self.source.counts(out);
     }
-}
-
-/// The pattern that means just this path.
-fn literal(path: &str) -> String {
-    // Outside of a set, `{` is no character of a pattern.
-    glob::Pattern::escape(path).replace('{', "[{]")
 }
 
 impl Section {

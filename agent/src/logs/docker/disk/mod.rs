@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -112,6 +113,12 @@ pub fn local_path(root: &str, id: &str) -> String {
     format!("{}/containers/{id}/local-logs/container.log", root.trim_end_matches('/'))
 }
 
+/// The limits for containers. Engines close a file before they rename it, so that what was rotated is
+/// finished at once, and a new process does not look for what has been read to its end.
+pub fn limits() -> Limits {
+    Limits { quiet: Duration::from_secs(1), ..Limits::default() }
+}
+
 /// Reads the logs of containers that come and go. See the [module](self).
 pub struct DiskContainers {
     paths: Paths,
@@ -120,7 +127,7 @@ pub struct DiskContainers {
 }
 
 impl DiskContainers {
-    /// Reads nothing yet. Positions whose keys start with [`KEY_PREFIX`] wait for their containers.
+    /// Reads nothing yet; the limits are usually [`limits`]. Positions whose keys start with [`KEY_PREFIX`] wait for their containers.
     pub fn new(
         positions: &BTreeMap<String, Vec<u8>>,
         clock: Rc<dyn Clock>,
