@@ -26,6 +26,18 @@ pub(super) fn files(
             "labels",
             "labels of these files' streams, beside `filename`, `instance` and those of `[agent]`",
         )?;
+        let format = file.choice(
+            "format",
+            "plain",
+            &[
+                ("plain", logs::file::PLAIN),
+                ("docker", logs::docker::disk::JSON_FILE),
+                ("cri", logs::docker::disk::CRI),
+            ],
+            "how lines stand in the files: \"plain\"; \"docker\", Docker's json-file; \"cri\", what containerd \
+             writes for Kubernetes (/var/log/pods) and Podman as k8s-file. These two have the time, the \
+             label `stream` and parts of long lines in them",
+        )?;
         let start_at = file.choice(
             "start_at",
             "beginning",
@@ -65,6 +77,7 @@ pub(super) fn files(
             start_at,
             ignore_older,
             root,
+            format,
         });
     }
     Ok(files)

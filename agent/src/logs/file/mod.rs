@@ -38,7 +38,9 @@
 
 mod chain;
 mod follow;
+mod format;
 mod kin;
+mod paths;
 mod pattern;
 mod position;
 mod restore;
@@ -52,6 +54,8 @@ use std::time::Duration;
 
 use crate::model::Labels;
 
+pub use format::{Entry, Format, Frame, PLAIN, Stream};
+pub use paths::{PathOptions, Paths};
 pub use pattern::{PatternError, check_exclude, check_path};
 pub use source::FileSource;
 
@@ -75,6 +79,8 @@ pub struct Options {
     pub ignore_older: Option<Duration>,
     /// Where the host's root is mounted; paths are the host's. The same in all sections.
     pub root: PathBuf,
+    /// How lines stand in the files: [`PLAIN`], or what a container engine makes of them.
+    pub format: &'static dyn Format,
 }
 
 impl Default for Options {
@@ -87,6 +93,7 @@ impl Default for Options {
             start_at: StartAt::Beginning,
             ignore_older: None,
             root: PathBuf::from("/"),
+            format: PLAIN,
         }
     }
 }
@@ -152,4 +159,6 @@ pub struct Counters {
     pub lost_files: u64,
     /// Openings and reads that failed.
     pub errors: u64,
+    /// Lines that are not in their file's format, and damaged places between records.
+    pub malformed: u64,
 }

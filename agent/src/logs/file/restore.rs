@@ -13,15 +13,16 @@ use super::follow::{Follow, Place, Resumed};
 use super::kin::{self, Kin};
 use super::position::{MAX_RECORDS, Record};
 use super::scan::Sight;
-use super::source::{FileSource, Section};
+use super::source::FileSource;
 
 /// How often to look for a file that may be renamed while it is looked for.
 const FIND_ATTEMPTS: usize = 3;
 
 impl FileSource {
-    /// Finds again what an earlier run followed. The paths whose logs were rotated meanwhile.
-    pub(super) fn restore(&mut self, sight: &Sight, now: Instant) -> BTreeSet<Rc<str>> {
-        let mut rotated = BTreeSet::new();
+    /// Finds again what an earlier run followed. The paths whose logs were rotated meanwhile, each with
+    /// [`Chain::rotated_ns`] as the positions have it.
+    pub(super) fn restore(&mut self, sight: &Sight, now: Instant) -> BTreeMap<Rc<str>, i64> {
+        let mut rotated = BTreeMap::new();
         let mut stored = std::mem::take(&mut self.stored);
         stored.retain(|path, _| self.section(path).is_some());
         let mut elsewhere = self.moved(&stored, sight);
@@ -29,12 +30,10 @@ impl FileSource {
             let Some(section) = self.section(&path) else { continue };
             let path: Rc<str> = Rc::from(path);
             let home = self.root.home(Path::new(&*path));
-            let Section { labels, max_line, .. } = &self.sections[section];
-            let mut chain = Chain::new(&path, labels, *max_line);
+            let mut chain = Chain::new(self.prefix, &path, &self.sections[section]);
             let here = sight.at.get(&path).map(|(identity, _)| identity.inode);
-            if records.last().is_none_or(|last| Some(last.identity.inode) != here) {
-                rotated.insert(path.clone());
-            }
+            let mut is_rotated =
+                records.last().is_none_or(|last| Some(last.identity.inode) != here);
             for record in records {
                 match self.find_again(&home, &record, &mut elsewhere, now) {
                     Some((file, true)) => {
@@ -42,12 +41,12 @@ impl FileSource {
                             // Nothing but its time tells the copy of what was never read.
                             chain.rotated(record.modified_ns);
                             chain.born_ns = record.modified_ns;
-                            rotated.insert(path.clone());
+                            is_rotated = true;
                         }
                         self.own(&path, &mut chain, file);
                     }
                     Some((file, false)) => {
-                        rotated.insert(path.clone());
+                        is_rotated = true;
                         self.replaced(&path, &home, &mut chain, &record, None, now);
                         self.own(&path, &mut chain, file);
                     }
@@ -64,6 +63,9 @@ impl FileSource {
                         chain.save(Save::Now);
                     }
                 }
+            }
+            if is_rotated {
+                rotated.insert(path.clone(), chain.rotated_ns);
             }
             self.chains.insert(path.clone(), chain);
             self.enqueue(&path);
@@ -251,10 +253,16 @@ impl FileSource {
 
     /// Looks for files that rotation made of a log and that nobody has seen under its name: what was
     /// renamed twice is read before what is there now, a copy of what is there is kept.
-    pub(super) fn relatives(&mut self, path: &Rc<str>, now: Instant) {
+    pub(super) fn relatives(&mut self, path: &Rc<str>, after_ns: i64, now: Instant) {
         let Some(mut chain) = self.chains.remove(path) else { return };
+        if after_ns != i64::MAX {
+            chain.rotated_ns = after_ns;
+        }
+        // Where the clock's grain is too coarse, the names say what is later than a known file.
+        let mut is_later = false;
         let home = self.root.home(Path::new(&**path));
         for kin in kin::of(&home) {
+            is_later |= chain.files.iter().any(|file| file.identity == kin.identity);
             let is_known = self.owners.contains_key(&kin.identity)
                 || chain.done.contains(&kin.identity)
                 || chain.files.len() >= MAX_RECORDS / 2
@@ -263,7 +271,7 @@ impl FileSource {
                 continue;
             }
             let Ok(file) = Follow::open(&kin.path, now) else { continue };
-            match self.role(&chain, &file, &kin) {
+            match self.role(&chain, &file, &kin, is_later) {
                 Role::Copy => self.keep_copy(path, &mut chain, file, now),
                 Role::Unseen => {
                     self.counters.rotations += 1;
@@ -271,6 +279,7 @@ impl FileSource {
                     file.watch = self.watcher.watch_file(file.file(), path, &self.root);
                     self.owners.insert(file.identity, path.clone());
                     chain.push_rotated(file, now);
+                    is_later = true;
                 }
                 Role::Unknown => {
                     self.newcomers.insert(kin.path);
@@ -283,12 +292,14 @@ impl FileSource {
         self.enqueue(path);
     }
 
-    fn role(&self, chain: &Chain, file: &Follow, kin: &Kin) -> Role {
+    fn role(&self, chain: &Chain, file: &Follow, kin: &Kin, is_later: bool) -> Role {
         let current = chain.current();
         if current.is_some_and(|current| file.is_copy_of(current).unwrap_or_default()) {
             return Role::Copy;
         }
-        if self.places.contains_key(&kin.identity) || kin.modified_ns <= chain.rotated_ns {
+        let is_new =
+            kin.modified_ns > chain.rotated_ns || (is_later && kin.modified_ns == chain.rotated_ns);
+        if self.places.contains_key(&kin.identity) || !is_new {
             return Role::Other;
         }
         if kin.size == 0 {

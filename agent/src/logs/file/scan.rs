@@ -15,7 +15,7 @@ use super::follow::{Follow, OpenError, Place, modified_ns};
 use super::kin;
 use super::pattern::Found;
 use super::position::{Identity, MAX_RECORDS};
-use super::source::{FileSource, Section};
+use super::source::FileSource;
 
 /// How many directories are watched at most; the rest is found by looking.
 const MAX_DIRECTORIES: usize = 4096;
@@ -48,15 +48,15 @@ impl FileSource {
         self.watcher.watch_directories(&directories, &self.root);
         let sight = self.sight();
         self.places = sight.at.iter().map(|(path, (id, _))| (*id, path.clone())).collect();
-        let mut rotated = BTreeSet::new();
+        let mut rotated = BTreeMap::new();
         if !self.stored.is_empty() {
             rotated = self.restore(&sight, now);
         }
         self.place(&sight, now);
         self.adopt_new(&sight, now);
         self.heirs(&mut rotated);
-        for path in rotated {
-            self.relatives(&path, now);
+        for (path, after_ns) in rotated {
+            self.relatives(&path, after_ns, now);
         }
         self.looked = true;
         self.troubles.retain(|path, trouble| {
@@ -70,7 +70,7 @@ impl FileSource {
     }
 
     /// Adds the logs of which new names may be rotated ones.
-    fn heirs(&mut self, out: &mut BTreeSet<Rc<str>>) {
+    fn heirs(&mut self, out: &mut BTreeMap<Rc<str>, i64>) {
         let newcomers = std::mem::take(&mut self.newcomers);
         if newcomers.is_empty() {
             return;
@@ -79,7 +79,7 @@ impl FileSource {
         for path in self.chains.keys() {
             let home = self.root.home(Path::new(&**path));
             if newcomers.iter().any(|newcomer| kin::is_kin(&home, newcomer)) {
-                out.insert(path.clone());
+                out.entry(path.clone()).or_insert(i64::MAX);
             }
         }
     }
@@ -159,7 +159,7 @@ impl FileSource {
                 }
                 let replaced = here.is_some()
                     || self.places.contains_key(&file.identity)
-                    || file.is_unlinked();
+                    || (file.is_unlinked() && !chain.pinned);
                 let since = match file.place {
                     Place::Rotated { since, .. } => since,
                     Place::Current => {
@@ -225,11 +225,11 @@ impl FileSource {
                     }
                     file.watch = self.watcher.watch_file(file.file(), path, &self.root);
                     self.owners.insert(file.identity, path.clone());
-                    let Section { labels, max_line, .. } = &self.sections[section];
+                    let section = &self.sections[section];
                     let chain = self
                         .chains
                         .entry(path.clone())
-                        .or_insert_with(|| Chain::new(path, labels, *max_line));
+                        .or_insert_with(|| Chain::new(self.prefix, path, section));
                     chain.files.push_back(file);
                     chain.save(Save::Later);
                     self.enqueue(path);
