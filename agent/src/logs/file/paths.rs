@@ -5,6 +5,7 @@
 //! It must not know whose files they are.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use super::format::Format;
 use super::pattern::{PatternError, Patterns};
 use super::position::Record;
+use super::root::Root;
 use super::source::{FileSource, Section, stored};
 use super::{Counters, Limits, PLAIN, StartAt};
 use crate::host::Clock;
@@ -50,6 +52,12 @@ impl Paths {
             source: FileSource::build(prefix, Vec::new(), BTreeMap::new(), clock, limits),
             waiting: stored(prefix, positions),
         }
+    }
+
+    /// Paths are those of a host whose root is mounted there; before any is added.
+    pub fn with_root(mut self, root: &Path) -> Paths {
+        self.source.root = Root::new(root);
+        self
     }
 
     /// Follows a path, from where an earlier run was. One that is followed gets these options from its
@@ -93,6 +101,11 @@ impl Paths {
         });
         gone.iter().for_each(|path| self.source.forget(path));
         gone.len()
+    }
+
+    /// The path by which this process finds what the host has there.
+    pub fn real(&self, path: &str) -> PathBuf {
+        self.source.root.real(Path::new(path))
     }
 
     /// Whether a path has been added, or is being read to its end after it was removed.
