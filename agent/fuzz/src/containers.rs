@@ -11,7 +11,7 @@ use mote::host::ManualClock;
 use mote::logs::Progress;
 use mote::logs::docker::disk::{CRI, JSON_FILE, LOCAL};
 use mote::logs::file::{FileSource, Format, Limits, Options};
-use mote::model::{Block, Labels};
+use mote::model::Block;
 
 use super::bytes::Input;
 

@@ -46,8 +46,10 @@ mod position;
 mod restore;
 mod root;
 mod scan;
+mod section;
 mod source;
 mod watch;
+mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;
