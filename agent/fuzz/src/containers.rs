@@ -98,6 +98,7 @@ fn source(
         labels: Labels::new(),
         max_line,
         format,
+        ..Options::default()
     };
     let limits = Limits { watch: false, ..Limits::default() };
     FileSource::with_limits(&[options], stored, Rc::new(ManualClock::at(0)), limits)
