@@ -211,6 +211,11 @@ impl Follow {
             && same(end.saturating_sub(HEAD as u64), &mut own, &mut its)?)
     }
 
+    /// Whether it begins as another file is known to have begun.
+    pub(super) fn has_head_of(&self, other: &Follow) -> io::Result<bool> {
+        Ok(!other.head.is_empty() && self.begins_with(other.head)?)
+    }
+
     /// Takes all that there is as read.
     pub(super) fn skip_all(&mut self) {
         self.seen = self.size().unwrap_or(self.seen);
@@ -417,6 +422,8 @@ impl Follow {
     /// From the start again: what was there is gone. Of how much it was known and not read.
     pub(super) fn restart(&mut self) -> u64 {
         let unread = self.unread();
+        // Later than the copy was made that has what is gone.
+        self.modified_ns = self.modified_ns();
         self.offset = 0;
         self.seen = 0;
         self.skipping = false;

@@ -37,7 +37,7 @@ impl FileSource {
             for record in records {
                 match self.find_again(&home, &record, &mut elsewhere, now) {
                     Some((file, true)) => {
-                        if record.offset == 0 {
+                        if record.is_blank() {
                             // Nothing but its time tells the copy of what was never read.
                             chain.rotated(record.modified_ns);
                             chain.born_ns = record.modified_ns;
@@ -258,6 +258,9 @@ impl FileSource {
         if after_ns != i64::MAX {
             chain.rotated_ns = after_ns;
         }
+        if chain.files.back_mut().is_some_and(Follow::is_cut) {
+            self.cut(path, &mut chain, now);
+        }
         // Where the clock's grain is too coarse, the names say what is later than a known file.
         let mut is_later = false;
         let home = self.root.home(Path::new(&**path));
@@ -282,7 +285,7 @@ impl FileSource {
                     is_later = true;
                 }
                 Role::Unknown => {
-                    self.newcomers.insert(kin.path);
+                    self.undecided.insert(path.clone());
                 }
                 Role::Other => {}
             }
@@ -307,6 +310,10 @@ impl FileSource {
         }
         // A copy of what was read before its contents were cut off.
         let was_read = !chain.cut.is_empty() && file.begins_with(chain.cut).unwrap_or_default();
+        // Cut off just now, or grown again since.
+        if current.is_some_and(|current| file.has_head_of(current).unwrap_or_default()) {
+            return Role::Copy;
+        }
         let too_old = chain.born_ns > 0 && kin.born_ns().is_none_or(|born| born <= chain.born_ns);
         if was_read || too_old { Role::Other } else { Role::Unseen }
     }

@@ -71,6 +71,9 @@ impl FileSource {
 
     /// Adds the logs of which new names may be rotated ones.
     fn heirs(&mut self, out: &mut BTreeMap<Rc<str>, i64>) {
+        for path in std::mem::take(&mut self.undecided) {
+            out.entry(path).or_insert(i64::MAX);
+        }
         let newcomers = std::mem::take(&mut self.newcomers);
         if newcomers.is_empty() {
             return;

@@ -46,6 +46,8 @@ pub struct FileSource {
     pub(super) targets: BTreeSet<PathBuf>,
     /// New names that rotation may have made.
     pub(super) newcomers: BTreeSet<PathBuf>,
+    /// Logs beside which a new file has nothing in it yet.
+    pub(super) undecided: BTreeSet<Rc<str>>,
     /// A scan was made.
     pub(super) looked: bool,
     /// Chains that may have something to read.
@@ -123,6 +125,7 @@ impl FileSource {
             places: HashMap::new(),
             targets: BTreeSet::new(),
             newcomers: BTreeSet::new(),
+            undecided: BTreeSet::new(),
             looked: false,
             queue: VecDeque::new(),
             stored,
