@@ -3,4 +3,5 @@
 //! A source knows `model`, `host` and `memory`; never the WAL or where entries go.
 
 pub mod file;
+pub mod journal;
 mod text;
