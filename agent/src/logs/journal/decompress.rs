@@ -212,7 +212,7 @@ fn lz4(input: &mut Buffered<'_>, want: usize, out: &mut Vec<u8>) -> Result<bool,
     let want = if all { size as usize } else { want };
     while out.len() < want {
         let token = input.must()?;
-        let mut literals = length(input, token >> 4, want)?.min(want - out.len());
+        let mut literals = length(input, token >> 4)?.min(want - out.len());
         while literals > 0 {
             let have = input.have()?;
             let have = have.get(..literals.min(have.len())).unwrap_or_default();
@@ -228,7 +228,7 @@ fn lz4(input: &mut Buffered<'_>, want: usize, out: &mut Vec<u8>) -> Result<bool,
             break;
         }
         let distance = usize::from(u16::from_le_bytes(input.array()?));
-        let mut rest = length(input, token & 15, want)?.saturating_add(4).min(want - out.len());
+        let mut rest = length(input, token & 15)?.saturating_add(4).min(want - out.len());
         let Some(start) = out.len().checked_sub(distance).filter(|_| distance > 0) else {
             return Err(Failure::Damaged);
         };
@@ -242,15 +242,21 @@ fn lz4(input: &mut Buffered<'_>, want: usize, out: &mut Vec<u8>) -> Result<bool,
     Ok(all)
 }
 
+/// journald's largest data has 768 MiB.
+const MAX_LENGTH: usize = 1 << 30;
+
 /// A length of which the token has four bits.
-fn length(input: &mut Buffered<'_>, token: u8, want: usize) -> Result<usize, Failure> {
+fn length(input: &mut Buffered<'_>, token: u8) -> Result<usize, Failure> {
     let mut length = usize::from(token);
     if token == 15 {
         loop {
             let byte = input.must()?;
-            length = length.saturating_add(usize::from(byte));
-            if byte != 255 || length > want {
+            length += usize::from(byte);
+            if byte != 255 {
                 break;
+            }
+            if length > MAX_LENGTH {
+                return Err(Failure::Damaged);
             }
         }
     }
@@ -316,4 +322,83 @@ fn byte(bytes: &mut &[u8]) -> Result<u8, Failure> {
     let (&first, rest) = bytes.split_first().ok_or(Failure::Damaged)?;
     *bytes = rest;
     Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(codec: Codec, packed: &[u8], want: usize) -> Option<(Vec<u8>, bool)> {
+        let mut out = Vec::new();
+        let all = Decompressor::default().prefix(codec, &mut &*packed, want, &mut out).ok()?;
+        Some((out, all))
+    }
+
+    fn lz4_of(bytes: &[u8]) -> Vec<u8> {
+        let mut packed = (bytes.len() as u64).to_le_bytes().to_vec();
+        packed.extend(lz4_flex::block::compress(bytes));
+        packed
+    }
+
+    fn texts() -> Vec<Vec<u8>> {
+        let mut number = 1u32;
+        let mut noise = || {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (number >> 24) as u8
+        };
+        let noisy: Vec<u8> = (0..70_000).map(|_| noise()).collect();
+        let words: Vec<u8> =
+            (0..300_000).map(|at: usize| b"disk gone "[at * at / 7 % 10]).collect();
+        vec![b"a".to_vec(), vec![b'x'; 100_000], noisy, words]
+    }
+
+    #[test]
+    fn any_prefix_is_the_texts_own() {
+        for text in texts() {
+            let zstd = zstd::bulk::compress(&text, 3).unwrap();
+            for (codec, packed) in [(Codec::Zstd, zstd), (Codec::Lz4, lz4_of(&text))] {
+                for want in [0, 1, 5, 100, 16_384, 65_537, text.len() - 1, text.len(), 1 << 20] {
+                    let (out, all) = prefix(codec, &packed, want).unwrap();
+                    assert_eq!(out, text[..want.min(text.len())], "{codec:?} {want}");
+                    assert_eq!(all, want >= text.len(), "{codec:?} {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_damaged_ends_and_stays_in_its_bound() {
+        let text: Vec<u8> = (0..3_000).map(|at: usize| b"disk gone "[at * at / 7 % 10]).collect();
+        let packed = [
+            (Codec::Zstd, zstd::bulk::compress(&text, 3).unwrap()),
+            (Codec::Lz4, lz4_of(&text)),
+            (Codec::Xz, include_bytes!("../../../tests/fixtures/journal.xz").to_vec()),
+        ];
+        for (codec, packed) in packed {
+            for len in 0..packed.len() {
+                if let Some((_, all)) = prefix(codec, &packed[..len], usize::MAX >> 1) {
+                    // XZ's index and footer are not read.
+                    assert!(codec == Codec::Xz && all, "{codec:?} {len}");
+                }
+            }
+            for at in 0..packed.len() {
+                let mut bad = packed.clone();
+                bad[at] ^= 0x55;
+                if let Some((out, _)) = prefix(codec, &bad, 2_000) {
+                    assert!(out.len() <= 2_000);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_xz_stream_gives_any_prefix() {
+        let packed = include_bytes!("../../../tests/fixtures/journal.xz");
+        let (text, all) = prefix(Codec::Xz, packed, 1 << 20).unwrap();
+        assert!(all && text.len() == 20_000 && text.starts_with(b"MESSAGE=1 2 3 "));
+        for want in [0, 1, 9, 5_000, 19_999, 20_000] {
+            let (out, all) = prefix(Codec::Xz, packed, want).unwrap();
+            assert_eq!((&out[..], all), (&text[..want], want == 20_000));
+        }
+    }
 }

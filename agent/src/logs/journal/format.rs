@@ -86,11 +86,11 @@ impl Header {
             return Err(Problem::BadHeader("state"));
         }
         let size = u64_at(bytes, 88);
-        if size < HEADER as u64 || size % 8 != 0 || size > 1 << 20 {
+        if size < HEADER as u64 || !size.is_multiple_of(8) || size > 1 << 20 {
             return Err(Problem::BadHeader("size of the header"));
         }
         let entry_array = u64_at(bytes, 176);
-        if entry_array != 0 && (entry_array < size || entry_array % 8 != 0) {
+        if entry_array != 0 && (entry_array < size || !entry_array.is_multiple_of(8)) {
             return Err(Problem::BadHeader("first entry array"));
         }
         Ok(Some(Header {
@@ -188,7 +188,7 @@ fn object(
 
 /// Whether an object can begin there.
 pub(super) fn is_place(header: &Header, offset: u64) -> bool {
-    offset % 8 == 0 && offset >= header.size
+    offset.is_multiple_of(8) && offset >= header.size
 }
 
 /// An entry array: how many items it has room for, and the next one's offset, 0 if there is none.

@@ -32,8 +32,8 @@ mod decompress;
 mod entry;
 mod file;
 mod format;
-mod journal;
 mod matches;
+mod merge;
 mod order;
 mod pages;
 
@@ -43,8 +43,8 @@ use std::path::{Path, PathBuf};
 
 pub use cursor::Cursor;
 pub use entry::{Entry, FieldSet};
-pub use journal::Journal;
 pub use matches::{MatchError, Matches};
+pub use merge::Journal;
 
 /// A 128-bit id of systemd's: machine, boot, file, sequence.
 pub type Id = [u8; 16];

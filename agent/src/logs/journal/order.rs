@@ -150,3 +150,74 @@ impl Points {
         highest.map_or(0, |highest| key.seqnum.saturating_sub(highest).saturating_sub(1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(sequence: u8, seqnum: u64, boot: u8, monotonic: u64, realtime: u64) -> Key {
+        let xor_hash = monotonic;
+        Key {
+            seqnum_id: [sequence; 16],
+            boot_id: [boot; 16],
+            seqnum,
+            monotonic,
+            realtime,
+            xor_hash,
+        }
+    }
+
+    #[test]
+    fn numbers_then_the_boots_time_then_the_clock() {
+        let first = key(1, 5, 1, 50, 500);
+        assert!(first.order(&key(1, 6, 1, 40, 400)).is_lt());
+        assert!(first.order(&key(2, 1, 1, 51, 400)).is_lt());
+        assert!(first.order(&key(2, 9, 2, 10, 499)).is_gt());
+        assert!(first.order(&key(2, 77, 1, 50, 500)).is_eq());
+        assert!(first.order(&key(1, 5, 1, 51, 500)).is_lt());
+    }
+
+    #[test]
+    fn what_was_read_is_told_by_number_and_across_a_flush_by_time() {
+        let mut points = Points::default();
+        assert!(!points.passed(&key(1, 1, 1, 1, 1), false));
+        assert_eq!(points.add(&key(1, 10, 1, 100, 1_000), true), 0);
+        assert!(points.passed(&key(1, 10, 1, 100, 1_000), true));
+        assert!(points.passed(&key(1, 9, 1, 300, 3_000), true));
+        assert!(!points.passed(&key(1, 11, 1, 100, 1_000), true));
+        // Copies in the persistent journal, with other numbers; another file's own entries.
+        assert!(points.passed(&key(2, 500, 1, 99, 999), false));
+        assert!(!points.passed(&key(2, 501, 1, 101, 1_001), false));
+        assert!(!points.passed(&key(3, 1, 1, 99, 999), true));
+        assert!(!points.passed(&key(3, 1, 2, 99, 999), false));
+    }
+
+    #[test]
+    fn missing_numbers_are_those_that_no_sequence_of_the_boot_has() {
+        let mut points = Points::default();
+        assert_eq!(points.add(&key(1, 10, 1, 100, 1_000), false), 0);
+        // A user's file begins.
+        assert_eq!(points.add(&key(2, 11, 1, 101, 1_001), false), 0);
+        assert_eq!(points.add(&key(1, 12, 1, 102, 1_002), false), 0);
+        assert_eq!(points.add(&key(2, 13, 1, 103, 1_003), false), 0);
+        assert_eq!(points.add(&key(1, 17, 1, 104, 1_004), false), 3);
+        assert_eq!(points.missing(&key(2, 18, 1, 105, 1_005)), 0);
+        assert_eq!(points.missing(&key(2, 20, 1, 105, 1_005)), 2);
+        let cursor = points.cursor().unwrap();
+        assert_eq!(cursor.points[0].key.seqnum, 17);
+        assert_eq!(Points::of(&cursor).cursor(), Some(cursor));
+    }
+
+    #[test]
+    fn of_many_sequences_those_read_last_are_kept() {
+        let mut points = Points::default();
+        for number in 0..40 {
+            points.add(&key(number, 1, number, 1, 1), false);
+            points.add(&key(0, 2 + u64::from(number), 0, 2, 2), false);
+        }
+        let cursor = points.cursor().unwrap();
+        assert_eq!(cursor.points.len(), MAX_POINTS);
+        assert!(points.point(&[0; 16]).is_some() && points.point(&[39; 16]).is_some());
+        assert!(points.point(&[20; 16]).is_none());
+    }
+}

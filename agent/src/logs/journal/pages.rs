@@ -117,9 +117,11 @@ impl Pages {
 pub(super) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        let Some(at) = offset.checked_add(done as u64).filter(|at| *at <= i64::MAX as u64) else {
+        let at = offset.saturating_add(done as u64);
+        if at.saturating_add(rest.len() as u64) > i64::MAX as u64 {
+            // No file goes that far.
             break;
-        };
+        }
         match file.read_at(rest, at) {
             Ok(0) => break,
             Ok(len) => done += len,
