@@ -21,6 +21,7 @@ mod endpoint;
 mod exposition;
 #[path = "../../tests/fixtures/mod.rs"]
 mod fixtures;
+mod journal;
 mod kmsg;
 mod logs;
 mod mailbox;
@@ -39,6 +40,7 @@ pub use dbus::dbus;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
 pub use exposition::exposition;
+pub use journal::journal;
 pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
 pub use mailbox::mailbox;
@@ -63,6 +65,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cri_file", cri_file),
     ("dbus", dbus),
     ("exposition", exposition),
+    ("journal", journal),
     ("kmsg", kmsg),
     ("json_file", json_file),
     ("local_log", local_log),
