@@ -4,3 +4,4 @@
 
 pub mod file;
 mod text;
+mod watch;

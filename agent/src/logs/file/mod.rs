@@ -42,7 +42,6 @@ mod pattern;
 mod position;
 mod scan;
 mod source;
-mod watch;
 
 use std::time::Duration;
 

@@ -12,10 +12,10 @@ use super::chain::{Chain, Finish, POSITION_COST, Pen, Save, cost};
 use super::follow::{Follow, Place};
 use super::pattern::{PatternError, Patterns};
 use super::position::{self, Identity, Record};
-use super::watch::{Wake, Watcher};
 use super::{Counters, KEY_PREFIX, Limits, Options};
 use crate::host::Clock;
 use crate::logs::text::Converter;
+use crate::logs::watch::{Wake, Watcher};
 use crate::model::{Block, Labels};
 
 /// The least size of the buffer that all files are read through.
@@ -110,7 +110,7 @@ impl FileSource {
             sections,
             limits,
             clock,
-            watcher: Watcher::new(limits.watch),
+            watcher: Watcher::new("log files", limits.watch),
             chains: HashMap::new(),
             owners: HashMap::new(),
             places: HashMap::new(),
@@ -370,7 +370,7 @@ impl FileSource {
                             || (is_directory && section.patterns.leads(&path))
                     });
                 }
-                Wake::Directory => self.scan_due = true,
+                Wake::Directory | Wake::Inside(_) => self.scan_due = true,
                 Wake::Overflow => {
                     self.scan_due = true;
                     self.enqueue_where(|_| true);

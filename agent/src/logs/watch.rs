@@ -1,6 +1,7 @@
 //! Waiting for files without asking them: one inotify instance, a watch on each followed file (which
 //! stays with the file when it is renamed) and one on each directory where files may appear. A busy
-//! file beside the followed ones thus wakes nobody. It must not know patterns or how files are read.
+//! file beside the followed ones thus wakes nobody. Of a directory whose files are all read, as those
+//! of a journal are, it may tell each write instead. It must not know patterns or how files are read.
 //!
 //! Where the kernel refuses (no inotify, `fs.inotify.max_user_watches` or `max_user_instances`
 //! reached) it says so once in the log and [`is_degraded`](Watcher::is_degraded); the source polls
@@ -25,13 +26,15 @@ const MAX_READS: usize = 16;
 
 /// What happened.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wake {
+pub(in crate::logs) enum Wake {
     /// A followed file was written to, or shortened.
     Written(Rc<str>),
     /// A followed file got another name, or lost one.
     Moved(Rc<str>),
     /// Something has this name now, or no longer; true if it is a directory.
     Name(PathBuf, bool),
+    /// A file of a directory whose writes are watched was written to.
+    Inside(PathBuf),
     /// A watched directory is gone or has moved.
     Directory,
     /// The kernel's queue was full: anything may have happened.
@@ -45,7 +48,9 @@ struct FileWatch {
 }
 
 /// The watches.
-pub(super) struct Watcher {
+pub(in crate::logs) struct Watcher {
+    /// Whose files they are, as messages say it.
+    what: &'static str,
     wanted: bool,
     inotify: Option<Rc<OwnedFd>>,
     registered: Option<AsyncFd<Rc<OwnedFd>>>,
@@ -58,8 +63,9 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Without `watch` it is degraded for good, and quietly.
-    pub(super) fn new(watch: bool) -> Watcher {
+    pub(in crate::logs) fn new(what: &'static str, watch: bool) -> Watcher {
         let mut watcher = Watcher {
+            what,
             wanted: watch,
             inotify: None,
             registered: None,
@@ -83,19 +89,23 @@ impl Watcher {
     }
 
     /// Whether files or directories go without a watch.
-    pub(super) fn is_degraded(&self) -> bool {
+    pub(in crate::logs) fn is_degraded(&self) -> bool {
         self.inotify.is_none() || self.unwatched_directories || self.unwatched_files
     }
 
     /// Tries again what the kernel refused: directories and every file without a watch are about to
     /// be given to it once more.
-    pub(super) fn retry(&mut self) {
+    pub(in crate::logs) fn retry(&mut self) {
         self.start();
         self.unwatched_files = false;
     }
 
     /// Watches an open file, under the name of the path that it is followed for.
-    pub(super) fn watch_file(&mut self, file: &impl AsRawFd, path: &Rc<str>) -> Option<i32> {
+    pub(in crate::logs) fn watch_file(
+        &mut self,
+        file: &impl AsRawFd,
+        path: &Rc<str>,
+    ) -> Option<i32> {
         const MASK: WatchFlags = WatchFlags::MODIFY
             .union(WatchFlags::ATTRIB)
             .union(WatchFlags::MOVE_SELF)
@@ -121,14 +131,14 @@ impl Watcher {
     }
 
     /// Hands a file's watch to another path.
-    pub(super) fn rename(&mut self, wd: Option<i32>, path: &Rc<str>) {
+    pub(in crate::logs) fn rename(&mut self, wd: Option<i32>, path: &Rc<str>) {
         if let Some(watch) = wd.and_then(|wd| self.files.get_mut(&wd)) {
             watch.path = path.clone();
         }
     }
 
     /// Ends the watch of a file.
-    pub(super) fn forget(&mut self, wd: Option<i32>) {
+    pub(in crate::logs) fn forget(&mut self, wd: Option<i32>) {
         if let (Some(wd), Some(inotify)) = (wd, &self.inotify)
             && self.files.remove(&wd).is_some()
         {
@@ -137,8 +147,17 @@ impl Watcher {
         }
     }
 
-    /// Watches exactly these directories.
-    pub(super) fn watch_directories(&mut self, wanted: &BTreeSet<PathBuf>) {
+    /// Watches exactly these directories, for names.
+    pub(in crate::logs) fn watch_directories(&mut self, wanted: &BTreeSet<PathBuf>) {
+        self.watch_written(wanted, &BTreeSet::new());
+    }
+
+    /// Watches exactly these directories for names, and of them those in `written` for writes too.
+    pub(in crate::logs) fn watch_written(
+        &mut self,
+        wanted: &BTreeSet<PathBuf>,
+        written: &BTreeSet<PathBuf>,
+    ) {
         const MASK: WatchFlags = WatchFlags::CREATE
             .union(WatchFlags::MOVED_FROM)
             .union(WatchFlags::MOVED_TO)
@@ -151,7 +170,11 @@ impl Watcher {
         let mut refused = None;
         for path in wanted {
             // Adding a watch that stands gives its number again.
-            match inotify::add_watch(&inotify, path, MASK) {
+            let more = match written.contains(path) {
+                true => WatchFlags::MODIFY,
+                false => WatchFlags::empty(),
+            };
+            match inotify::add_watch(&inotify, path, MASK | more) {
                 Ok(wd) => now.entry(wd).or_default().push(path.clone()),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
                 Err(error) => refused = Some((path, error)),
@@ -175,13 +198,14 @@ impl Watcher {
                 _ => "",
             };
             log::warn!(
-                "log files are polled, the kernel does not watch them: {what}: {error}{hint}"
+                "{} are polled, the kernel does not watch them: {what}: {error}{hint}",
+                self.what
             );
         }
     }
 
     /// Adds to `out` what happened since the last look, without waiting.
-    pub(super) fn look(&mut self, out: &mut Vec<Wake>) {
+    pub(in crate::logs) fn look(&mut self, out: &mut Vec<Wake>) {
         if let Some(inotify) = self.inotify.clone() {
             self.drain(&inotify, out);
         }
@@ -189,7 +213,7 @@ impl Watcher {
 
     /// Waits until something happened, which is added to `out`, or until the deadline. Dropping the
     /// future loses nothing.
-    pub(super) async fn wait(&mut self, deadline: Instant, out: &mut Vec<Wake>) {
+    pub(in crate::logs) async fn wait(&mut self, deadline: Instant, out: &mut Vec<Wake>) {
         let Some(inotify) = self.inotify.clone() else {
             return sleep_until(deadline).await;
         };
@@ -198,7 +222,7 @@ impl Watcher {
             None => match register(inotify.clone()) {
                 Ok(registered) => registered,
                 Err(error) => {
-                    log::warn!("log files are polled: registering inotify: {error}");
+                    log::warn!("{} are polled: registering inotify: {error}", self.what);
                     (self.inotify, self.wanted) = (None, false);
                     return sleep_until(deadline).await;
                 }
@@ -251,6 +275,9 @@ impl Watcher {
             }
         } else if let Some(paths) = self.directories.get(&wd) {
             match name {
+                Some(name) if flags.contains(ReadFlags::MODIFY) => {
+                    out.extend(paths.iter().map(|p| Wake::Inside(p.join(&name))));
+                }
                 Some(name) => {
                     let directory = flags.contains(ReadFlags::ISDIR);
                     out.extend(paths.iter().map(|p| Wake::Name(p.join(&name), directory)));
@@ -261,7 +288,7 @@ impl Watcher {
     }
 
     /// The `Written` wakes have been acted on: tell of the next write.
-    pub(super) fn heard(&mut self, wd: Option<i32>) {
+    pub(in crate::logs) fn heard(&mut self, wd: Option<i32>) {
         if let Some(watch) = wd.and_then(|wd| self.files.get_mut(&wd)) {
             watch.told = false;
         }
@@ -284,13 +311,16 @@ fn read(inotify: &OwnedFd, out: &mut Vec<Raw>) -> bool {
                 Ok(event) => {
                     let (wd, flags) = (event.wd(), event.events());
                     let name = event.file_name();
+                    let name = name.map(|n| Path::new(OsStr::from_bytes(n.to_bytes())));
                     // A busy file's events come in rows; one says it all.
-                    if name.is_none()
-                        && out.last().is_some_and(|l: &Raw| l.wd == wd && l.flags == flags)
+                    let same =
+                        |l: &Raw| l.wd == wd && l.flags == flags && l.name.as_deref() == name;
+                    if (name.is_none() || flags.contains(ReadFlags::MODIFY))
+                        && out.last().is_some_and(same)
                     {
                         continue;
                     }
-                    let name = name.map(|n| Path::new(OsStr::from_bytes(n.to_bytes())).to_owned());
+                    let name = name.map(Path::to_owned);
                     out.push(Raw { wd, flags, name });
                 }
                 Err(Errno::INTR) => {}
