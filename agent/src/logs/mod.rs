@@ -9,6 +9,7 @@
 //! are removed before the WAL; every stream has [`SOURCE`].
 
 pub mod file;
+pub mod journal;
 mod text;
 mod watch;
 

@@ -1,0 +1,135 @@
+//! Which entry comes first, and which have been read: the rules of sd-journal's
+//! `journal_file_compare_locations`, and where they leave something out, ours.
+//!
+//! Two entries of one sequence compare by number; else, of one boot, by the time since it; else by the
+//! wall clock; else by the hash over their data. Two that agree in boot, both times and hash are the
+//! same entry, whatever their numbers: journald numbers what it copies from the volatile journal anew.
+//!
+//! An entry has been read if its sequence's last point has its number or a higher one. The copies that
+//! journald makes of the volatile journal are numbered in another sequence: there an entry of the same
+//! boot counts as read up to the point of the other one of the two, volatile and persistent. journald
+//! writes in one of them at a time, in order, so that this misses nothing. The module must not know
+//! files.
+
+use std::cmp::Ordering;
+
+use super::Id;
+use super::cursor::{Cursor, MAX_POINTS};
+
+/// What an entry is told and ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) seqnum_id: Id,
+    pub(super) boot_id: Id,
+    pub(super) seqnum: u64,
+    pub(super) monotonic: u64,
+    pub(super) realtime: u64,
+    pub(super) xor_hash: u64,
+}
+
+impl Key {
+    pub(super) fn order(&self, other: &Key) -> Ordering {
+        if self.is_same(other) {
+            return Ordering::Equal;
+        }
+        if self.seqnum_id == other.seqnum_id && self.seqnum != other.seqnum {
+            return self.seqnum.cmp(&other.seqnum);
+        }
+        if self.boot_id == other.boot_id {
+            return self.by_boot(other);
+        }
+        self.realtime.cmp(&other.realtime).then(self.xor_hash.cmp(&other.xor_hash))
+    }
+
+    /// The same entry, maybe of another file.
+    pub(super) fn is_same(&self, other: &Key) -> bool {
+        self.xor_hash == other.xor_hash
+            && self.monotonic == other.monotonic
+            && self.realtime == other.realtime
+            && self.boot_id == other.boot_id
+    }
+
+    fn by_boot(&self, other: &Key) -> Ordering {
+        let times = self.monotonic.cmp(&other.monotonic).then(self.realtime.cmp(&other.realtime));
+        times.then(self.xor_hash.cmp(&other.xor_hash))
+    }
+}
+
+/// The last entry of a sequence that has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Point {
+    pub(super) key: Key,
+    pub(super) volatile: bool,
+}
+
+/// What has been read: a point for each sequence, the last one read first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Points {
+    points: Vec<Point>,
+}
+
+impl Points {
+    pub(super) fn of(cursor: &Cursor) -> Points {
+        Points { points: cursor.points.clone() }
+    }
+
+    pub(super) fn cursor(&self) -> Option<Cursor> {
+        (!self.points.is_empty()).then(|| Cursor { points: self.points.clone() })
+    }
+
+    pub(super) fn point(&self, seqnum_id: &Id) -> Option<&Point> {
+        self.points.iter().find(|point| point.key.seqnum_id == *seqnum_id)
+    }
+
+    /// Whether it has been read.
+    pub(super) fn passed(&self, key: &Key, volatile: bool) -> bool {
+        let own = self.point(&key.seqnum_id);
+        if own.is_some_and(|own| key.seqnum <= own.key.seqnum) {
+            return true;
+        }
+        self.points.iter().any(|point| {
+            point.volatile != volatile
+                && point.key.boot_id == key.boot_id
+                && key.by_boot(&point.key).is_le()
+        })
+    }
+
+    /// Whether it lies before all that is to be read, where a file is to be entered of whose sequence
+    /// nothing is known.
+    pub(super) fn before(&self, key: &Key) -> bool {
+        let same = self.points.iter().filter(|point| point.key.boot_id == key.boot_id);
+        match same.map(|point| key.by_boot(&point.key)).min() {
+            Some(order) => order.is_le(),
+            None => self.points.first().is_some_and(|last| key.order(&last.key).is_le()),
+        }
+    }
+
+    /// Notes an entry as read; says how many numbers are missing before it.
+    pub(super) fn add(&mut self, key: &Key, volatile: bool) -> u64 {
+        let point = Point { key: *key, volatile };
+        let at = self.points.iter().position(|have| have.key.seqnum_id == key.seqnum_id);
+        match at {
+            Some(at) => {
+                let missing = self.missing(key);
+                if let Some(known) = self.points.get_mut(..=at) {
+                    known.rotate_right(1);
+                }
+                if let Some(first) = self.points.first_mut() {
+                    *first = point;
+                }
+                missing
+            }
+            None => {
+                self.points.truncate(MAX_POINTS - 1);
+                self.points.insert(0, point);
+                0
+            }
+        }
+    }
+
+    /// How many numbers are missing between the sequence's point and this entry.
+    pub(super) fn missing(&self, key: &Key) -> u64 {
+        let own = self.point(&key.seqnum_id);
+        own.map_or(0, |own| key.seqnum.saturating_sub(own.key.seqnum).saturating_sub(1))
+    }
+}
