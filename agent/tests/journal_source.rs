@@ -16,7 +16,13 @@ fn harness() {
     j.say(20..30);
     j.await_messages("test", 30);
     j.rotate();
-    println!("{:?}", std::fs::read_dir(j.directory()).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>());
+    println!(
+        "{:?}",
+        std::fs::read_dir(j.directory())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect::<Vec<_>>()
+    );
     j.vacuum(1);
     println!("{:?}", j.messages("test"));
     println!("{:?}", j.entries(&[]).last());
