@@ -11,7 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const PROGRAM: &str = "/lib/systemd/systemd-journald";
-const ID: &str = "0123456789abcdef0123456789abcdef";
+/// The machine's id.
+pub const ID: &str = "0123456789abcdef0123456789abcdef";
 
 /// A journald and the root directory under which its journal appears.
 pub struct Journald {
@@ -169,12 +170,17 @@ impl Journald {
         });
     }
 
-    /// Removes the oldest archived files until so many are left.
-    pub fn vacuum(&self, files: u32) {
-        let mut command = Command::new("journalctl");
-        command.arg("--directory").arg(self.directory()).arg(format!("--vacuum-files={files}"));
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    /// Removes archived files, the oldest first, as `journalctl --vacuum-files` does.
+    pub fn remove_oldest(&self, count: usize) {
+        let mut archived: Vec<PathBuf> = fs::read_dir(self.directory())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_string_lossy().contains('@'))
+            .collect();
+        // Their names end in the number and the time of their first entry.
+        archived.sort_by_key(|path| path.to_string_lossy().rsplit('@').next().map(str::to_owned));
+        assert!(archived.len() >= count, "{archived:?}");
+        archived.iter().take(count).for_each(|path| fs::remove_file(path).unwrap());
     }
 
     /// All entries as journalctl tells them, oldest first.
