@@ -26,7 +26,6 @@
 //!
 //! The module must not know labels, configuration, or how changes are noticed.
 
-#![allow(dead_code)]
 mod cursor;
 mod data;
 mod decompress;
@@ -37,7 +36,6 @@ mod journal;
 mod matches;
 mod order;
 mod pages;
-mod slots;
 
 use std::fmt;
 use std::io;

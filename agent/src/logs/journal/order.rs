@@ -84,7 +84,11 @@ impl Points {
     /// Whether it has been read.
     pub(super) fn passed(&self, key: &Key, volatile: bool) -> bool {
         let own = self.point(&key.seqnum_id);
-        if own.is_some_and(|own| key.seqnum <= own.key.seqnum) {
+        // Of two entries with one number, which should not be, the second one counts too.
+        if own.is_some_and(|own| {
+            key.seqnum < own.key.seqnum
+                || (key.seqnum == own.key.seqnum && key.order(&own.key).is_le())
+        }) {
             return true;
         }
         self.points.iter().any(|point| {
@@ -124,6 +128,14 @@ impl Points {
                 self.points.insert(0, point);
                 0
             }
+        }
+    }
+
+    /// Notes an entry as read that another sequence had: what comes after it follows without a gap.
+    pub(super) fn add_repeated(&mut self, key: &Key, volatile: bool) {
+        let own = self.point(&key.seqnum_id);
+        if own.is_none_or(|own| own.key.seqnum < key.seqnum) {
+            self.add(key, volatile);
         }
     }
 
