@@ -16,7 +16,7 @@ use mote::host::{ManualClock, Roots};
 use mote::logs::journal::{JournalSource, KEY, Matches, Options, Units};
 use mote::logs::{Progress, Source};
 use mote::model::{Block, Labels};
-use support::journald::{ID, message};
+use support::machine::{ID, message};
 use support::{Dice, Journald};
 use tokio::time::timeout;
 
@@ -117,9 +117,14 @@ impl Bench {
     /// Follows until so many of the program's entries are there.
     async fn follow(&mut self, identifier: &str, count: usize) {
         let end = Instant::now() + LONG;
-        while self.lines(identifier).len() < count {
-            assert!(Instant::now() < end, "{} lines of {count}", self.lines(identifier).len());
-            if self.step() == Progress::Idle {
+        loop {
+            let progress = self.step();
+            let have = self.lines(identifier).len();
+            if have >= count {
+                return;
+            }
+            assert!(Instant::now() < end, "{have} lines of {count}");
+            if progress == Progress::Idle {
                 let _ = timeout(LONG, self.source.ready()).await;
             }
         }
@@ -342,7 +347,7 @@ async fn matches_and_units_choose_what_journalctl_chooses() {
         let mut options = options();
         options.matches = Matches::parse(matches).unwrap();
         options.units = Units::new(units.iter().copied()).unwrap();
-        let mut bench = Bench::new(&machine.root(), options);
+        let mut bench = Bench::at(&machine.root(), options, 0);
         let got: Vec<String> = bench.read().into_iter().map(|got| got.line).collect();
         assert_eq!(got, want, "{matches:?} {units:?}");
         assert_eq!(bench.count("unmatched"), 7 - want.len() as u64);
@@ -370,7 +375,7 @@ async fn units_are_called_as_users_know_them() {
         &[("_TRANSPORT", "kernel"), ("SYSLOG_IDENTIFIER", "kernel"), ("MESSAGE", "")],
         &[("_SYSTEMD_UNIT", "init.scope"), ("MESSAGE", "init.scope")],
     ]);
-    let mut bench = Bench::new(&machine.root(), options());
+    let mut bench = Bench::at(&machine.root(), options(), 0);
     for got in bench.read() {
         assert_eq!(label(&got, "unit").unwrap_or(""), got.line);
     }
@@ -382,7 +387,7 @@ async fn equal_lines_of_one_microsecond_stay_apart_also_over_a_restart() {
     let machine = Machine::new();
     let same = &[("MESSAGE", "same")][..];
     machine.import_at(&[(1_000_000, same); 5]);
-    let mut bench = Bench::new(&machine.root(), options());
+    let mut bench = Bench::at(&machine.root(), options(), 0);
     bench.limit = 1;
     for _ in 0..5 {
         bench.step();
@@ -398,7 +403,7 @@ async fn a_clock_that_is_set_back_keeps_the_journals_order() {
     let line = |text: &'static str| vec![("MESSAGE", text)];
     let (a, b, c, d) = (line("a"), line("b"), line("c"), line("d"));
     machine.import_at(&[(9_000_000, &a), (8_500_000, &b), (2_000_000, &c), (2_000_001, &d)]);
-    let mut bench = Bench::new(&machine.root(), options());
+    let mut bench = Bench::at(&machine.root(), options(), 0);
     let got: Vec<(i64, String)> =
         bench.read().into_iter().map(|got| (got.timestamp_ns, got.line)).collect();
     let want =
@@ -469,7 +474,7 @@ async fn a_machine_that_gets_its_id_later_is_read_from_where_it_was() {
     let id = machine.root().join("etc/machine-id");
     fs::write(&id, "uninitialized\n").unwrap();
     machine.import(&[&[("MESSAGE", "one")]]);
-    let mut bench = Bench::new(&machine.root(), options());
+    let mut bench = Bench::at(&machine.root(), options(), 0);
     assert_eq!(bench.read().len(), 1);
     assert!(timeout(Duration::from_millis(300), bench.source.ready()).await.is_err());
     fs::write(&id, format!("{ID}\n")).unwrap();
@@ -530,7 +535,7 @@ async fn a_filter_that_nothing_passes_takes_little_time_each_turn_and_moves_on()
             true => options.units = Units::new(["b"]).unwrap(),
             false => options.matches = Matches::parse(["_SYSTEMD_UNIT=b.service"]).unwrap(),
         }
-        let mut bench = Bench::new(&machine.root(), options);
+        let mut bench = Bench::at(&machine.root(), options, 0);
         let (mut turns, mut longest, mut positions) = (0, Duration::ZERO, 0);
         loop {
             let start = Instant::now();

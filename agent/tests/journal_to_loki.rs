@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::journald::message;
+use support::machine::message;
 use support::{Agent, Dice, Journald, StrictLoki};
 
 const LONG: Duration = Duration::from_secs(60);

@@ -26,6 +26,9 @@ impl Journald {
     pub fn persistent(settings: &str) -> Journald {
         let journald = Journald::stopped();
         journald.set("persistent", settings);
+        // What systemd-journal-flush.service leaves behind; without it all goes to /run at first.
+        fs::create_dir_all(journald.root().join("run/systemd/journal")).unwrap();
+        fs::write(journald.root().join("run/systemd/journal/flushed"), "").unwrap();
         journald.started()
     }
 
