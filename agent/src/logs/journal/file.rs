@@ -88,6 +88,9 @@ const WALK: u32 = 16_384;
 /// Arrays of one file: each has twice the room of the one before it.
 const MAX_ARRAYS: usize = 4_096;
 
+/// Boots of one file whose entries are looked for one by one; of those before them, all together.
+const MAX_BOOTS: usize = 64;
+
 /// Opens a path that should be a journal file; `None` if it is no regular file.
 pub(super) fn open(path: &Path) -> Result<Option<(Descriptor, Identity)>, Problem> {
     let mut options = OpenOptions::new();
@@ -280,9 +283,9 @@ impl File {
         Ok(true)
     }
 
-    /// Enters the file at the first entry for which `before` does not hold. The entries of a file are
-    /// bisected; since clocks are set back, `steps` looks for earlier ones as well: at distances that
-    /// double.
+    /// Enters the file at the first entry for which `before` does not hold. The entries are bisected;
+    /// with `steps` those of each boot on their own, since a clock can begin a boot before the last
+    /// one's end.
     pub(super) fn enter(
         &mut self,
         pages: &mut Pages,
@@ -292,19 +295,21 @@ impl File {
         let arrays = self.arrays(pages)?;
         let known = arrays.last().map_or(0, |last| last.first.saturating_add(last.items));
         let end = known.min(self.header.n_entries);
-        let mut index = self.bisect(pages, &arrays, 0, end, before)?;
-        while steps {
-            let mut distance = 1;
-            let mut from = None;
-            while let Some(at) = index.checked_sub(distance) {
-                if !self.is_before(pages, &arrays, at, index, before)? {
-                    from = Some(at);
-                }
-                distance *= 2;
+        let mut index = end;
+        let mut stop = end;
+        for _ in 0..if steps { MAX_BOOTS } else { 0 } {
+            let Some(last) = self.last_below(pages, &arrays, stop)? else { break };
+            let other = |key: &Key| key.boot_id != last.boot_id;
+            let start = self.bisect(pages, &arrays, 0, stop, &other)?;
+            let found = self.bisect(pages, &arrays, start, stop, before)?;
+            index = if found < stop { found } else { index };
+            if start >= stop {
+                break;
             }
-            let Some(at) = from else { break };
-            index = self.bisect(pages, &arrays, 0, at, before)?;
+            stop = start;
         }
+        let found = self.bisect(pages, &arrays, 0, stop, before)?;
+        index = if found < stop { found } else { index };
         self.go(&arrays, index);
         Ok(())
     }
@@ -314,20 +319,27 @@ impl File {
         let arrays = self.arrays(pages)?;
         let known = arrays.last().map_or(0, |last| last.first.saturating_add(last.items));
         let end = known.min(self.header.n_entries);
-        let mut key = None;
+        let key = self.last_below(pages, &arrays, end)?;
+        self.go(&arrays, end);
+        self.seqnum = key.map_or(0, |key| key.seqnum);
+        Ok(key)
+    }
+
+    /// The last good entry below an index.
+    fn last_below(
+        &self,
+        pages: &mut Pages,
+        arrays: &[Place],
+        end: u64,
+    ) -> Result<Option<Key>, Problem> {
         for index in (end.saturating_sub(u64::from(WALK))..end).rev() {
-            match self.look(pages, place(&arrays, index)) {
-                Ok(head) => {
-                    key = Some(head.key);
-                    break;
-                }
+            match self.look(pages, place(arrays, index)) {
+                Ok(head) => return Ok(Some(head.key)),
                 Err(Problem::Io(what, error)) => return Err(Problem::Io(what, error)),
                 Err(_) => {}
             }
         }
-        self.go(&arrays, end);
-        self.seqnum = key.map_or(0, |key| key.seqnum);
-        Ok(key)
+        Ok(None)
     }
 
     fn go(&mut self, arrays: &[Place], index: u64) {
