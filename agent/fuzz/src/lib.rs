@@ -20,6 +20,7 @@ mod endpoint;
 mod exposition;
 #[path = "../../tests/fixtures/mod.rs"]
 mod fixtures;
+mod journal;
 mod kmsg;
 mod logs;
 mod mailbox;
@@ -36,6 +37,7 @@ pub use dbus::dbus;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
 pub use exposition::exposition;
+pub use journal::journal;
 pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
 pub use mailbox::mailbox;
@@ -58,6 +60,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
     ("dbus", dbus),
     ("exposition", exposition),
+    ("journal", journal),
     ("kmsg", kmsg),
     ("log_file", log_file),
     ("log_position", log_position),

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::data::Fields;
 use super::entry::Entry;
@@ -23,6 +23,8 @@ use super::{
 
 /// Errors that wait to be told; more are only counted.
 const MAX_ERRORS: usize = 32;
+/// Longer than the clock that dates files stands still.
+const TICK: Duration = Duration::from_millis(50);
 
 /// The merged journal.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub struct Journal {
     limits: Limits,
     counts: Counts,
     errors: VecDeque<JournalError>,
-    /// Those that exist, and when they changed last.
+    /// All that can have files, and when they changed last; `None` if they don't exist.
     watched: Vec<(PathBuf, Option<SystemTime>)>,
     files: Vec<File>,
     /// What is no file that can be read, so that it is told once.
@@ -172,10 +174,14 @@ impl Journal {
         self.files.iter().map(|file| file.path.as_path())
     }
 
-    /// The directories that exist and can have files, to be watched; with those that
-    /// `subdirectories` asks for.
+    /// The directories to be watched: those that can have files, with those that `subdirectories` asks
+    /// for; in place of one that does not exist, the nearest one above it that does.
     pub fn directories(&self) -> impl Iterator<Item = &Path> {
-        self.watched.iter().map(|(path, _)| path.as_path())
+        let there = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.is_dir());
+        self.watched.iter().filter_map(move |(path, when)| match when {
+            Some(_) => Some(path.as_path()),
+            None => path.ancestors().find(|path| there(path)),
+        })
     }
 
     /// What was met.
@@ -388,7 +394,12 @@ impl Journal {
         start: Option<&Start>,
         tails: &mut Vec<(Key, bool)>,
     ) {
-        let changed = changed_at(directory);
+        let changed = changed_at(directory).map(|when| {
+            // What happens within the same tick of the clock would not show.
+            let age = SystemTime::now().duration_since(when);
+            if age.is_ok_and(|age| age < TICK) { SystemTime::UNIX_EPOCH } else { when }
+        });
+        self.watched.push((directory.to_owned(), changed));
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
             Err(error) => {
@@ -398,7 +409,6 @@ impl Journal {
                 return;
             }
         };
-        self.watched.push((directory.to_owned(), changed));
         for entry in entries.flatten() {
             let name = entry.file_name();
             let name = name.as_encoded_bytes();

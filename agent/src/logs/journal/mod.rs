@@ -21,8 +21,8 @@
 //! file. Payloads are not checked against their hashes, as sd-journal doesn't either.
 //!
 //! **Order and identity** are in [`order`], what a stored position holds in [`cursor`]. Lost entries
-//! (vacuumed while nobody read) show as missing numbers of one sequence and are counted; while some
-//! file may not be read nothing is said of them, since that file may have them.
+//! (vacuumed while nobody read) show as missing numbers and are counted; while some file may not be
+//! read nothing is said of them, since that file may have them.
 //!
 //! The module must not know labels, configuration, or how changes are noticed.
 

@@ -139,9 +139,14 @@ impl Points {
         }
     }
 
-    /// How many numbers are missing between the sequence's point and this entry.
+    /// How many numbers are missing before this entry. journald counts on from one file to the next,
+    /// also where a user's file is a sequence of its own (as all are before systemd 254): the highest
+    /// number of the boot is what it follows.
     pub(super) fn missing(&self, key: &Key) -> u64 {
-        let own = self.point(&key.seqnum_id);
-        own.map_or(0, |own| key.seqnum.saturating_sub(own.key.seqnum).saturating_sub(1))
+        let same = |point: &&Point| {
+            point.key.boot_id == key.boot_id || point.key.seqnum_id == key.seqnum_id
+        };
+        let highest = self.points.iter().filter(same).map(|point| point.key.seqnum).max();
+        highest.map_or(0, |highest| key.seqnum.saturating_sub(highest).saturating_sub(1))
     }
 }
