@@ -4,147 +4,18 @@
 // clippy.toml allows these in #[test] functions, not in their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod journal_bench;
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use mote::host::{ManualClock, Roots};
-use mote::logs::journal::{JournalSource, KEY, Matches, Options, Units};
+use journal_bench::*;
+use mote::logs::journal::{KEY, Matches, Options, Units};
 use mote::logs::{Progress, Source};
-use mote::model::{Block, Labels};
 use support::machine::{ID, message};
 use support::{Dice, Journald};
 use tokio::time::timeout;
-
-const LIMIT: usize = 64 << 10;
-const LONG: Duration = Duration::from_secs(30);
-
-/// 2020, so that `max_age` reaches everything by default.
-const NOW: i64 = 1_577_836_800_000_000_000;
-
-#[derive(Clone, Debug, PartialEq)]
-struct Got {
-    labels: BTreeMap<String, String>,
-    timestamp_ns: i64,
-    line: String,
-    metadata: Vec<(String, String)>,
-    partial: bool,
-}
-
-/// A source and what was stored of it.
-struct Bench {
-    root: PathBuf,
-    options: Options,
-    now_ns: i64,
-    source: JournalSource,
-    positions: BTreeMap<String, Vec<u8>>,
-    got: Vec<Got>,
-    limit: usize,
-}
-
-fn options() -> Options {
-    Options {
-        labels: Labels::from_pairs([("job", "test")]).unwrap(),
-        max_line: 4096,
-        max_age: Duration::from_secs(3600),
-        matches: Matches::default(),
-        units: Units::default(),
-        directories: Vec::new(),
-        labels_from: Vec::new(),
-        metadata_from: Vec::new(),
-    }
-}
-
-fn open(
-    root: &Path,
-    options: &Options,
-    now_ns: i64,
-    positions: &BTreeMap<String, Vec<u8>>,
-) -> JournalSource {
-    let roots = Roots { root: root.to_owned(), ..Roots::default() };
-    JournalSource::new(options, &roots, positions, &ManualClock::at(now_ns))
-}
-
-impl Bench {
-    fn new(root: &Path, options: Options) -> Bench {
-        Bench::at(root, options, NOW)
-    }
-
-    fn at(root: &Path, options: Options, now_ns: i64) -> Bench {
-        let positions = BTreeMap::new();
-        let source = open(root, &options, now_ns, &positions);
-        let (got, limit) = (Vec::new(), LIMIT);
-        Bench { root: root.to_owned(), options, now_ns, source, positions, got, limit }
-    }
-
-    /// Loses what is in memory and goes on with what is stored.
-    fn restart(&mut self) {
-        self.source = open(&self.root, &self.options, self.now_ns, &self.positions);
-    }
-
-    /// Reads one block and stores it.
-    fn step(&mut self) -> Progress {
-        let mut block = Block::new();
-        let progress = self.source.read(&mut block, self.limit);
-        for entry in block.entries() {
-            let labels = block.streams()[usize::from(entry.stream.0)].iter();
-            let owned = |(a, b): (&str, &str)| (a.to_owned(), b.to_owned());
-            self.got.push(Got {
-                labels: labels.map(owned).collect(),
-                timestamp_ns: entry.timestamp_ns,
-                line: entry.line.to_owned(),
-                metadata: entry.metadata.iter().map(owned).collect(),
-                partial: entry.partial,
-            });
-        }
-        for position in block.positions() {
-            self.positions.insert(position.key.to_owned(), position.position.to_vec());
-        }
-        progress
-    }
-
-    /// Reads all there is now.
-    fn read(&mut self) -> Vec<Got> {
-        let before = self.got.len();
-        while self.step() == Progress::More {}
-        self.got.split_off(before)
-    }
-
-    /// Follows until so many of the program's entries are there.
-    async fn follow(&mut self, identifier: &str, count: usize) {
-        let end = Instant::now() + LONG;
-        loop {
-            let progress = self.step();
-            let have = self.lines(identifier).len();
-            if have >= count {
-                return;
-            }
-            assert!(Instant::now() < end, "{have} lines of {count}");
-            if progress == Progress::Idle {
-                let _ = timeout(LONG, self.source.ready()).await;
-            }
-        }
-    }
-
-    fn lines(&self, identifier: &str) -> Vec<String> {
-        let of = |got: &&Got| got.labels.get("syslog_identifier").is_some_and(|i| i == identifier);
-        self.got.iter().filter(of).map(|got| got.line.clone()).collect()
-    }
-
-    fn count(&self, name: &str) -> u64 {
-        let mut found = None;
-        self.source.counts(&mut |have, count| {
-            if have == name {
-                found = Some(count);
-            }
-        });
-        found.unwrap_or_else(|| panic!("no count {name}"))
-    }
-}
 
 fn label<'a>(got: &'a Got, name: &str) -> Option<&'a str> {
     got.labels.get(name).map(String::as_str)
@@ -555,69 +426,5 @@ async fn a_filter_that_nothing_passes_takes_little_time_each_turn_and_moves_on()
         // Far more than it takes, on a machine that does other things.
         assert!(longest < Duration::from_millis(500), "{longest:?}");
         assert!((2..=4).contains(&positions), "{positions}");
-    }
-}
-
-/// A machine whose journal systemd-journal-remote writes, with any field and time.
-struct Machine(tempfile::TempDir, std::cell::Cell<u32>);
-
-impl Machine {
-    fn new() -> Machine {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("etc")).unwrap();
-        fs::create_dir_all(root.path().join("var/log/journal").join(ID)).unwrap();
-        fs::write(root.path().join("etc/machine-id"), format!("{ID}\n")).unwrap();
-        Machine(root, std::cell::Cell::new(0))
-    }
-
-    fn root(&self) -> PathBuf {
-        self.0.path().to_owned()
-    }
-
-    fn directory(&self) -> PathBuf {
-        self.root().join("var/log/journal").join(ID)
-    }
-
-    /// Adds entries, a second after the other.
-    fn import(&self, entries: &[&[(&str, &str)]]) {
-        let first = u64::from(self.1.get()) * 1_000_000_000 + 1_000_000_000;
-        let timed = entries.iter().enumerate().map(|(n, e)| (first + n as u64 * 1_000_000, *e));
-        self.import_at(&timed.collect::<Vec<_>>());
-    }
-
-    /// Adds entries with their times in microseconds since 1970, in a file of their own.
-    fn import_at(&self, entries: &[(u64, &[(&str, &str)])]) {
-        const PROGRAM: &str = "/lib/systemd/systemd-journal-remote";
-        assert!(
-            Path::new(PROGRAM).exists(),
-            "no systemd-journal-remote: install its package, which `cargo xtask setup` gets"
-        );
-        let number = self.1.get();
-        self.1.set(number + 1);
-        let mut export = String::new();
-        for (at, (time, fields)) in entries.iter().enumerate() {
-            let monotonic = u64::from(number) * 1_000_000_000 + at as u64 + 1;
-            export += &format!(
-                "__REALTIME_TIMESTAMP={time}\n__MONOTONIC_TIMESTAMP={monotonic}\n\
-                 _BOOT_ID=11111111111111111111111111111111\n"
-            );
-            for (name, value) in *fields {
-                export += &format!("{name}={value}\n");
-            }
-            export += "\n";
-        }
-        let input = self.root().join("export");
-        fs::write(&input, export).unwrap();
-        let output = self.directory().join(format!("remote-{number}.journal"));
-        let done = Command::new(PROGRAM).arg("-o").arg(&output).arg(&input).output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    }
-
-    fn journalctl(&self, arguments: &[String]) -> Vec<String> {
-        let mut command = Command::new("journalctl");
-        command.args(["--output=cat", "--no-pager", "--quiet", "--directory"]);
-        let output = command.arg(self.directory()).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 }

@@ -129,8 +129,8 @@ fn a_full_wal_pauses_the_journal_and_loses_nothing() {
     // Digits that nothing shortens by more than half.
     let mut dice = Dice::new(5);
     let mut said = Vec::new();
-    for number in 0..8_000u32 {
-        let text: String = (0..12).map(|_| format!("{:016x}", dice.roll(u64::MAX))).collect();
+    for number in 0..20_000u32 {
+        let text: String = (0..14).map(|_| format!("{:016x}", dice.roll(u64::MAX))).collect();
         let text = format!("line {number} {text}");
         journald.send(&[("MESSAGE", text.as_bytes()), ("SYSLOG_IDENTIFIER", b"test")]);
         said.push(text);
