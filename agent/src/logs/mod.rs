@@ -9,6 +9,9 @@
 //! are removed before the WAL; every stream has [`SOURCE`].
 
 pub mod file;
+pub mod kernel;
+pub mod severity;
+pub mod syslog;
 mod text;
 
 use std::pin::Pin;
