@@ -12,6 +12,7 @@ mod log;
 mod losses;
 mod metrics;
 mod open;
+mod pace;
 mod process;
 mod rounds;
 mod send;
@@ -271,7 +272,7 @@ async fn pipeline(
     }
     for endpoint in &config.loki {
         let Some(logs) = &logs else { continue };
-        let signal = EntriesSignal::new(endpoint.batch, Rc::clone(&state.dropped));
+        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, Rc::clone(&state.dropped));
         let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());

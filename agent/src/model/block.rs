@@ -169,14 +169,23 @@ impl Block {
 
     /// The entries in the order in which they were added.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = EntryRef<'_>> + Clone {
-        self.rows.iter().map(|row| EntryRef {
+        self.rows.iter().map(|row| self.entry_of(row))
+    }
+
+    /// The entry that was added as the `index`th.
+    pub fn entry(&self, index: usize) -> Option<EntryRef<'_>> {
+        self.rows.get(index).map(|row| self.entry_of(row))
+    }
+
+    fn entry_of(&self, row: &Row) -> EntryRef<'_> {
+        EntryRef {
             stream: row.stream,
             timestamp_ns: row.timestamp_ns,
             // Always there: `push` filled this range.
             line: self.text.get(row.start as usize..row.end as usize).unwrap_or_default(),
             metadata: self.metadata.range(row.pairs.0, row.pairs.1),
             partial: row.partial,
-        })
+        }
     }
 
     /// The positions, each key once.
