@@ -28,6 +28,7 @@ mod push;
 mod runtime;
 mod smart;
 mod status;
+mod syslog;
 mod text;
 mod wal;
 
@@ -44,6 +45,7 @@ pub use push::{loki, remote_write};
 pub use runtime::runtime;
 pub use smart::smart;
 pub use status::status;
+pub use syslog::syslog;
 pub use text::{config, mounts, tracepoint_format};
 pub use wal::{wal_cursor, wal_segment};
 
@@ -72,6 +74,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("samples", samples),
     ("smart", smart),
     ("status", status),
+    ("syslog", syslog),
     ("tracepoint_format", tracepoint_format),
     ("url", url),
     ("wal_cursor", wal_cursor),

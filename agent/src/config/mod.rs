@@ -117,12 +117,16 @@ pub struct Limits {
 pub struct Logs {
     /// `[[logs.file]]`
     pub files: Vec<crate::logs::file::Options>,
+    /// `[logs.kernel]`
+    pub kernel: Option<crate::logs::kernel::Options>,
+    /// `[[logs.syslog]]`
+    pub syslog: Vec<crate::logs::syslog::Options>,
 }
 
 impl Logs {
     /// Whether any source is to be read.
     pub fn any(&self) -> bool {
-        !self.files.is_empty()
+        !self.files.is_empty() || self.kernel.is_some() || !self.syslog.is_empty()
     }
 }
 

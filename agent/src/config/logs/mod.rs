@@ -1,6 +1,8 @@
 //! `[logs]`: what is common to all log readers; a file for each of its sections.
 
 mod file;
+mod kernel;
+mod syslog;
 
 use super::error::ConfigError;
 use super::reader::Reader;
@@ -36,7 +38,11 @@ pub(super) fn logs(top: &Reader<'_>, agent: &Agent, wal: &Wal) -> Result<Logs, C
     let mut labels = agent.labels.clone();
     labels.set_default("instance", agent.instance.clone());
     let common = Common { max_line: max_line as usize, agent: labels };
-    let logs = Logs { files: file::files(&t, &common)? };
+    let files = file::files(&t, &common)?;
+    let journal_is_read = false;
+    let kernel = kernel::kernel(&t, &common, journal_is_read)?;
+    let syslog = syslog::syslog(&t, &common)?;
+    let logs = Logs { files, kernel, syslog };
     // A block is at most a line longer than it should be, and a record at most a quarter of its WAL.
     if logs.any() && max_line > wal.logs_max_bytes / 8 {
         return Err(ConfigError::new(

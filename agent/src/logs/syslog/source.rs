@@ -87,15 +87,14 @@ pub struct SyslogSource {
 }
 
 impl SyslogSource {
-    /// Binds what the sections name, or says why it can't, and tries again from time to time. Sockets that no
-    /// section names are closed. Needs a tokio runtime and a `LocalSet`.
+    /// Binds what the sections name, or says why it can't, and tries again from time to time. Needs a tokio
+    /// runtime and a `LocalSet`.
     pub fn new(
         sections: &[Options],
         roots: &Roots,
         clock: Rc<dyn Clock>,
         sockets: &Sockets,
     ) -> SyslogSource {
-        sockets.retain(sections.iter().map(|options| &options.listen));
         let section = |options: &Options| Section {
             options: options.clone(),
             listener: None,
