@@ -70,7 +70,7 @@ impl Pairs {
 /// Makes entries.
 #[derive(Debug)]
 pub(super) struct Writer {
-    /// Labels by section, priority, tag and host.
+    /// Labels by socket, priority, tag and host.
     streams: HashMap<Box<[u8]>, Labels>,
     key: Vec<u8>,
     pairs: Pairs,
@@ -161,7 +161,7 @@ impl Writer {
         let priority = message.priority.unwrap_or(DEFAULT_PRIORITY);
         let remote = sender.origin == Origin::Remote;
         self.key.clear();
-        self.key.extend_from_slice(&sender.section.to_le_bytes());
+        self.key.extend_from_slice(&sender.socket.to_le_bytes());
         self.key.push(priority);
         self.key.extend_from_slice(&message.tag.len().to_le_bytes());
         self.key.extend_from_slice(message.tag);
@@ -249,7 +249,7 @@ mod tests {
 
     fn sender(origin: Origin) -> Sender {
         let ip = (origin == Origin::Remote).then(|| "::ffff:10.0.0.9".parse().unwrap());
-        Sender { section: 0, origin, ip }
+        Sender { socket: 0, origin, ip }
     }
 
     type Entry = (String, i64, String, Vec<(String, String)>);

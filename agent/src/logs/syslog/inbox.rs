@@ -23,8 +23,8 @@ const KEPT: usize = 8 << 10;
 /// Where a message comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sender {
-    /// Which section of the configuration listens.
-    pub(super) section: u16,
+    /// Which socket it came through, see [`Sockets::open`](super::Sockets).
+    pub(super) socket: u16,
     pub(super) origin: Origin,
     /// Another machine's address.
     pub(super) ip: Option<IpAddr>,
@@ -138,7 +138,7 @@ impl Inbox {
 mod tests {
     use super::*;
 
-    const SENDER: Sender = Sender { section: 0, origin: Origin::Local, ip: None };
+    const SENDER: Sender = Sender { socket: 0, origin: Origin::Local, ip: None };
 
     #[test]
     fn what_has_no_room_is_counted_and_the_rest_comes_in_order() {

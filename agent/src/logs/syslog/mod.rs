@@ -3,8 +3,8 @@
 //!
 //! **Use.** [`SyslogSource::new`] binds what its sections name, and goes on trying what can't be bound; then it is a
 //! [`Source`](super::Source) like the others. [`Sockets`] outlives it: a reload ends the source and makes a new one,
-//! and a socket that both want stays open in between, so that datagrams wait in it. Connections are closed by a
-//! reload, after what had come was read.
+//! and a socket that both want stays open in between, with what was received and not yet read, so that no datagram is
+//! lost. Connections are closed by a reload, after what had come was read.
 //!
 //! **No position.** Files and journals can be read again; what a socket has given can't. A datagram is in the
 //! agent's memory alone until it is in the WAL, for the second in which entries gather and while the WAL is full,

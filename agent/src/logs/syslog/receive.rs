@@ -65,12 +65,12 @@ impl Datagrams {
 }
 
 /// Whose message it is; none if that machine may not send.
-pub(super) fn sender(section: u16, ip: Option<IpAddr>, allow: &[Range]) -> Option<Sender> {
+pub(super) fn sender(socket: u16, ip: Option<IpAddr>, allow: &[Range]) -> Option<Sender> {
     match ip {
-        None => Some(Sender { section, origin: Origin::Local, ip: None }),
-        Some(ip) if is_loopback(ip) => Some(Sender { section, origin: Origin::Loopback, ip: None }),
+        None => Some(Sender { socket, origin: Origin::Local, ip: None }),
+        Some(ip) if is_loopback(ip) => Some(Sender { socket, origin: Origin::Loopback, ip: None }),
         Some(ip) => {
-            let sender = Sender { section, origin: Origin::Remote, ip: Some(ip) };
+            let sender = Sender { socket, origin: Origin::Remote, ip: Some(ip) };
             allow.iter().any(|range| range.contains(ip)).then_some(sender)
         }
     }
@@ -78,22 +78,22 @@ pub(super) fn sender(section: u16, ip: Option<IpAddr>, allow: &[Range]) -> Optio
 
 /// Receives until it is dropped.
 pub(super) async fn receive(
-    socket: Datagrams,
-    section: u16,
+    datagrams: Datagrams,
+    socket: u16,
     allow: Vec<Range>,
     inbox: Rc<Inbox>,
     clock: Rc<dyn Clock>,
 ) {
     let mut failing = false;
     loop {
-        let drained = match socket.readable().await {
-            Ok(()) => drain(&socket, section, &allow, &inbox, clock.as_ref()),
+        let drained = match datagrams.readable().await {
+            Ok(()) => drain(&datagrams, socket, &allow, &inbox, clock.as_ref()),
             Err(error) => Err(error),
         };
         match drained {
             Ok(all) => {
                 failing = false;
-                match socket {
+                match datagrams {
                     Datagrams::Udp(_) if all => tokio::time::sleep(PAUSE).await,
                     // Its senders wait for each other: few messages fit into it.
                     Datagrams::Udp(_) | Datagrams::Unix(_) => tokio::task::yield_now().await,
@@ -112,8 +112,8 @@ pub(super) async fn receive(
 
 /// Takes what has come; true if that was all.
 fn drain(
-    socket: &Datagrams,
-    section: u16,
+    datagrams: &Datagrams,
+    socket: u16,
     allow: &[Range],
     inbox: &Inbox,
     clock: &dyn Clock,
@@ -121,13 +121,13 @@ fn drain(
     // An idle socket holds no memory.
     let mut buffer = vec![0; BUFFER];
     for _ in 0..BATCH {
-        let (kept, length, ip) = match socket.receive(&mut buffer) {
+        let (kept, length, ip) = match datagrams.receive(&mut buffer) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        match sender(section, ip, allow) {
+        match sender(socket, ip, allow) {
             Some(sender) => {
                 let bytes = buffer.get(..kept).unwrap_or_default();
                 inbox.put(bytes, clock.now_ns(), sender, length > kept);

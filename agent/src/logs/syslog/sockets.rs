@@ -1,6 +1,7 @@
-//! Sockets that are bound and stay so over a reload. It must not know what comes through them.
+//! Sockets that are bound and stay so over a reload, and the datagrams that were taken from them when it came. It must
+//! not know what is in a message.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io;
@@ -14,6 +15,7 @@ use std::rc::Rc;
 use rustix::net::sockopt;
 
 use super::Listen;
+use super::inbox::Inbox;
 use crate::host::Roots;
 
 /// What a socket of datagrams may hold while nobody reads: some thousand messages. The kernel gives less where
@@ -23,6 +25,8 @@ const BUFFER: usize = 1 << 20;
 /// A bound socket; the file of a Unix one goes with it.
 #[derive(Debug)]
 struct Bound {
+    /// What messages call it; no other socket has had it.
+    id: u16,
     descriptor: OwnedFd,
     file: Option<(PathBuf, u64)>,
 }
@@ -38,33 +42,41 @@ impl Drop for Bound {
     }
 }
 
-/// The bound sockets of the agent. Copies are the same.
+/// The bound sockets of the agent, and what was received and not yet read. Copies are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Sockets(Rc<RefCell<BTreeMap<Listen, Bound>>>);
+pub struct Sockets {
+    bound: Rc<RefCell<BTreeMap<Listen, Bound>>>,
+    ids: Rc<Cell<u16>>,
+    pub(super) inbox: Rc<Inbox>,
+}
 
 impl Sockets {
-    /// A descriptor of the socket that listens there, which is bound unless it is.
+    /// A descriptor of the socket that listens there, which is bound unless it is, and what it is called.
     ///
     /// # Errors
     /// What binding gave, with what the user can do.
-    pub(super) fn open(&self, listen: &Listen, roots: &Roots) -> Result<OwnedFd, String> {
-        let mut bound = self.0.borrow_mut();
+    pub(super) fn open(&self, listen: &Listen, roots: &Roots) -> Result<(u16, OwnedFd), String> {
+        let mut bound = self.bound.borrow_mut();
         let dup = |bound: &Bound| {
-            bound.descriptor.try_clone().map_err(|error| format!("listening on {listen}: {error}"))
+            let descriptor = bound.descriptor.try_clone();
+            let descriptor =
+                descriptor.map_err(|error| format!("listening on {listen}: {error}"))?;
+            Ok((bound.id, descriptor))
         };
         if let Some(bound) = bound.get(listen) {
             return dup(bound);
         }
-        let new = bind(listen, roots)
+        let id = self.ids.replace(self.ids.get().wrapping_add(1));
+        let new = bind(listen, roots, id)
             .map_err(|error| format!("listening on {listen}: {error}{}", hint(listen, &error)))?;
-        let descriptor = dup(&new)?;
+        let dupped = dup(&new);
         bound.insert(listen.clone(), new);
-        Ok(descriptor)
+        dupped
     }
 
     /// Closes what nobody wants any more.
     pub fn retain<'a>(&self, wanted: impl Iterator<Item = &'a Listen> + Clone) {
-        self.0.borrow_mut().retain(|have, _| wanted.clone().any(|listen| listen == have));
+        self.bound.borrow_mut().retain(|have, _| wanted.clone().any(|listen| listen == have));
     }
 }
 
@@ -85,18 +97,18 @@ fn hint(listen: &Listen, error: &io::Error) -> &'static str {
     }
 }
 
-fn bind(listen: &Listen, roots: &Roots) -> io::Result<Bound> {
+fn bind(listen: &Listen, roots: &Roots, id: u16) -> io::Result<Bound> {
     match listen {
         Listen::Udp(address) => {
             let socket = UdpSocket::bind(address)?;
             socket.set_nonblocking(true)?;
             enlarge(&socket);
-            Ok(Bound { descriptor: socket.into(), file: None })
+            Ok(Bound { id, descriptor: socket.into(), file: None })
         }
         Listen::Tcp(address) => {
             let socket = TcpListener::bind(address)?;
             socket.set_nonblocking(true)?;
-            Ok(Bound { descriptor: socket.into(), file: None })
+            Ok(Bound { id, descriptor: socket.into(), file: None })
         }
         Listen::Unix(path) => {
             let path = roots.root.join(path.strip_prefix("/").unwrap_or(path));
@@ -108,8 +120,7 @@ fn bind(listen: &Listen, roots: &Roots) -> io::Result<Bound> {
                 other => other?,
             };
             let inode = fs::symlink_metadata(&path)?.ino();
-            let bound =
-                Bound { file: Some((path.clone(), inode)), descriptor: OwnedFd::from(socket) };
+            let bound = Bound { id, file: Some((path.clone(), inode)), descriptor: socket.into() };
             // Any program may log.
             fs::set_permissions(&path, Permissions::from_mode(0o666))?;
             rustix::io::ioctl_fionbio(&bound.descriptor, true)?;
@@ -147,12 +158,12 @@ mod tests {
         let listen: Listen = "unix:///log".parse().unwrap();
         let path = dir.path().join("log");
         let sockets = Sockets::default();
-        let first = UnixDatagram::from(sockets.open(&listen, &roots).unwrap());
+        let first = UnixDatagram::from(sockets.open(&listen, &roots).unwrap().1);
         let client = UnixDatagram::unbound().unwrap();
         client.send_to(b"<1>x", &path).unwrap();
         drop(first);
         // What came while nobody read is there.
-        let second = UnixDatagram::from(sockets.clone().open(&listen, &roots).unwrap());
+        let second = UnixDatagram::from(sockets.clone().open(&listen, &roots).unwrap().1);
         let mut buffer = [0; 9];
         assert_eq!(second.recv(&mut buffer).unwrap(), 4);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);

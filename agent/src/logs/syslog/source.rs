@@ -18,7 +18,7 @@ use tz::TimeZone;
 use super::drops::drops;
 use super::entry::Writer;
 use super::frames::{Frame, Framer};
-use super::inbox::{Inbox, Sender};
+use super::inbox::{Inbox, Losses, Sender};
 use super::receive::{Datagrams, receive, sender};
 use super::{Listen, Options, Sockets};
 use crate::host::{Clock, Host, Root, Roots, hostname};
@@ -42,6 +42,8 @@ const DROPS: Duration = Duration::from_secs(1);
 
 struct Section {
     options: Options,
+    /// What messages call its socket, once it is bound.
+    id: Option<u16>,
     listener: Option<TcpListener>,
     receiver: Option<JoinHandle<()>>,
     /// Of a UDP socket.
@@ -72,12 +74,16 @@ pub struct SyslogSource {
     sections: Vec<Section>,
     connections: Vec<Connection>,
     inbox: Rc<Inbox>,
+    /// What the inbox had counted when this was built.
+    before: Losses,
     writer: Writer,
     clock: Rc<dyn Clock>,
     sockets: Sockets,
     roots: Roots,
     refused: u64,
     errors: u64,
+    /// Messages of sockets that a reload has closed.
+    orphans: u64,
     /// Which connection is read first.
     turn: usize,
     /// No connections are taken before.
@@ -97,6 +103,7 @@ impl SyslogSource {
     ) -> SyslogSource {
         let section = |options: &Options| Section {
             options: options.clone(),
+            id: None,
             listener: None,
             receiver: None,
             inode: None,
@@ -105,12 +112,14 @@ impl SyslogSource {
         let mut source = SyslogSource {
             sections: sections.iter().take(usize::from(u16::MAX)).map(section).collect(),
             connections: Vec::new(),
-            inbox: Rc::default(),
+            inbox: Rc::clone(&sockets.inbox),
+            before: sockets.inbox.losses(),
             writer: Writer::new(hostname(), zone(roots)),
             clock,
             sockets: sockets.clone(),
             roots: roots.clone(),
             refused: 0,
+            orphans: 0,
             errors: 0,
             turn: 0,
             accept_after: None,
@@ -128,14 +137,15 @@ impl SyslogSource {
     fn open(&mut self, index: usize, again: bool) {
         let Some(section) = self.sections.get_mut(index) else { return };
         let listen = &section.options.listen;
-        let opened = self.sockets.open(listen, &self.roots).and_then(|descriptor| {
+        let opened = self.sockets.open(listen, &self.roots).and_then(|(id, descriptor)| {
+            section.id = Some(id);
             let inode = rustix::fs::fstat(&descriptor).ok().map(|stat| stat.st_ino);
             section.inode = inode.filter(|_| matches!(listen, Listen::Udp(_)));
             let started = match datagrams(listen, descriptor) {
                 Ok(Ok(socket)) => {
                     let allow = section.options.allow.clone();
                     let (inbox, clock) = (Rc::clone(&self.inbox), Rc::clone(&self.clock));
-                    let task = receive(socket, index as u16, allow, inbox, clock);
+                    let task = receive(socket, id, allow, inbox, clock);
                     section.receiver = Some(tokio::task::spawn_local(task));
                     Ok(())
                 }
@@ -172,7 +182,7 @@ impl SyslogSource {
     }
 
     fn expires(&self, connection: &Connection) -> Instant {
-        let section = self.sections.get(usize::from(connection.sender.section));
+        let section = section_of(&self.sections, connection.sender);
         connection.last + section.map_or(Duration::ZERO, |section| section.options.idle_timeout)
     }
 
@@ -191,9 +201,10 @@ impl SyslogSource {
             }
         };
         let options = &section.options;
-        let of_section = |have: &&Connection| usize::from(have.sender.section) == index;
+        let of_section = |have: &&Connection| Some(have.sender.socket) == section.id;
         let full = self.connections.iter().filter(of_section).count() >= options.max_connections;
-        match sender(index as u16, Some(peer.ip()), &options.allow) {
+        let id = section.id.unwrap_or_default();
+        match sender(id, Some(peer.ip()), &options.allow) {
             Some(sender) if !full => self.connections.push(Connection {
                 stream,
                 framer: Framer::new(options.max_line + HEADER),
@@ -233,11 +244,14 @@ impl SyslogSource {
 
     /// Entries of the datagrams; true if the block is full.
     fn read_inbox(&mut self, block: &mut Block, limit: usize) -> bool {
-        let SyslogSource { sections, writer, inbox, .. } = self;
+        let SyslogSource { sections, writer, inbox, orphans, .. } = self;
         while block.size() < limit || block.is_empty() {
             let taken = inbox.take(|message| {
-                let section = sections.get(usize::from(message.sender.section));
-                let Some(section) = section else { return };
+                let section = section_of(sections, message.sender);
+                let Some(section) = section else {
+                    *orphans += 1;
+                    return;
+                };
                 let (options, time) = (&section.options, message.received_ns);
                 writer.write(block, options, message.bytes, time, message.sender, message.cut);
             });
@@ -278,7 +292,7 @@ impl SyslogSource {
         let Some(connection) = connections.get_mut(index).filter(|have| !have.ended) else {
             return false;
         };
-        let Some(section) = sections.get(usize::from(connection.sender.section)) else {
+        let Some(section) = section_of(sections, connection.sender) else {
             return false;
         };
         let sender = connection.sender;
@@ -315,7 +329,7 @@ impl SyslogSource {
             let longest = connections.iter_mut().max_by_key(|have| have.framer.held());
             let Some(connection) = longest else { return };
             let sender = connection.sender;
-            let Some(section) = sections.get(usize::from(sender.section)) else { return };
+            let Some(section) = section_of(sections, sender) else { return };
             let now = clock.now_ns();
             let before = connection.framer.held();
             connection.framer.give_up(&mut |frame| {
@@ -335,7 +349,7 @@ impl SyslogSource {
         };
         while let Some(index) = expired(self) {
             let mut connection = self.connections.swap_remove(index);
-            let Some(section) = self.sections.get(usize::from(connection.sender.section)) else {
+            let Some(section) = section_of(&self.sections, connection.sender) else {
                 continue;
             };
             let (options, sender) = (&section.options, connection.sender);
@@ -383,10 +397,15 @@ impl Source for SyslogSource {
         out("invalid_utf8", counters.invalid_utf8);
         out("malformed", counters.malformed);
         out("dropped_metadata", counters.dropped_metadata);
-        out("lost_entries", losses.lost + self.kernel_drops());
-        out("refused", losses.refused + self.refused);
-        out("errors", losses.errors + self.errors);
+        out("lost_entries", losses.lost - self.before.lost + self.orphans + self.kernel_drops());
+        out("refused", losses.refused - self.before.refused + self.refused);
+        out("errors", losses.errors - self.before.errors + self.errors);
     }
+}
+
+/// Through whose socket it came.
+fn section_of(sections: &[Section], sender: Sender) -> Option<&Section> {
+    sections.iter().find(|section| section.id == Some(sender.socket))
 }
 
 type Opened = Result<Datagrams, std::net::TcpListener>;
