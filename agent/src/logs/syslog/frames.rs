@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn both_framings_mixed_and_in_any_pieces() {
-        let stream = b"8 <1>a\nb c<2>line\r\n\n\05 <3>xx4 <4>y\n2024-01-01 z\0<5>nul\x0012 apples\n123456789012 <6>x\nlast";
+        let stream = b"8 <1>a\nb c<2>line\r\n\n\x005 <3>xx4 <4>y\n2024-01-01 z\0<5>nul\x0012 apples\n123456789012 <6>x\nlast";
         for piece in 1..stream.len() {
             let expected = [
                 "<1>a\nb c",
