@@ -68,18 +68,25 @@ struct Waiting {
     losses: Losses,
 }
 
+impl Waiting {
+    fn size(&self) -> usize {
+        self.text.len() + COST * self.items.len()
+    }
+}
+
 /// Messages in the order in which they came.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     waiting: RefCell<Waiting>,
     filled: Notify,
+    crowded: Notify,
 }
 
 impl Inbox {
     /// Puts a message behind the others, or drops it.
     pub(super) fn put(&self, bytes: &[u8], received_ns: i64, sender: Sender, cut: bool) {
         let mut waiting = self.waiting.borrow_mut();
-        let have = waiting.text.len() + COST * waiting.items.len();
+        let have = waiting.size();
         if have + bytes.len() + COST > MAX_BYTES && !waiting.items.is_empty() {
             waiting.losses.lost += 1;
             return;
@@ -87,6 +94,9 @@ impl Inbox {
         waiting.text.extend_from_slice(bytes);
         waiting.items.push_back(Item { length: bytes.len(), received_ns, sender, cut });
         self.filled.notify_one();
+        if have >= MAX_BYTES / 4 {
+            self.crowded.notify_one();
+        }
     }
 
     /// Hands the oldest message over. False if there is none.
@@ -121,6 +131,13 @@ impl Inbox {
     pub(super) async fn filled(&self) {
         while self.is_empty() {
             self.filled.notified().await;
+        }
+    }
+
+    /// Ends when so much has come that it has to be read. Dropping it loses nothing.
+    pub(super) async fn crowded(&self) {
+        while self.waiting.borrow().size() < MAX_BYTES / 4 {
+            self.crowded.notified().await;
         }
     }
 

@@ -380,6 +380,15 @@ impl Source for SyslogSource {
         Box::pin(self.wait())
     }
 
+    fn gather(&mut self, until: Instant) -> Waiting<'_> {
+        Box::pin(async move {
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = self.inbox.crowded() => {}
+            }
+        })
+    }
+
     fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
         if self.read_inbox(block, limit_bytes) || self.read_connections(block, limit_bytes) {
             return Progress::More;
