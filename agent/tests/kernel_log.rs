@@ -95,8 +95,8 @@ fn read(source: &mut KernelSource, positions: &mut Positions, limit: usize) -> V
         let mut block = Block::new();
         let progress = source.read(&mut block, limit);
         assert_eq!(
-            block.len() > 0,
-            block.positions().len() > 0,
+            block.entries().next().is_some(),
+            block.positions().next().is_some(),
             "entries and position go together"
         );
         for position in block.positions() {
