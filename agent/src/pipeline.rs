@@ -47,7 +47,7 @@ use losses::Dropped;
 use metrics::MetricsSignal;
 use open::{newest_timestamp, open_logs, open_metrics, sender};
 use rounds::Rounds;
-use sources::Sources;
+use sources::{Kept, Sources};
 use state::State;
 
 /// Reasons of `mote_dropped_total` that several parts use.
@@ -136,8 +136,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
     };
     let mut config = Rc::new(config);
     let mut before: Option<Rc<Config>> = None;
-    // What the disk has not taken must not be read again after a reload.
-    let mut positions = Positions::new();
+    let mut kept = Kept::default();
     // They go on counting through a reload, and what starts them may be given up by then.
     let mut probes = None;
     // What a reload switches off is said to be gone.
@@ -150,7 +149,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
             Rc::clone(&config),
             source.clone(),
             signals.as_mut(),
-            &mut positions,
+            &mut kept,
             &mut probes,
             &mut encoder,
             &dropped,
@@ -229,13 +228,13 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
     }
 }
 
-/// Collects and ships until a signal or a request ends it; without `signals`, one round. `kept` are the
-/// positions of the sources as the last pipeline left them, and this one.
+/// Collects and ships until a signal or a request ends it; without `signals`, one round. `kept` is
+/// what the last pipeline left of the sources, and this one.
 async fn pipeline(
     config: Rc<Config>,
     source: Source,
     signals: Option<&mut Signals>,
-    kept: &mut Positions,
+    kept: &mut Kept,
     probes: &mut Option<Rc<RefCell<Probes>>>,
     encoder: &mut Option<Rc<RefCell<RoundEncoder>>>,
     dropped: &Rc<Dropped>,
@@ -247,7 +246,7 @@ async fn pipeline(
     let mut positions = Positions::new();
     if let Some(logs) = &logs {
         positions = sources::recover_positions(logs)?;
-        for (key, position) in kept.iter() {
+        for (key, position) in &kept.positions {
             apply(&mut positions, key, position);
         }
     }
@@ -294,8 +293,9 @@ async fn pipeline(
         behind: false,
     };
     *state.positions.borrow_mut() = positions;
+    kept.sockets.retain(config.logs.syslog.iter().map(|syslog| &syslog.listen));
     if let Some(logs) = &logs {
-        let sources = sources::build(&config, &state)?;
+        let sources = sources::build(&config, &state, &kept.sockets)?;
         let stages = Stages::new(&config.logs.stages, &state.positions.borrow(), Instant::now());
         // What the last run held is given out also when nothing is read any more.
         if !sources.is_empty() || stages.due().is_some() {
@@ -371,7 +371,7 @@ async fn pipeline(
         log.close().await;
     }
     if logs.is_some() {
-        *kept = state.positions.take();
+        kept.positions = state.positions.take();
     }
     Ok(end)
 }

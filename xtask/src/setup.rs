@@ -81,6 +81,34 @@ const PROGRAMS: &[Program] = &[
         },
     },
     Program {
+        name: "logger",
+        since: Purpose::Test,
+        why: "tests send syslog with it",
+        packages: Packages {
+            apt: &["bsdutils"],
+            dnf: "util-linux",
+            pacman: "util-linux",
+            apk: "logger",
+        },
+    },
+    Program {
+        name: "busybox",
+        since: Purpose::Test,
+        why: "tests send syslog with its logger and syslogd too",
+        packages: Packages { apt: &["busybox"], dnf: "busybox", pacman: "busybox", apk: "busybox" },
+    },
+    Program {
+        name: "rsyslogd",
+        since: Purpose::Test,
+        why: "a test forwards syslog with it",
+        packages: Packages {
+            apt: &["rsyslog"],
+            dnf: "rsyslog",
+            pacman: "rsyslog (of the AUR)",
+            apk: "rsyslog",
+        },
+    },
+    Program {
         name: "systemctl",
         since: Purpose::Test,
         why: "a test asks a systemd of its own",

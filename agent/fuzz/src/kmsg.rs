@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 
-use mote::host::kmsg::{Position, Record};
+use mote::host::kmsg::{Position, Record, Verbatim};
 use mote::host::{Host, Roots};
 use mote::model::Samples;
 use mote::probe::kmsg::Recognizer;
@@ -25,6 +25,10 @@ pub fn kmsg(data: &[u8]) {
             bytes.copy_from_slice(chunk);
         }
         let length = bytes.len();
+        let mut same = bytes.clone();
+        let verbatim = Verbatim::parse(&mut same).expect("has a header");
+        let parts = verbatim.text.len() + verbatim.subsystem.len() + verbatim.device.len();
+        assert!(verbatim.level < 8 && parts < length);
         let record = Record::parse(&mut bytes).expect("has a header");
         assert!(record.text.len() < length && !record.text.contains(char::is_control));
         let Some(finding) = recognizer.look(&record) else { continue };

@@ -31,6 +31,7 @@ mod runtime;
 mod smart;
 mod stages;
 mod status;
+mod syslog;
 mod text;
 mod wal;
 
@@ -50,6 +51,7 @@ pub use runtime::runtime;
 pub use smart::smart;
 pub use stages::stages;
 pub use status::status;
+pub use syslog::syslog;
 pub use text::{config, mounts, tracepoint_format};
 pub use wal::{wal_cursor, wal_segment};
 
@@ -83,6 +85,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("smart", smart),
     ("stages", stages),
     ("status", status),
+    ("syslog", syslog),
     ("tracepoint_format", tracepoint_format),
     ("url", url),
     ("wal_cursor", wal_cursor),

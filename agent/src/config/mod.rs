@@ -121,12 +121,19 @@ pub struct Logs {
     pub stages: crate::logs::stage::Setup,
     /// `[logs.journal]`
     pub journal: Option<crate::logs::journal::Options>,
+    /// `[logs.kernel]`
+    pub kernel: Option<crate::logs::kernel::Options>,
+    /// `[[logs.syslog]]`
+    pub syslog: Vec<crate::logs::syslog::Options>,
 }
 
 impl Logs {
     /// Whether any source is to be read.
     pub fn any(&self) -> bool {
-        !self.files.is_empty() || self.journal.is_some()
+        !self.files.is_empty()
+            || self.journal.is_some()
+            || self.kernel.is_some()
+            || !self.syslog.is_empty()
     }
 }
 

@@ -77,6 +77,16 @@ fn everything_set() {
         paths = ["/var/log/*.log"]
         exclude = ["*.gz"]
         labels = {{ job = "file-logs" }}
+        [logs.kernel]
+        when = "always"
+        min_level = "warning"
+        labels = {{ job = "kernel-logs" }}
+        [[logs.syslog]]
+        listen = "udp://0.0.0.0:5514"
+        allow = ["192.168.0.0/16", "10.0.0.1"]
+        use_timestamp = true
+        [[logs.syslog]]
+        listen = "unix:///dev/log"
         [http]
         listen = "[::1]:9000"
         "#,
@@ -98,6 +108,13 @@ fn everything_set() {
     assert_eq!(file.max_line, 16 << 10);
     let labels: Vec<_> = file.labels.iter().collect();
     assert_eq!(labels, [("instance", "pi"), ("job", "file-logs"), ("site", "home")]);
+    let kernel = config.logs.kernel.as_ref().unwrap();
+    assert_eq!((kernel.when, kernel.min_level), (crate::logs::kernel::When::Always, 4));
+    let labels: Vec<_> = kernel.labels.iter().collect();
+    assert_eq!(labels, [("instance", "pi"), ("job", "kernel-logs"), ("site", "home")]);
+    let [udp, unix] = &config.logs.syslog[..] else { panic!("two sections") };
+    assert!(udp.use_timestamp && udp.listen.is_remote() && udp.allow.len() == 2);
+    assert!(!unix.use_timestamp && unix.listen.to_string() == "unix:///dev/log");
     // Whatever is printed of it, the password is not.
     assert!(!format!("{config:?}").contains("hunter2"));
 }
@@ -206,7 +223,26 @@ fn bad_input_is_told_with_its_place_and_a_hint() {
         ("[http]\nlisten = \"9911\"", "2:10", "\"9911\" is no address", "127.0.0.1:9911"),
         ("a = 1\na = 2", "2:1", "duplicate", ""),
     ];
-    for (text, place, problem, hint) in cases {
+    let of_logs = [
+        ("[logs.kernel]\nwhen = \"never\"", "2:8", "when", "no-journal"),
+        ("[logs.kernel]\nmin_level = \"warn\"", "2:13", "min_level", "\"warning\""),
+        ("[[logs.syslog]]", "1:1", "no listen", "udp://"),
+        ("[[logs.syslog]]\nlisten = \"http://x\"", "2:10", "none of udp://", "udp://"),
+        ("[[logs.syslog]]\nlisten = \"udp://0.0.0.0:514\"", "2:10", "none is allowed", "allow ="),
+        (
+            "[[logs.syslog]]\nlisten = \"udp://[::]:514\"\nallow = [\"10.0.0.0/40\"]",
+            "3:10",
+            "too many bits",
+            "a range",
+        ),
+        (
+            "[[logs.syslog]]\nlisten = \"tcp://localhost\"\n[[logs.syslog]]\nlisten = \"tcp://127.0.0.1:601\"",
+            "4:10",
+            "given twice",
+            "one section",
+        ),
+    ];
+    for (text, place, problem, hint) in cases.iter().chain(&of_logs) {
         let error = parse_text(text).map(drop).expect_err(text);
         let shown = error.to_string();
         assert!(shown.starts_with(&format!("mote.toml:{place}")), "{text}\n{shown}");

@@ -22,7 +22,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}
 use super::{Clock, Host, ReadError};
 
 use record::Header;
-pub use record::Record;
+pub use record::{Record, Verbatim};
 
 /// CONSOLE_EXT_LOG_MAX, the kernel's own buffer for a record until 6.3, PRINTK_MESSAGE_MAX (2,048)
 /// since: no record is larger.
@@ -76,6 +76,8 @@ impl Position {
 pub enum Start {
     /// With what the kernel says from now on.
     End,
+    /// With the oldest record there is; those before it are not missed.
+    Oldest,
     /// Behind what has been read. If that was in another boot, or can't have been in this one, with the
     /// oldest record there is: nobody has read this boot's log.
     After(Position),
@@ -117,6 +119,14 @@ impl Kmsg {
         self.0.read()
     }
 
+    /// As [`read`](Kmsg::read), as it was said.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn read_verbatim(&mut self) -> io::Result<Option<Verbatim<'_>>> {
+        self.0.read_verbatim()
+    }
+
     /// Where the next record will be.
     pub fn position(&self) -> Position {
         Position { boot: self.0.boot, next: self.0.next }
@@ -148,10 +158,30 @@ impl AsRawFd for Kmsg {
 /// day), and does not count suspend, so that what was said before the machine slept appears later than
 /// it was by as long as it slept. Never later than now.
 pub fn unix_ns(clock: &dyn Clock, usec: u64) -> i64 {
-    let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let since_boot = i128::from(monotonic.tv_sec) * 1_000_000_000 + i128::from(monotonic.tv_nsec);
-    let age = (since_boot - i128::from(usec) * 1_000).max(0);
-    i64::try_from(i128::from(clock.now_ns()) - age).unwrap_or(i64::MIN)
+    Moment::now(clock).unix_ns(usec)
+}
+
+/// The time of day and the time since boot at one moment, for the times of several records.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    now_ns: i64,
+    since_boot_ns: i128,
+}
+
+impl Moment {
+    /// This one.
+    pub fn now(clock: &dyn Clock) -> Moment {
+        let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let seconds = i128::from(monotonic.tv_sec);
+        let since_boot_ns = seconds * 1_000_000_000 + i128::from(monotonic.tv_nsec);
+        Moment { now_ns: clock.now_ns(), since_boot_ns }
+    }
+
+    /// As [`unix_ns`].
+    pub fn unix_ns(&self, usec: u64) -> i64 {
+        let age = (self.since_boot_ns - i128::from(usec) * 1_000).max(0);
+        i64::try_from(i128::from(self.now_ns) - age).unwrap_or(i64::MIN)
+    }
 }
 
 /// The boot's id: 32 hexadecimal digits with dashes between them.
@@ -196,6 +226,8 @@ struct Reader<S> {
     source: S,
     boot: [u8; 16],
     buffer: Box<[u8; BUFFER]>,
+    /// The bytes of the record in it.
+    length: usize,
     /// A record that lies in the buffer and has not been given out.
     held: Option<Header>,
     /// The number of the next record.
@@ -212,16 +244,17 @@ impl<S> std::fmt::Debug for Reader<S> {
 impl<S: Source> Reader<S> {
     fn open(source: S, boot: [u8; 16], start: Start) -> io::Result<Reader<S>> {
         let buffer = Box::new([0; BUFFER]);
-        let mut reader = Reader { source, boot, buffer, held: None, next: 0, lost: 0 };
+        let mut reader = Reader { source, boot, buffer, length: 0, held: None, next: 0, lost: 0 };
         let next = match start {
             Start::End => u64::MAX,
+            Start::Oldest => 0,
             Start::After(position) if position.boot == boot => position.next,
             Start::After(_) => return Ok(reader),
         };
         for _ in 0..MAX_RECORDS {
             let Some(header) = reader.fill()? else { break };
             if header.seq >= next {
-                reader.lost = header.seq - next;
+                reader.lost = if start == Start::Oldest { 0 } else { header.seq - next };
                 reader.next = header.seq;
                 reader.held = Some(header);
                 return Ok(reader);
@@ -238,6 +271,16 @@ impl<S: Source> Reader<S> {
     }
 
     fn read(&mut self) -> io::Result<Option<Record<'_>>> {
+        Ok(self.next()?.map(|header| header.record(self.buffer.as_mut_slice())))
+    }
+
+    fn read_verbatim(&mut self) -> io::Result<Option<Verbatim<'_>>> {
+        let Some((header, length)) = self.next()?.zip(Some(self.length)) else { return Ok(None) };
+        // Behind the record lies what is left of longer ones.
+        Ok(Some(header.verbatim(self.buffer.get_mut(..length).unwrap_or_default())))
+    }
+
+    fn next(&mut self) -> io::Result<Option<Header>> {
         let header = match self.held.take() {
             Some(header) => header,
             None => match self.fill()? {
@@ -247,7 +290,7 @@ impl<S: Source> Reader<S> {
         };
         self.lost += header.seq.saturating_sub(self.next);
         self.next = header.seq + 1;
-        Ok(Some(header.record(self.buffer.as_mut_slice())))
+        Ok(Some(header))
     }
 
     /// Reads a record into the buffer.
@@ -257,7 +300,10 @@ impl<S: Source> Reader<S> {
             let error = match self.source.read(self.buffer.as_mut_slice()) {
                 Ok(0) => return Ok(None),
                 Ok(length) => match self.buffer.get(..length).and_then(Header::parse) {
-                    Some(header) => return Ok(Some(header)),
+                    Some(header) => {
+                        self.length = length;
+                        return Ok(Some(header));
+                    }
                     None => io::Error::new(io::ErrorKind::InvalidData, "not a record of kmsg's"),
                 },
                 Err(error) => error,

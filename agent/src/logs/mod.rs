@@ -11,7 +11,10 @@
 pub mod docker;
 pub mod file;
 pub mod journal;
+pub mod kernel;
+pub mod severity;
 pub mod stage;
+pub mod syslog;
 mod text;
 mod watch;
 

@@ -16,7 +16,9 @@ use crate::config::Config;
 use crate::encode::{BLOCK, Positions, apply, decode_positions, encode_block};
 use crate::logs::file::FileSource;
 use crate::logs::journal::JournalSource;
+use crate::logs::kernel::KernelSource;
 use crate::logs::stage::Stages;
+use crate::logs::syslog::{Sockets, SyslogSource};
 use crate::logs::{Progress, Source, Waiting};
 use crate::model::Block;
 use crate::wal::{AppendError, Encoded, Payload, WalError};
@@ -87,7 +89,11 @@ pub(super) fn recover_positions(log: &Log) -> Result<Positions, WalError> {
 ///
 /// # Errors
 /// What the configuration has checked before went wrong now.
-pub(super) fn build(config: &Config, state: &State) -> Result<Vec<Box<dyn Source>>, RunError> {
+pub(super) fn build(
+    config: &Config,
+    state: &State,
+    sockets: &Sockets,
+) -> Result<Vec<Box<dyn Source>>, RunError> {
     let positions = state.positions.borrow();
     let changed = |error: &dyn std::fmt::Display| RunError::Changed(error.to_string());
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
@@ -99,7 +105,26 @@ pub(super) fn build(config: &Config, state: &State) -> Result<Vec<Box<dyn Source
         let clock = state.clock.as_ref();
         sources.push(Box::new(JournalSource::new(options, &config.host, &positions, clock)));
     }
+    if let Some(kernel) = &config.logs.kernel {
+        let clock = Rc::clone(&state.clock);
+        let source = KernelSource::new(kernel, &positions, clock, &config.host);
+        sources.push(Box::new(source));
+    }
+    if !config.logs.syslog.is_empty() {
+        let clock = Rc::clone(&state.clock);
+        let source = SyslogSource::new(&config.logs.syslog, &config.host, clock, sockets);
+        sources.push(Box::new(source));
+    }
     Ok(sources)
+}
+
+/// What stays of the sources over a reload.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// How far they had read: what the disk has not taken must not be read again.
+    pub(super) positions: Positions,
+    /// What still receives meanwhile.
+    pub(super) sockets: Sockets,
 }
 
 /// What is known of one source.

@@ -3,7 +3,9 @@
 mod extract;
 mod file;
 mod journal;
+mod kernel;
 mod stage;
+mod syslog;
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -82,6 +84,8 @@ pub(super) fn logs(
     };
     let files = file::files(&t, &common)?;
     let journal = journal::journal(&t, &common)?;
+    let kernel = kernel::kernel(&t, &common, journal.is_some())?;
+    let syslog = syslog::syslog(&t, &common)?;
     let own = stage::stages(&t, &common)?;
     let mut stages = common.first_stages.into_inner();
     stages.extend(own);
@@ -94,7 +98,7 @@ pub(super) fn logs(
         max_streams: max_streams as usize,
         common: labels,
     };
-    let logs = Logs { files, journal, stages: setup };
+    let logs = Logs { files, journal, kernel, syslog, stages: setup };
     // A block is at most a line longer than it should be and has at most a line that is held, and a record is at
     // most a quarter of its WAL.
     if logs.any() && max_line > wal.logs_max_bytes / 16 {

@@ -1,9 +1,9 @@
 //! A record's bytes and what they say. It must not know where they come from.
 //!
-//! `prefix,seq,usec,flags[,…];text\n`, then lines ` KEY=value` that are not used: prefix is facility
-//! times 8 plus level, usec the time since boot, `c` among the flags a piece of a line. What is not
-//! printable ASCII in the text, and a backslash, is written `\xNN` (msg_print_ext_header and _body in
-//! kernel/printk/printk.c).
+//! `prefix,seq,usec,flags[,…];text\n`, then lines ` KEY=value`, of which the kernel writes SUBSYSTEM and
+//! DEVICE: prefix is facility times 8 plus level, usec the time since boot, `c` among the flags a piece of
+//! a line. What is not printable ASCII in text and values, and a backslash, is written `\xNN`
+//! (msg_print_ext_header and _body in kernel/printk/printk.c).
 
 use std::ops::Range;
 use std::str;
@@ -32,6 +32,30 @@ impl<'a> Record<'a> {
     /// are none.
     pub fn parse(bytes: &'a mut [u8]) -> Option<Record<'a>> {
         Some(Header::parse(bytes)?.record(bytes))
+    }
+}
+
+/// A message as it was said, for who passes it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verbatim<'a> {
+    /// See [`Record::level`].
+    pub level: u8,
+    /// See [`Record::facility`].
+    pub facility: u32,
+    /// See [`Record::usec`].
+    pub usec: u64,
+    /// The message with its escapes resolved: any bytes, line breaks too.
+    pub text: &'a [u8],
+    /// `SUBSYSTEM=`, such as `usb`; empty without one.
+    pub subsystem: &'a [u8],
+    /// `DEVICE=`, such as `+usb:1-1`, `b8:0`, `c4:64` or `n2`; empty without one.
+    pub device: &'a [u8],
+}
+
+impl<'a> Verbatim<'a> {
+    /// As [`Record::parse`].
+    pub fn parse(bytes: &'a mut [u8]) -> Option<Verbatim<'a>> {
+        Some(Header::parse(bytes)?.verbatim(bytes))
     }
 }
 
@@ -71,6 +95,33 @@ impl Header {
             text: clean(bytes.get_mut(self.text).unwrap_or_default()),
         }
     }
+
+    /// The record as it was said, of the same bytes.
+    pub(super) fn verbatim(self, bytes: &mut [u8]) -> Verbatim<'_> {
+        let end = self.text.end.min(bytes.len());
+        let (text, rest) = bytes.split_at_mut(end);
+        let (mut subsystem, mut device): (&[u8], &[u8]) = (b"", b"");
+        for line in rest.split_mut(|&byte| byte == b'\n') {
+            if line.starts_with(b" SUBSYSTEM=") {
+                subsystem = unescaped(line.get_mut(11..).unwrap_or_default());
+            } else if line.starts_with(b" DEVICE=") {
+                device = unescaped(line.get_mut(8..).unwrap_or_default());
+            }
+        }
+        Verbatim {
+            level: (self.prefix & 7) as u8,
+            facility: self.prefix >> 3,
+            usec: self.usec,
+            text: unescaped(text.get_mut(self.text.start..).unwrap_or_default()),
+            subsystem,
+            device,
+        }
+    }
+}
+
+fn unescaped(bytes: &mut [u8]) -> &[u8] {
+    let length = unescape(bytes);
+    bytes.get(..length).unwrap_or_default()
 }
 
 /// Digits only, below 2^63, which no counter of the kernel's reaches.

@@ -50,6 +50,24 @@ fn escapes_are_resolved_and_what_is_no_text_is_replaced() {
 }
 
 #[test]
+fn what_is_passed_on_keeps_its_bytes_and_says_which_device() {
+    let mut bytes = b"3,340,5690716,-;sd 0:0:0:0: a\\x0a\\x1b\\xff\\x5cx \n SUBSYSTEM=scsi\n \
+                      DEVICE=+scsi:0:0:0:0\\x5c\n"
+        .to_vec();
+    let verbatim = Verbatim::parse(&mut bytes).unwrap();
+    assert_eq!((verbatim.level, verbatim.facility, verbatim.usec), (3, 0, 5_690_716));
+    assert_eq!(verbatim.text, b"sd 0:0:0:0: a\n\x1b\xff\\x ");
+    assert_eq!(verbatim.subsystem, b"scsi");
+    assert_eq!(verbatim.device, b"+scsi:0:0:0:0\\");
+    for (bytes, text) in [("6,1,2,-;", ""), ("6,1,2,-;x", "x"), ("6,1,2,-;x\n SUBSYSTEM\n=", "x")] {
+        let mut bytes = bytes.as_bytes().to_vec();
+        let verbatim = Verbatim::parse(&mut bytes).unwrap();
+        assert_eq!(verbatim.text, text.as_bytes());
+        assert!(verbatim.subsystem.is_empty() && verbatim.device.is_empty());
+    }
+}
+
+#[test]
 fn what_is_no_record_is_none() {
     for bad in [
         "",
@@ -204,6 +222,14 @@ fn another_boot_is_read_from_its_beginning() {
     assert_eq!((rest(&mut reader), reader.lost), ((0..7).collect(), 0));
     let mut reader = open(full(25), after([8; 16], 1_000));
     assert_eq!((rest(&mut reader), reader.lost), ((15..25).collect(), 15));
+}
+
+#[test]
+fn a_first_reading_begins_with_the_oldest_and_misses_nothing() {
+    let mut reader = open(full(25), Start::Oldest);
+    assert_eq!(rest(&mut reader), Vec::from_iter(15..25));
+    assert_eq!(reader.lost, 0);
+    assert!(rest(&mut open(Ring::new(3), Start::Oldest)).is_empty());
 }
 
 #[test]
