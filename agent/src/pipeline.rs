@@ -8,7 +8,6 @@
 
 mod entries;
 mod events;
-mod files;
 mod log;
 mod losses;
 mod metrics;
@@ -16,6 +15,7 @@ mod open;
 mod process;
 mod rounds;
 mod send;
+mod sources;
 mod state;
 
 use std::cell::{Cell, RefCell};
@@ -34,19 +34,18 @@ use crate::config::{Config, Source};
 use crate::encode::{Positions, RoundEncoder, apply};
 use crate::host::kmsg::Position;
 use crate::host::{Host, SystemClock};
-use crate::logs::file::FileSource;
 use crate::model::{Labels, Samples};
 use crate::probe::{self, ProbeError, Probes};
 use crate::status;
 use crate::wal::WalError;
 
 use entries::EntriesSignal;
-use files::Files;
 use log::Log;
 use losses::Dropped;
 use metrics::MetricsSignal;
 use open::{newest_timestamp, open_logs, open_metrics, sender};
 use rounds::Rounds;
+use sources::Sources;
 use state::State;
 
 /// Reasons of `mote_dropped_total` that several parts use.
@@ -176,7 +175,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
 /// A probe that the configuration wants can't work, or standard output is closed.
 pub fn once_to_stdout(config: &Config) -> Result<(), RunError> {
     let probes = start_probes(config, None)?;
-    let state = State { follows_files: false, ..state(config, String::new(), probes) };
+    let state = state(config, String::new(), probes);
     state.collect();
     let out = state.text(true);
     std::io::Write::write_all(&mut std::io::stdout().lock(), &out)
@@ -217,8 +216,8 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         metrics: None,
         logs: None,
         endpoints: Vec::new(),
-        follows_files: !config.files.is_empty(),
         sources: RefCell::default(),
+        paused: Cell::default(),
         positions: RefCell::default(),
         agent_labels: agent_labels(config),
         limiter: Default::default(),
@@ -244,7 +243,7 @@ async fn pipeline(
     let logs = open_logs(&config)?.map(Rc::new);
     let mut positions = Positions::new();
     if let Some(logs) = &logs {
-        positions = files::recover_positions(logs)?;
+        positions = sources::recover_positions(logs)?;
         for (key, position) in kept.iter() {
             apply(&mut positions, key, position);
         }
@@ -292,13 +291,14 @@ async fn pipeline(
         behind: false,
     };
     *state.positions.borrow_mut() = positions;
-    if let (Some(logs), false) = (&logs, config.files.is_empty()) {
-        let positions = state.positions.borrow().clone();
-        let source = FileSource::new(&config.files, &positions, Rc::clone(&state.clock))
-            .map_err(|error| RunError::Changed(error.to_string()))?;
-        let phase = watch_phase.clone();
-        let files = Files { state: Rc::clone(&state), log: Rc::clone(logs), source, phase };
-        tasks.spawn_local(files.run());
+    if let Some(logs) = &logs {
+        let sources = sources::build(&config, &state)?;
+        if !sources.is_empty() {
+            let (state, phase) = (Rc::clone(&state), watch_phase.clone());
+            let sources = Sources { state, log: Rc::clone(logs), sources, phase };
+            sources.count();
+            tasks.spawn_local(sources.run());
+        }
     }
     match state.probes.borrow().descriptors() {
         Ok(descriptors) => {
@@ -458,7 +458,7 @@ fn describe(config: &Config, state: &State) {
     if config.mimir.is_empty() && config.loki.is_empty() {
         ::log::info!("no endpoint is configured: data stays in the WAL, up to its bound");
     }
-    if !config.files.is_empty() && config.loki.is_empty() {
+    if config.logs.any() && config.loki.is_empty() {
         ::log::warn!(
             "log files are followed and no [[loki]] is configured: the logs WAL will fill up"
         );

@@ -73,7 +73,7 @@ async fn loki_gets_exactly_these_headers() {
     let auth = Auth::Bearer(Secret::value("token"));
     let mut client = Client::new(Options { auth, ..Options::new(url) }).unwrap();
     let mut push = LokiPush::new();
-    let entry = PushEntry { timestamp_ns: 1, line: "x", metadata: &[] };
+    let entry = PushEntry { timestamp_ns: 1, line: "x", metadata: mote::model::Pairs::default() };
     push.stream("{job=\"a\"}", std::iter::once(entry)).unwrap();
     let outcome = client.post(Content::LokiPush, push.finish()).await;
     assert_eq!(outcome, Outcome::Accepted { code: 204 });

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 
 use mote::encode::{LokiPush, PushEntry, RemoteWrite};
 use mote::endpoint::{Client, Content, Options, Outcome, Url};
-use mote::model::Labels;
+use mote::model::{Labels, Metadata, Pairs};
 use support::strict_loki::selector;
 use support::{Fault, StrictLoki, StrictMimir};
 
@@ -51,12 +51,20 @@ async fn lines_arrive_with_their_labels_and_metadata() {
     let loki = StrictLoki::new();
     let labels =
         Labels::from_pairs([("job", "a \"b\" \\ \n\t\u{1}\u{7f}ü"), ("instance", "host")]).unwrap();
-    let metadata = [("pid".to_owned(), "1".to_owned()), ("k".to_owned(), String::new())];
+    let metadata = Metadata::from_iter([("pid", "1"), ("k", "")]);
     let entries = [
-        PushEntry { timestamp_ns: -1_500_000_000, line: "before 1970", metadata: &[] },
-        PushEntry { timestamp_ns: 0, line: "", metadata: &metadata },
-        PushEntry { timestamp_ns: 1_700_000_000_123_456_789, line: "ü\0\n", metadata: &[] },
-        PushEntry { timestamp_ns: 1_700_000_000_123_456_789, line: "same time", metadata: &[] },
+        PushEntry { timestamp_ns: -1_500_000_000, line: "before 1970", metadata: Pairs::default() },
+        PushEntry { timestamp_ns: 0, line: "", metadata: metadata.pairs() },
+        PushEntry {
+            timestamp_ns: 1_700_000_000_123_456_789,
+            line: "ü\0\n",
+            metadata: Pairs::default(),
+        },
+        PushEntry {
+            timestamp_ns: 1_700_000_000_123_456_789,
+            line: "same time",
+            metadata: Pairs::default(),
+        },
     ];
     let mut push = LokiPush::new();
     push.stream(&labels.to_string(), entries.into_iter()).unwrap();
@@ -67,7 +75,10 @@ async fn lines_arrive_with_their_labels_and_metadata() {
     assert_eq!(got.len(), entries.len());
     for (got, sent) in got.iter().zip(&entries) {
         assert_eq!(got.timestamp_ns, i128::from(sent.timestamp_ns));
-        assert_eq!((got.line.as_str(), got.metadata.as_slice()), (sent.line, sent.metadata));
+        assert_eq!(got.line, sent.line);
+        assert!(
+            got.metadata.iter().map(|(n, v)| (n.as_str(), v.as_str())).eq(sent.metadata.iter())
+        );
     }
     assert_eq!(loki.lines(&[("job", "other")]), ["before 1970"]);
     // The same push again: nothing is doubled.

@@ -6,7 +6,8 @@ use std::fs::File;
 use std::rc::Rc;
 
 use mote::host::ManualClock;
-use mote::logs::file::{FileSource, Options, Progress};
+use mote::logs::Progress;
+use mote::logs::file::{FileSource, Options};
 use mote::model::{Block, Labels};
 use rustix::process::{Resource, getrlimit, setrlimit};
 

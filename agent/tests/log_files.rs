@@ -13,7 +13,8 @@ use std::os::unix::fs::symlink;
 use std::rc::Rc;
 use std::time::Duration;
 
-use mote::logs::file::{FileSource, Limits, Progress};
+use mote::logs::Progress;
+use mote::logs::file::{FileSource, Limits};
 use mote::model::{Block, Labels};
 use tokio::time::{Instant, advance, timeout};
 

@@ -11,7 +11,8 @@ use std::io::Write;
 use std::time::Duration;
 
 use log_bench::*;
-use mote::logs::file::{Limits, Progress};
+use mote::logs::Progress;
+use mote::logs::file::Limits;
 use tokio::time::{advance, timeout};
 
 /// A repeatable source of chances (xorshift).

@@ -103,7 +103,7 @@ pub fn blocks(data: &[u8]) {
     for error in [read.err(), decoded.err()].into_iter().flatten() {
         assert!(error.offset <= data.len(), "{error}");
     }
-    let pairs = block.entries().flat_map(|entry| entry.metadata);
+    let pairs = block.entries().flat_map(|entry| entry.metadata.iter());
     let metadata: usize = pairs.map(|(name, value)| 48 + name.len() + value.len()).sum();
     assert!(48 * block.len() + block.text_len() + metadata <= 17 << 20);
     if read.is_err() || decoded.is_err() {

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use mote::host::ManualClock;
-use mote::logs::file::{FileSource, KEY_PREFIX, Limits, Options, Progress};
+use mote::logs::Progress;
+use mote::logs::file::{FileSource, KEY_PREFIX, Limits, Options};
 use mote::model::{Block, Labels};
 
 use super::bytes::Input;

@@ -2,6 +2,7 @@
 
 use mote::encode::proto::{Label, PushRequest, Sample, TimeSeries, WriteRequest};
 use mote::encode::{LokiPush, MAX_BYTES, PushEntry, RemoteWrite};
+use mote::model::Metadata;
 use prost::Message;
 
 use super::bytes::Input;
@@ -48,7 +49,7 @@ pub fn remote_write(data: &[u8]) {
     assert_eq!(back, expected);
 }
 
-type Entry = (i64, String, Vec<(String, String)>);
+type Entry = (i64, String, Metadata);
 
 /// Streams: `[labels] [entries u8] [timestamp, line, pairs u8, [name, value]*]*`.
 pub fn loki(data: &[u8]) {
@@ -69,7 +70,7 @@ pub fn loki(data: &[u8]) {
         let given = entries.iter().map(|(timestamp_ns, line, metadata)| PushEntry {
             timestamp_ns: *timestamp_ns,
             line,
-            metadata,
+            metadata: metadata.pairs(),
         });
         request.stream(&labels, given).expect("far below the bound");
         expected.push((labels, entries));

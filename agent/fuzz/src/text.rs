@@ -15,7 +15,7 @@ pub fn config(data: &[u8]) {
     match parse(&text, path, &sets) {
         Ok(config) => {
             assert!(!config.agent.interval.is_zero());
-            assert!(config.files.iter().all(|file| !file.paths.is_empty()));
+            assert!(config.logs.files.iter().all(|file| !file.paths.is_empty()));
         }
         Err(error) => {
             assert!(!error.problem.is_empty());

@@ -7,6 +7,7 @@ mod endpoints;
 mod error;
 mod expand;
 mod intervals;
+mod logs;
 mod metrics;
 mod reader;
 mod reference;
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::Labels;
-use crate::{collector, endpoint, host, logs, probe};
+use crate::{collector, endpoint, host, probe};
 
 use expand::ProcessEnvironment;
 use reader::{DocRow, Reader};
@@ -47,8 +48,8 @@ pub struct Config {
     pub loki: Vec<Endpoint>,
     /// `[wal]`
     pub wal: Wal,
-    /// `[[logs.file]]`, each with the `max_line` of `[logs]`
-    pub files: Vec<logs::file::Options>,
+    /// `[logs]`
+    pub logs: Logs,
     /// `[http]`
     pub http: Option<SocketAddr>,
 }
@@ -94,6 +95,20 @@ pub struct Endpoint {
     pub batch: u64,
     /// The longest that data waits for a request to fill up.
     pub wait: Duration,
+}
+
+/// `[logs]`, each source with its `max_line`
+#[derive(Debug)]
+pub struct Logs {
+    /// `[[logs.file]]`
+    pub files: Vec<crate::logs::file::Options>,
+}
+
+impl Logs {
+    /// Whether any source is to be read.
+    pub fn any(&self) -> bool {
+        !self.files.is_empty()
+    }
 }
 
 /// `[wal]`
@@ -172,10 +187,10 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let mimir = endpoints::mimir(top)?;
     let loki = endpoints::loki(top)?;
     let wal = sections::wal(top)?;
-    let files = sections::logs(top, &agent, &wal)?;
+    let logs = logs::logs(top, &agent, &wal)?;
     let http = sections::http(top)?;
     top.check_known()?;
-    Ok(Config { agent, host, metrics, probes, mimir, loki, wal, files, http })
+    Ok(Config { agent, host, metrics, probes, mimir, loki, wal, logs, http })
 }
 
 fn documentation() -> Vec<DocRow> {

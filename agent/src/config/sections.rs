@@ -9,8 +9,7 @@ use super::error::ConfigError;
 use super::reader::{At, Reader};
 use super::{Agent, Wal, units};
 use crate::host::{self, Roots};
-use crate::model::Labels;
-use crate::{logs, probe};
+use crate::probe;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -186,83 +185,6 @@ pub(super) fn wal(top: &Reader<'_>) -> Result<Wal, ConfigError> {
     logs.finish()?;
     t.finish()?;
     Ok(Wal { sync, min_free, memory, max_age, metrics_max_bytes, logs_max_bytes, logs_drop_oldest })
-}
-
-pub(super) fn logs(
-    top: &Reader<'_>,
-    agent: &Agent,
-    wal: &Wal,
-) -> Result<Vec<logs::file::Options>, ConfigError> {
-    let t = top.section("logs")?;
-    let max_line = t.size(
-        "max_line",
-        64 << 10,
-        1 << 10..=1 << 20,
-        "a longer line is cut here; the rest of it is not kept, and counted",
-    )?;
-    let mut files = Vec::new();
-    for file in t.list("file")? {
-        let paths = globs(
-            &file,
-            "paths",
-            logs::file::check_path,
-            "files to follow, as globs; new ones are found while running",
-        )?;
-        let exclude =
-            globs(&file, "exclude", logs::file::check_exclude, "files to leave out, as globs")?
-                .unwrap_or_default();
-        let own = file.labels(
-            "labels",
-            "labels of these files' streams, beside `filename`, `instance` and those of `[agent]`",
-        )?;
-        let present = file.is_present();
-        let place = file.place().clone();
-        file.finish()?;
-        if !present {
-            continue;
-        }
-        let paths = paths.filter(|paths| !paths.is_empty()).ok_or_else(|| {
-            ConfigError::new(&place, "[[logs.file]] has no paths", "paths = [\"/var/log/*.log\"]")
-        })?;
-        let mut labels: Labels = own;
-        for (name, value) in agent.labels.iter() {
-            labels.set_default(name, value);
-        }
-        labels.set_default("instance", agent.instance.clone());
-        files.push(logs::file::Options { paths, exclude, labels, max_line: max_line as usize });
-    }
-    // A block is at most a line longer than it should be, and a record at most a quarter of its WAL.
-    if !files.is_empty() && max_line > wal.logs_max_bytes / 8 {
-        return Err(ConfigError::new(
-            t.place(),
-            format!(
-                "logs.max_line ({}) is more than an eighth of wal.logs.max_bytes ({})",
-                units::show_size(max_line),
-                units::show_size(wal.logs_max_bytes)
-            ),
-            "a line has to fit into a record of the WAL: shorten max_line or give the WAL more",
-        ));
-    }
-    t.finish()?;
-    Ok(files)
-}
-
-fn globs(
-    t: &Reader<'_>,
-    key: &'static str,
-    check: fn(&str) -> Result<(), logs::file::PatternError>,
-    text: &'static str,
-) -> Result<Option<Vec<String>>, ConfigError> {
-    let Some(given) = t.strings(key, text)? else { return Ok(None) };
-    for pattern in &given {
-        check(&pattern.value).map_err(|error| {
-            pattern.error(
-                format!("{key}: {error}"),
-                "*, ?, [abc] and ** for any number of directories",
-            )
-        })?;
-    }
-    Ok(Some(given.into_iter().map(|pattern| pattern.value).collect()))
 }
 
 pub(super) fn http(top: &Reader<'_>) -> Result<Option<SocketAddr>, ConfigError> {

@@ -20,7 +20,7 @@ fn empty_file_is_the_default() {
     let default = crate::collector::TABLE.iter().filter(|entry| entry.default).count();
     assert_eq!(config.metrics.collectors.len(), default);
     assert_eq!(config.http.unwrap().to_string(), "127.0.0.1:9911");
-    assert!(config.mimir.is_empty() && config.loki.is_empty() && config.files.is_empty());
+    assert!(config.mimir.is_empty() && config.loki.is_empty() && config.logs.files.is_empty());
     assert_eq!((config.wal.metrics_max_bytes, config.wal.sync), (32 << 20, None));
 }
 
@@ -94,7 +94,7 @@ fn everything_set() {
     assert_eq!((config.loki[0].batch, config.loki[0].wait), (64 << 10, Duration::from_secs(1)));
     assert_eq!(config.wal.sync, Some(Duration::from_secs(300)));
     assert!(config.wal.logs_drop_oldest);
-    let file = &config.files[0];
+    let file = &config.logs.files[0];
     assert_eq!(file.max_line, 16 << 10);
     let labels: Vec<_> = file.labels.iter().collect();
     assert_eq!(labels, [("instance", "pi"), ("job", "file-logs"), ("site", "home")]);

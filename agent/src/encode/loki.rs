@@ -3,6 +3,8 @@
 //!
 //! It must not know where entries come from, nor which of them Loki would refuse.
 
+use crate::model::Pairs;
+
 use super::wire::{Buffer, Full, int64_len, nested_len, string_len};
 
 const NANOS: i64 = 1_000_000_000;
@@ -15,7 +17,7 @@ pub struct PushEntry<'a> {
     /// The line, without its line break.
     pub line: &'a str,
     /// Structured metadata: pairs that are stored with the entry and don't make a stream.
-    pub metadata: &'a [(String, String)],
+    pub metadata: Pairs<'a>,
 }
 
 /// A request under construction.
@@ -83,7 +85,7 @@ impl LokiPush {
         self.buffer.int64(1, seconds);
         self.buffer.int64(2, nanos);
         self.buffer.string(2, entry.line);
-        for (name, value) in entry.metadata {
+        for (name, value) in entry.metadata.iter() {
             self.buffer.nested(3, pair_len(name, value));
             self.buffer.string(1, name);
             self.buffer.string(2, value);
@@ -151,16 +153,17 @@ mod tests {
     use crate::encode::proto::{
         EntryAdapter, LabelPairAdapter, PushRequest, StreamAdapter, Timestamp,
     };
+    use crate::model::Metadata;
     use proptest::prelude::*;
     use prost::Message;
 
-    type Entry = (i64, String, Vec<(String, String)>);
+    type Entry = (i64, String, Metadata);
 
     fn push_entries(entries: &[Entry]) -> impl Iterator<Item = PushEntry<'_>> + Clone {
         entries.iter().map(|(timestamp_ns, line, metadata)| PushEntry {
             timestamp_ns: *timestamp_ns,
             line,
-            metadata,
+            metadata: metadata.pairs(),
         })
     }
 
@@ -175,10 +178,11 @@ mod tests {
                 }),
                 line: line.clone(),
                 structured_metadata: metadata
+                    .pairs()
                     .iter()
                     .map(|(name, value)| LabelPairAdapter {
-                        name: name.clone(),
-                        value: value.clone(),
+                        name: name.to_owned(),
+                        value: value.to_owned(),
                     })
                     .collect(),
             }
@@ -193,8 +197,9 @@ mod tests {
     #[test]
     fn the_bytes_of_one_line_are_these() {
         let mut push = LokiPush::new();
-        let metadata = [("k".to_owned(), "v".to_owned())];
-        let entry = PushEntry { timestamp_ns: 1_000_000_002, line: "hi", metadata: &metadata };
+        let metadata = Metadata::from_iter([("k", "v")]);
+        let metadata = metadata.pairs();
+        let entry = PushEntry { timestamp_ns: 1_000_000_002, line: "hi", metadata };
         push.stream("{a=\"b\"}", std::iter::once(entry)).unwrap();
         let expected = [
             &[0x0a, 0x1d, 0x0a, 0x07][..],
@@ -221,7 +226,7 @@ mod tests {
     fn a_full_request_says_so_and_is_as_it_was() {
         let mut push = LokiPush::new();
         let long = "x".repeat(MAX_BYTES / 2);
-        let entry = PushEntry { timestamp_ns: 1, line: &long, metadata: &[] };
+        let entry = PushEntry { timestamp_ns: 1, line: &long, metadata: Pairs::default() };
         push.stream("{}", std::iter::once(entry)).unwrap();
         let before = push.len();
         assert!(push.stream("{}", std::iter::once(entry)).unwrap_err().needed > MAX_BYTES);
@@ -237,7 +242,12 @@ mod tests {
                 (
                     ".{0,30}",
                     prop::collection::vec(
-                        (any::<i64>(), ".{0,200}", prop::collection::vec((".{0,9}", ".{0,9}"), 0..3)),
+                        (
+                            any::<i64>(),
+                            ".{0,200}",
+                            prop::collection::vec((".{0,9}", ".{0,9}"), 0..3)
+                                .prop_map(Metadata::from_iter),
+                        ),
                         0..6,
                     ),
                 ),

@@ -1,7 +1,10 @@
 //! A block: log entries on their way into the WAL, together with how far their sources have been
 //! read, so that the lines and the position that covers them are written in one record.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use super::Labels;
+use super::metadata::{Metadata, Pairs};
 
 /// The index of a stream within its block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,15 +16,20 @@ struct Row {
     timestamp_ns: i64,
     start: u32,
     end: u32,
-    metadata: Vec<(String, String)>,
+    /// The first of its pairs, and the one behind its last.
+    pairs: (u32, u32),
+    partial: bool,
 }
 
 /// Entries of any number of streams in the order in which they were read, and their positions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Block {
     streams: Vec<Labels>,
+    /// Of each stream: looking up labels compares numbers, not texts.
+    hashes: Vec<u64>,
     rows: Vec<Row>,
     text: String,
+    metadata: Metadata,
     positions: Vec<(String, Vec<u8>)>,
 }
 
@@ -35,7 +43,9 @@ pub struct EntryRef<'a> {
     /// The line, without its line break; always UTF-8.
     pub line: &'a str,
     /// Structured metadata: pairs that are stored with the entry and don't make a stream.
-    pub metadata: &'a [(String, String)],
+    pub metadata: Pairs<'a>,
+    /// Whether the line goes on in the next entry of its stream, see [`Block::set_partial`].
+    pub partial: bool,
 }
 
 /// How far a source has been read: its key, and bytes that only that source understands. An empty
@@ -49,6 +59,11 @@ pub struct PositionRef<'a> {
 }
 
 impl Block {
+    /// What an entry costs beside its texts where the size of a block is bounded.
+    pub const ENTRY_COST: usize = 48;
+    /// What a position costs.
+    pub const POSITION_COST: usize = 128;
+
     /// An empty block.
     pub fn new() -> Block {
         Block::default()
@@ -57,8 +72,10 @@ impl Block {
     /// Forgets the contents and keeps the memory.
     pub fn clear(&mut self) {
         self.streams.clear();
+        self.hashes.clear();
         self.rows.clear();
         self.text.clear();
+        self.metadata.clear();
         self.positions.clear();
     }
 
@@ -71,41 +88,67 @@ impl Block {
     /// The index of a stream, which is added if the block has not seen it. None if the block has
     /// 65,535 streams already: write it out first.
     pub fn stream(&mut self, labels: &Labels) -> Option<StreamId> {
-        if let Some(at) = self.streams.iter().rposition(|have| have == labels) {
+        let hash = hash_of(labels);
+        let is_this = |(have, stream): (&u64, &Labels)| *have == hash && stream == labels;
+        if let Some(at) = self.hashes.iter().zip(&self.streams).rposition(is_this) {
             return Some(StreamId(at as u16));
         }
         if self.streams.len() >= usize::from(u16::MAX) {
             return None;
         }
         self.streams.push(labels.clone());
+        self.hashes.push(hash);
         Some(StreamId((self.streams.len() - 1) as u16))
     }
 
     /// Adds an entry of a stream of this block.
     pub fn push(&mut self, stream: StreamId, timestamp_ns: i64, line: &str) {
-        self.push_with(stream, timestamp_ns, line, Vec::new());
+        self.push_with::<&str, &str>(stream, timestamp_ns, line, []);
     }
 
     /// Adds an entry with structured metadata.
-    pub fn push_with(
+    pub fn push_with<N: AsRef<str>, V: AsRef<str>>(
         &mut self,
         stream: StreamId,
         timestamp_ns: i64,
         line: &str,
-        metadata: Vec<(String, String)>,
+        metadata: impl IntoIterator<Item = (N, V)>,
     ) {
         debug_assert!(usize::from(stream.0) < self.streams.len());
         let start = self.text.len() as u32;
         self.text.push_str(line);
         let end = self.text.len() as u32;
-        self.rows.push(Row { stream, timestamp_ns, start, end, metadata });
+        let first = self.metadata.len() as u32;
+        for (name, value) in metadata {
+            self.metadata.push(name.as_ref(), value.as_ref());
+        }
+        let pairs = (first, self.metadata.len() as u32);
+        self.rows.push(Row { stream, timestamp_ns, start, end, pairs, partial: false });
+    }
+
+    /// Marks the entry that was added last as one whose line goes on in the next entry of its stream.
+    /// It is not kept in the WAL: who prepares a block for it joins such entries before.
+    pub fn set_partial(&mut self) {
+        if let Some(row) = self.rows.last_mut() {
+            row.partial = true;
+        }
     }
 
     /// Forgets the entries from the `len`th on, and keeps streams and positions.
     pub fn truncate(&mut self, len: usize) {
         let end = self.text(len).len();
         self.text.truncate(end);
+        let pairs = self.rows.get(len).map(|row| row.pairs.0);
+        self.metadata.truncate(pairs.map_or(self.metadata.len(), |first| first as usize));
         self.rows.truncate(len);
+    }
+
+    /// Removes the labels whose names begin with `__` from the streams, of which several may be the same then.
+    pub fn strip_internal(&mut self) {
+        for (labels, hash) in self.streams.iter_mut().zip(&mut self.hashes) {
+            labels.retain(|name| !name.starts_with("__"));
+            *hash = hash_of(labels);
+        }
     }
 
     /// Sets how far a source has been read; the last word for a key counts.
@@ -131,7 +174,8 @@ impl Block {
             timestamp_ns: row.timestamp_ns,
             // Always there: `push` filled this range.
             line: self.text.get(row.start as usize..row.end as usize).unwrap_or_default(),
-            metadata: &row.metadata,
+            metadata: self.metadata.range(row.pairs.0, row.pairs.1),
+            partial: row.partial,
         })
     }
 
@@ -159,5 +203,58 @@ impl Block {
     /// Bytes of all lines together.
     pub fn text_len(&self) -> usize {
         self.text.len()
+    }
+
+    /// What the block takes of a bound: bytes of lines and metadata, 48 for each entry, 128 for each
+    /// position.
+    pub fn size(&self) -> usize {
+        self.text.len()
+            + self.metadata.text_len()
+            + Block::ENTRY_COST * self.rows.len()
+            + Block::POSITION_COST * self.positions.len()
+    }
+}
+
+fn hash_of(labels: &Labels) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    labels.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_have_their_own_metadata_also_after_a_cut() {
+        let mut block = Block::new();
+        let stream = block.stream(&Labels::from_pairs([("a", "1")]).unwrap()).unwrap();
+        block.push_with(stream, 1, "one", [("n", "1")]);
+        block.push(stream, 2, "two");
+        block.push_with(stream, 3, "three", [("n", "3"), ("m", "33")]);
+        block.set_partial();
+        block.set_position("k", b"p");
+        assert_eq!(block.size(), 11 + 2 + 5 + 3 * 48 + 128);
+        block.truncate(2);
+        block.push_with(stream, 4, "four", [("n", "4")]);
+        let read: Vec<_> =
+            block.entries().map(|e| (e.line, e.metadata.get("n"), e.partial)).collect();
+        assert_eq!(
+            read,
+            [("one", Some("1"), false), ("two", None, false), ("four", Some("4"), false)]
+        );
+    }
+
+    #[test]
+    fn internal_labels_are_gone_and_streams_are_found_without_them() {
+        let mut block = Block::new();
+        let labels = |source| Labels::from_pairs([("__source__", source), ("a", "1")]).unwrap();
+        let one = block.stream(&labels("x")).unwrap();
+        assert_ne!(block.stream(&labels("y")).unwrap(), one);
+        block.strip_internal();
+        let plain = Labels::from_pairs([("a", "1")]).unwrap();
+        assert!(block.streams().iter().all(|labels| *labels == plain));
+        block.stream(&plain).unwrap();
+        assert_eq!(block.streams().len(), 2);
     }
 }

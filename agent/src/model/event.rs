@@ -53,9 +53,8 @@ impl Event {
     /// structured metadata. False if the block has no room for another stream.
     pub fn write(&self, agent: &Labels, block: &mut Block) -> bool {
         let Some(stream) = block.stream(&self.labels(agent)) else { return false };
-        let detail = |(name, value): &(&'static str, String)| ((*name).to_owned(), value.clone());
-        let metadata = self.fields.iter().map(detail).collect();
-        block.push_with(stream, self.timestamp_ns, &self.line(), metadata);
+        let details = self.fields.iter().map(|(name, value)| (*name, value));
+        block.push_with(stream, self.timestamp_ns, &self.line(), details);
         true
     }
 }
@@ -108,6 +107,6 @@ mod tests {
         assert_eq!(text, wanted);
         let entry = block.entries().next().unwrap();
         assert_eq!((entry.timestamp_ns, entry.line), (5, "msg=bad device=sda"));
-        assert_eq!(entry.metadata, [("device".to_owned(), "sda".to_owned())]);
+        assert!(entry.metadata.iter().eq([("device", "sda")]));
     }
 }

@@ -71,6 +71,11 @@ impl Labels {
         }
     }
 
+    /// Removes the labels whose names `keep` refuses.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.0.retain(|(name, _)| keep(name));
+    }
+
     /// The value of a label.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.find(name).ok().map(|at| self.0[at].1.as_str())

@@ -5,10 +5,12 @@ mod block;
 mod desc;
 mod event;
 mod labels;
+mod metadata;
 mod samples;
 
 pub use block::{Block, EntryRef, PositionRef, StreamId};
 pub use desc::{Desc, Kind};
 pub use event::Event;
 pub use labels::{LabelError, Labels};
+pub use metadata::{Metadata, Pairs};
 pub use samples::{Family, STALE, Sample, Samples, Sections, Suffix};

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Phase;
-use super::files::BlockPayload;
 use super::log::Log;
+use super::sources::BlockPayload;
 use super::state::State;
 use crate::encode::{BLOCK, apply};
 use crate::host::kmsg::Position;

@@ -39,7 +39,7 @@ pub(super) fn open_metrics(config: &Config) -> Result<Log, WalError> {
 
 /// The logs WAL, where something is to be written to it, if only events, or may be left in it.
 pub(super) fn open_logs(config: &Config) -> Result<Option<Log>, WalError> {
-    let to_read = !config.files.is_empty();
+    let to_read = config.logs.any();
     if !to_read && config.loki.is_empty() && !config.probes.any() {
         return Ok(None);
     }

@@ -11,10 +11,10 @@ use super::log::Log;
 use super::losses::Dropped;
 use super::process;
 use super::send::EndpointState;
+use super::sources::SourceCounts;
 use crate::collector::{Outcome, Set};
 use crate::encode::{Positions, write_text};
 use crate::host::{Clock, Host};
-use crate::logs::file::Counters;
 use crate::model::{Desc, Labels, Samples};
 use crate::probe::Probes;
 use crate::status::{
@@ -32,13 +32,6 @@ const UP: Desc =
 /// Sections of samples, beside those of the collectors. See [`Samples::begin`].
 const PROBES: u8 = 254;
 const OWN: u8 = 255;
-
-/// What is known of the log files.
-#[derive(Debug, Default)]
-pub(super) struct Sources {
-    pub(super) counters: Counters,
-    pub(super) paused: bool,
-}
 
 /// The collecting half, and what the status page shows.
 pub(super) struct State {
@@ -60,8 +53,9 @@ pub(super) struct State {
     pub(super) metrics: Option<Rc<Log>>,
     pub(super) logs: Option<Rc<Log>>,
     pub(super) endpoints: Vec<Rc<RefCell<EndpointState>>>,
-    pub(super) follows_files: bool,
-    pub(super) sources: RefCell<Sources>,
+    pub(super) sources: RefCell<Vec<SourceCounts>>,
+    /// Whether the sources are held back because the logs WAL is full.
+    pub(super) paused: Cell<bool>,
     /// How far every source of the logs WAL has been read.
     pub(super) positions: RefCell<Positions>,
     /// The labels of every stream of the agent's own.
@@ -185,27 +179,16 @@ impl State {
     }
 
     fn sources(&self) -> Vec<SourceReport> {
-        if !self.follows_files {
-            return Vec::new();
-        }
-        let sources = self.sources.borrow();
-        let c = &sources.counters;
-        let counts = [
-            ("lines", c.lines),
-            ("bytes", c.bytes),
-            ("truncated_lines", c.truncated_lines),
-            ("invalid_utf8", c.invalid_utf8),
-            ("truncations", c.truncations),
-            ("rotations", c.rotations),
-            ("lost_bytes", c.lost_bytes),
-            ("lost_files", c.lost_files),
-            ("errors", c.errors),
-        ];
-        vec![SourceReport {
-            name: "file".to_owned(),
-            counts: counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
-            paused: sources.paused,
-        }]
+        let report = |source: &SourceCounts| SourceReport {
+            name: source.name.to_owned(),
+            counts: source
+                .counts
+                .iter()
+                .map(|(name, count)| ((*name).to_owned(), *count))
+                .collect(),
+            paused: self.paused.get(),
+        };
+        self.sources.borrow().iter().map(report).collect()
     }
 
     fn endpoint(&self, state: &EndpointState) -> EndpointReport {

@@ -18,7 +18,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mote::host::ManualClock;
-use mote::logs::file::{FileSource, Limits, Options, Progress};
+use mote::logs::Progress;
+use mote::logs::file::{FileSource, Limits, Options};
 use mote::model::{Block, Labels};
 use tempfile::TempDir;
 

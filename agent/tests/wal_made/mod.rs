@@ -40,7 +40,7 @@ impl Payload for Lines<'_> {
         let labels = Labels::from_pairs([("job", "j\u{9b}2J")]).unwrap();
         let stream = block.stream(&labels).unwrap();
         for (at, line) in self.0.iter().enumerate() {
-            block.push_with(stream, at as i64, line, vec![("m\u{1b}".into(), "v".into())]);
+            block.push_with(stream, at as i64, line, [("m\u{1b}", "v")]);
         }
         Encoded { items: encode_block(&block, [].into_iter(), out), time_ms: 7 }
     }

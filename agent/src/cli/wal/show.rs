@@ -326,7 +326,7 @@ impl View<'_> {
         for entry in block.entries() {
             let Some(stream) = block.streams().get(usize::from(entry.stream.0)) else { continue };
             let time = time::rfc3339_ns(entry.timestamp_ns);
-            let metadata = entry.metadata.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+            let metadata = entry.metadata.iter();
             if self.out.json {
                 self.out.object(&EntryLine {
                     kind: "entry",

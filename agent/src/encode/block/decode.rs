@@ -163,18 +163,19 @@ fn read_body(reader: &mut Reader<'_>, count: usize, block: &mut Block) -> Result
 
     block.reserve(count, text_bytes);
     let mut timestamp_ns: i64 = 0;
+    let mut pairs = Vec::new();
     for _ in 0..count {
         let stream = varint::read(&mut stream_column, "a stream")?;
         let stream = usize::try_from(stream).ok().and_then(|at| streams.get(at));
         let stream = *stream.ok_or(stream_column.error("a stream of this record"))?;
         let difference = varint::read(&mut timestamps, "a timestamp")?;
         timestamp_ns = timestamp_ns.wrapping_add(varint::unzigzag(difference));
-        let pairs = read_pairs(&mut metadata)?;
+        read_pairs(&mut metadata, &mut pairs)?;
         let len = varint::read(&mut lengths, "a line's length")? as usize;
         let (line, rest) =
             lines.split_at_checked(len).ok_or(lengths.error("whole characters in a line"))?;
         lines = rest;
-        block.push_with(stream, timestamp_ns, line, pairs);
+        block.push_with(stream, timestamp_ns, line, pairs.iter().copied());
     }
     Ok(())
 }
@@ -212,13 +213,13 @@ fn read_streams(
     Ok(streams)
 }
 
-fn read_pairs(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>> {
-    let mut pairs = Vec::new();
+fn read_pairs<'a>(reader: &mut Reader<'a>, pairs: &mut Vec<(&'a str, &'a str)>) -> Result<()> {
+    pairs.clear();
     for _ in 0..varint::read(reader, "a number of pairs")? {
-        let name = varint::read_text(reader, "a name")?.to_owned();
-        pairs.push((name, varint::read_text(reader, "a value")?.to_owned()));
+        let name = varint::read_text(reader, "a name")?;
+        pairs.push((name, varint::read_text(reader, "a value")?));
     }
-    Ok(pairs)
+    Ok(())
 }
 
 fn skip(reader: &mut Reader<'_>, count: usize, expected: &'static str) -> Result<()> {

@@ -128,7 +128,7 @@ fn put_body(block: &Block, count: usize, out: &mut Vec<u8>) {
         before = entry.timestamp_ns;
     }
     for entry in entries() {
-        put_pairs(out, entry.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        put_pairs(out, entry.metadata.iter());
     }
     entries().for_each(|entry| varint::put(out, entry.line.len() as u64));
     out.extend_from_slice(text.as_bytes());

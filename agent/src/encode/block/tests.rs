@@ -10,7 +10,7 @@ fn sample() -> Block {
     let a = block.stream(&Labels::from_pairs([("job", "a")]).unwrap()).unwrap();
     let b = block.stream(&Labels::from_pairs([("job", "b"), ("x", "")]).unwrap()).unwrap();
     block.push(a, -5, "line \u{fc}");
-    block.push_with(b, i64::MAX, "", vec![("trace".into(), "1".into())]);
+    block.push_with(b, i64::MAX, "", [("trace", "1")]);
     block.push(a, i64::MIN, "end");
     block.set_position("file:/x", b"\x01\x02");
     block
@@ -67,7 +67,7 @@ fn a_small_block_is_pinned() {
     let mut block = Block::new();
     let stream = block.stream(&Labels::from_pairs([("j", "a")]).unwrap()).unwrap();
     block.push(stream, 200, "hi");
-    block.push_with(stream, 199, "\u{fc}", vec![("t".into(), "1".into())]);
+    block.push_with(stream, 199, "\u{fc}", [("t", "1")]);
     block.set_position("k", &[9]);
     let mut want = b"\x02\0\x01\x01k\x01\x09\x02".to_vec();
     want.extend_from_slice(b"\x01\x01\x01j\x01a\0\0\x90\x03\x01\0\x01\x01t\x011\x02\x02hi\xc3\xbc");

@@ -9,13 +9,9 @@ use tokio::time::Instant;
 use super::follow::{Follow, Place, Sink, Step};
 use super::position;
 use super::{Counters, KEY_PREFIX, Limits};
+use crate::logs::SOURCE;
 use crate::logs::text::Converter;
 use crate::model::{Block, Labels, StreamId};
-
-/// What an entry costs beyond its text where the size of a block is bounded.
-pub(super) const ENTRY_COST: usize = 48;
-/// What a position costs.
-pub(super) const POSITION_COST: usize = 128;
 
 /// A clock that is behind the last entry by more was set back: the entry gets its time all the same.
 const SET_BACK_NS: i64 = 10_000_000_000;
@@ -48,6 +44,7 @@ impl Chain {
     pub(super) fn new(path: &str, labels: &Labels, max_line: usize) -> Chain {
         let mut labels = labels.clone();
         labels.set("filename", path);
+        labels.set(SOURCE, "file");
         Chain {
             key: format!("{KEY_PREFIX}{path}"),
             labels,
@@ -214,11 +211,6 @@ pub(super) struct Pen<'a> {
     pub(super) now_ns: i64,
 }
 
-/// The size of a block as its bound counts it, without positions.
-pub(super) fn cost(block: &Block) -> usize {
-    block.text_len() + block.len() * ENTRY_COST
-}
-
 struct Writer<'a> {
     block: &'a mut Block,
     limit: usize,
@@ -235,7 +227,8 @@ impl Sink for Writer<'_> {
     fn line(&mut self, line: &[u8]) -> bool {
         let text = self.converter.text(line, self.max_line);
         // A block that is empty takes any line, or a small limit would stop everything.
-        if cost(self.block) > 0 && cost(self.block) + text.text.len() + ENTRY_COST > self.limit {
+        let size = self.block.size();
+        if size > 0 && size + text.text.len() + Block::ENTRY_COST > self.limit {
             return false;
         }
         let Some(stream) = self.stream.or_else(|| self.block.stream(self.labels)) else {

@@ -1,7 +1,7 @@
 //! Log files: follows every file that a glob matches, through rotation and truncation, and turns its
 //! lines into entries.
 //!
-//! **Use.** [`FileSource::ready`] waits until there may be something to read, [`FileSource::read`]
+//! **Use.** It is a [`Source`](crate::logs::Source): [`FileSource::ready`] waits until there may be something to read, [`FileSource::read`]
 //! puts lines and the positions that cover them into a block. Whoever stores the block stores both
 //! or neither; a source built with the stored positions goes on exactly there. While nothing may be
 //! read (a full WAL), [`FileSource::scan`] from time to time keeps hold of files that are rotated
@@ -49,7 +49,7 @@ use std::time::Duration;
 use crate::model::Labels;
 
 pub use pattern::{PatternError, check_exclude, check_path};
-pub use source::{FileSource, Progress};
+pub use source::FileSource;
 
 /// What every key of a position starts with; the path follows.
 pub const KEY_PREFIX: &str = "file:";

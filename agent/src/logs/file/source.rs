@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
-use super::chain::{Chain, Finish, POSITION_COST, Pen, Save, cost};
+use super::chain::{Chain, Finish, Pen, Save};
 use super::follow::{Follow, Place};
 use super::pattern::{PatternError, Patterns};
 use super::position::{self, Identity, Record};
@@ -16,6 +16,7 @@ use super::watch::{Wake, Watcher};
 use super::{Counters, KEY_PREFIX, Limits, Options};
 use crate::host::Clock;
 use crate::logs::text::Converter;
+use crate::logs::{Progress, Source, Waiting};
 use crate::model::{Block, Labels};
 
 /// The least size of the buffer that all files are read through.
@@ -23,15 +24,6 @@ const BUFFER: usize = 64 << 10;
 
 /// Descriptors that are left to the rest of the agent, which needs some 40.
 const DESCRIPTORS_KEPT: usize = 128;
-
-/// Whether a read left something behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// The block is full: write it and read again.
-    More,
-    /// Everything has been read: wait for [`FileSource::ready`].
-    Idle,
-}
 
 pub(super) struct Section {
     pub(super) patterns: Patterns,
@@ -314,21 +306,18 @@ impl FileSource {
     }
 
     fn write_positions(&mut self, block: &mut Block, limit: usize) {
-        let mut written = 0;
         self.unsaved = false;
         let mut gone = false;
         for chain in self.chains.values_mut().filter(|chain| chain.save == Save::Now) {
             chain.write_position(block, &mut self.position);
-            written += POSITION_COST;
             gone |= chain.files.is_empty();
         }
         for chain in self.chains.values_mut().filter(|chain| chain.save == Save::Later) {
-            if written > 0 && cost(block) + written + POSITION_COST > limit {
+            if block.size() > 0 && block.size() + Block::POSITION_COST > limit {
                 self.unsaved = true;
                 break;
             }
             chain.write_position(block, &mut self.position);
-            written += POSITION_COST;
         }
         if gone {
             self.chains.retain(|_, chain| !chain.files.is_empty() || chain.save != Save::No);
@@ -427,6 +416,46 @@ impl FileSource {
         if !self.troubles.is_empty() && self.troubles.remove(path).is_some() {
             log::info!("log file {path}: readable again");
         }
+    }
+}
+
+impl Source for FileSource {
+    fn name(&self) -> &'static str {
+        "file"
+    }
+
+    fn ready(&mut self) -> Waiting<'_> {
+        Box::pin(FileSource::ready(self))
+    }
+
+    fn gather(&mut self, until: Instant) -> Waiting<'_> {
+        Box::pin(FileSource::gather(self, until))
+    }
+
+    fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
+        FileSource::read(self, block, limit_bytes)
+    }
+
+    fn hold(&mut self) -> Waiting<'_> {
+        Box::pin(async {
+            loop {
+                FileSource::gather(self, Instant::now() + self.limits.rescan).await;
+                self.scan();
+            }
+        })
+    }
+
+    fn counts(&self, out: &mut dyn FnMut(&'static str, u64)) {
+        let c = &self.counters;
+        out("lines", c.lines);
+        out("bytes", c.bytes);
+        out("truncated_lines", c.truncated_lines);
+        out("invalid_utf8", c.invalid_utf8);
+        out("truncations", c.truncations);
+        out("rotations", c.rotations);
+        out("lost_bytes", c.lost_bytes);
+        out("lost_files", c.lost_files);
+        out("errors", c.errors);
     }
 }
 

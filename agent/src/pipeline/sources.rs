@@ -1,6 +1,9 @@
-//! From log files to the logs WAL: lines and the position that covers them in one record.
+//! From the log readers to the logs WAL: entries and the positions that cover them in one record. One task
+//! reads all sources in turn into one block, so that what they say within a second costs the card one sync.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -8,21 +11,23 @@ use tokio::time::Instant;
 
 use super::log::Log;
 use super::state::State;
-use super::{Phase, TOO_LARGE};
+use super::{Phase, RunError, TOO_LARGE};
+use crate::config::Config;
 use crate::encode::{BLOCK, Positions, apply, decode_positions, encode_block};
-use crate::logs::file::{FileSource, Progress};
+use crate::logs::file::FileSource;
+use crate::logs::{Progress, Source, Waiting};
 use crate::model::Block;
 use crate::wal::{AppendError, Encoded, Payload, WalError};
 
 /// Bytes of lines in one block: small enough for any WAL, large enough that its overhead is none.
 const BLOCK_BYTES: usize = 64 << 10;
 
-/// How long lines gather in their file after the first one is seen, so that a chatty program does not
-/// cost an fsync a line. They are as safe there as in the WAL.
+/// How long entries gather in their sources after the first one is seen, so that a chatty program does not
+/// cost an fsync a line. They are as safe there as in the WAL, but
+/// for what only the agent's memory has, which a source says of itself.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// How often a full WAL lets the source look for new and renamed files: what it holds open is not lost
-/// when it is rotated away meanwhile.
+/// How often a full WAL is tried again when nobody says that it has room.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// A block on its way into the WAL.
@@ -76,46 +81,99 @@ pub(super) fn recover_positions(log: &Log) -> Result<Positions, WalError> {
     Ok(positions)
 }
 
-/// Follows the files until the agent drains.
-pub(super) struct Files {
+/// The sources that the configuration asks for.
+///
+/// # Errors
+/// What the configuration has checked before went wrong now.
+pub(super) fn build(config: &Config, state: &State) -> Result<Vec<Box<dyn Source>>, RunError> {
+    let positions = state.positions.borrow();
+    let changed = |error: &dyn std::fmt::Display| RunError::Changed(error.to_string());
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    if !config.logs.files.is_empty() {
+        let source = FileSource::new(&config.logs.files, &positions, Rc::clone(&state.clock));
+        sources.push(Box::new(source.map_err(|error| changed(&error))?));
+    }
+    Ok(sources)
+}
+
+/// What is known of one source.
+#[derive(Debug)]
+pub(super) struct SourceCounts {
+    pub(super) name: &'static str,
+    pub(super) counts: Vec<(&'static str, u64)>,
+}
+
+/// Reads the sources until the agent drains.
+pub(super) struct Sources {
     pub(super) state: Rc<State>,
     pub(super) log: Rc<Log>,
-    pub(super) source: FileSource,
+    pub(super) sources: Vec<Box<dyn Source>>,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
-impl Files {
+impl Sources {
     pub(super) async fn run(mut self) {
         let mut block = Block::new();
+        let mut first = 0;
         loop {
             let draining = *self.phase.borrow() == Phase::Draining;
-            let progress = self.source.read(&mut block, BLOCK_BYTES);
+            let more = self.read(first, &mut block);
+            // Whoever has much to say must not keep the others waiting.
+            first += 1;
+            block.strip_internal();
             let written = block.is_empty() || self.write(&block).await;
-            self.state.sources.borrow_mut().counters = *self.source.counters();
+            self.count();
             block.clear();
             if !written {
                 return;
             }
-            if progress == Progress::More {
+            if more {
                 continue;
             }
             if draining {
                 return;
             }
+            let Sources { sources, phase, .. } = &mut self;
             tokio::select! {
-                () = self.source.ready() => {
+                () = any(sources, |source| source.ready()) => {
+                    let until = Instant::now() + GATHER;
                     tokio::select! {
-                        () = self.source.gather(Instant::now() + GATHER) => {}
-                        _ = self.phase.changed() => {}
+                        () = any(sources, |source| source.gather(until)) => {}
+                        _ = phase.changed() => {}
                     }
                 }
-                _ = self.phase.changed() => {}
+                _ = phase.changed() => {}
             }
         }
     }
 
+    /// Reads all sources in turn, the `first`th first. True if there is more.
+    fn read(&mut self, first: usize, block: &mut Block) -> bool {
+        let count = self.sources.len();
+        let mut more = false;
+        for turn in 0..count {
+            if block.size() >= BLOCK_BYTES {
+                return true;
+            }
+            let Some(source) = self.sources.get_mut((first + turn) % count) else { break };
+            more |= source.read(block, BLOCK_BYTES) == Progress::More;
+        }
+        more
+    }
+
+    /// Tells the state what the sources have counted.
+    pub(super) fn count(&self) {
+        let mut all = self.state.sources.borrow_mut();
+        all.clear();
+        for source in &self.sources {
+            let mut counts = Vec::new();
+            source.counts(&mut |name, count| counts.push((name, count)));
+            all.push(SourceCounts { name: source.name(), counts });
+        }
+    }
+
     /// Writes a block, for as long as it takes. False if the agent drains and the WAL has no room: the
-    /// lines stay in their files, and the positions where they were.
+    /// entries stay in their sources, and the positions where they were.
     async fn write(&mut self, block: &Block) -> bool {
         loop {
             let log = Rc::clone(&self.log);
@@ -125,11 +183,11 @@ impl Files {
                 matches!(result, Err(AppendError::Full { .. } | AppendError::NoSpace { .. }));
             if let Err(error) = &result
                 && full
-                && !self.state.sources.borrow().paused
+                && !self.state.paused.get()
             {
-                log::warn!("{error}: log files are read no further until Loki takes entries");
+                log::warn!("{error}: log sources are read no further until Loki takes entries");
             }
-            self.state.sources.borrow_mut().paused = full;
+            self.state.paused.set(full);
             match result {
                 Ok(()) => {
                     log.settle().await;
@@ -145,10 +203,12 @@ impl Files {
             if *self.phase.borrow() == Phase::Draining {
                 return false;
             }
+            let Sources { sources, phase, .. } = self;
             tokio::select! {
                 () = freed => {}
-                () = tokio::time::sleep(LOOK) => self.source.scan(),
-                _ = self.phase.changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
+                () = any(sources, |source| source.hold()) => {}
+                _ = phase.changed() => {}
             }
         }
     }
@@ -173,4 +233,20 @@ impl Files {
             apply(&mut positions, position.key, position.position);
         }
     }
+}
+
+/// Waits until something is over for one of the sources.
+async fn any(
+    sources: &mut [Box<dyn Source>],
+    wait: impl for<'a> Fn(&'a mut dyn Source) -> Waiting<'a>,
+) {
+    let mut waiting: Vec<Waiting<'_>> = Vec::with_capacity(sources.len());
+    for source in sources {
+        waiting.push(wait(source.as_mut()));
+    }
+    poll_fn(|context| {
+        let over = waiting.iter_mut().any(|one| one.as_mut().poll(context).is_ready());
+        if over { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }

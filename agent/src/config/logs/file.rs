@@ -1,0 +1,58 @@
+//! `[[logs.file]]`: files to follow.
+
+use super::Common;
+use crate::config::error::ConfigError;
+use crate::config::reader::Reader;
+use crate::logs;
+
+pub(super) fn files(
+    t: &Reader<'_>,
+    common: &Common,
+) -> Result<Vec<logs::file::Options>, ConfigError> {
+    let mut files = Vec::new();
+    for file in t.list("file")? {
+        let paths = globs(
+            &file,
+            "paths",
+            logs::file::check_path,
+            "files to follow, as globs; new ones are found while running",
+        )?;
+        let exclude =
+            globs(&file, "exclude", logs::file::check_exclude, "files to leave out, as globs")?
+                .unwrap_or_default();
+        let own = file.labels(
+            "labels",
+            "labels of these files' streams, beside `filename`, `instance` and those of `[agent]`",
+        )?;
+        let present = file.is_present();
+        let place = file.place().clone();
+        file.finish()?;
+        if !present {
+            continue;
+        }
+        let paths = paths.filter(|paths| !paths.is_empty()).ok_or_else(|| {
+            ConfigError::new(&place, "[[logs.file]] has no paths", "paths = [\"/var/log/*.log\"]")
+        })?;
+        let (labels, max_line) = (common.labels(own), common.max_line);
+        files.push(logs::file::Options { paths, exclude, labels, max_line });
+    }
+    Ok(files)
+}
+
+fn globs(
+    t: &Reader<'_>,
+    key: &'static str,
+    check: fn(&str) -> Result<(), logs::file::PatternError>,
+    text: &'static str,
+) -> Result<Option<Vec<String>>, ConfigError> {
+    let Some(given) = t.strings(key, text)? else { return Ok(None) };
+    for pattern in &given {
+        check(&pattern.value).map_err(|error| {
+            pattern.error(
+                format!("{key}: {error}"),
+                "*, ?, [abc] and ** for any number of directories",
+            )
+        })?;
+    }
+    Ok(Some(given.into_iter().map(|pattern| pattern.value).collect()))
+}
