@@ -8,6 +8,7 @@
 //! stream, and adds those that it knows. Labels whose names begin with `__` are for the stages to match on, and
 //! are removed before the WAL; every stream has [`SOURCE`].
 
+pub mod docker;
 pub mod file;
 mod text;
 

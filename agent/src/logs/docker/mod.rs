@@ -1,0 +1,51 @@
+//! Containers' logs, from Docker's API, which Podman speaks too, or from the files that they are kept in.
+//!
+//! **Use.** [`DockerSource`] is a [`Source`](crate::logs::Source) for one section of the configuration. Each
+//! daemon is asked for a list of its containers and for events, each container for its log, over connections
+//! that stay open: nothing is asked while nothing happens. While nothing may be read (a full WAL), connections
+//! are not read, and the daemons wait.
+//!
+//! **Position.** How far a container's log has been read is kept until the container is removed, over its
+//! restarts, the daemon's, and the agent's, see `position`. Its key is [`KEY_PREFIX`] and the id.
+//!
+//! **Order.** Within each output of a container messages stay in the order of the log, with the timestamps that
+//! the daemon gave them; where two have the same, the later one gets a nanosecond more.
+//!
+//! **Parts** of long lines are entries that are marked so. Docker writes what a program leaves without a line
+//! break at its end as a part as well; that is told from the 16 KiB of a real one.
+//!
+//! **A proxy** that refuses events costs a list every ten seconds, one that refuses to tell of one container
+//! its log's driver and path. Each is told once.
+//!
+//! **Not covered**: what a container wrote that is removed before the agent has connected to it, some
+//! milliseconds after its start. Docker before 23.0 leaves out what has an earlier timestamp than the one that
+//! is asked for, so there lines are lost of a container whose clock was set back by more than a second while
+//! the agent was not connected, unless it still is behind when it connects. Podman before 5.0 tells seconds
+//! only.
+//!
+//! It must not know the configuration, nor the WAL.
+
+mod api;
+mod discover;
+mod follow;
+mod frames;
+mod labels;
+mod objects;
+mod options;
+mod position;
+mod said;
+mod source;
+mod time;
+
+pub use follow::Counters;
+pub use frames::{FrameError, Frames, Message, Output};
+pub use labels::ID;
+pub use options::{Limits, Options, Read, Selector};
+pub use position::{Mark, MarkError, Resume};
+pub use source::DockerSource;
+
+/// What metrics and labels call the source.
+pub const NAME: &str = "docker";
+
+/// What every key of a position by the API starts with; the container's id follows.
+pub const KEY_PREFIX: &str = "docker:api:";
