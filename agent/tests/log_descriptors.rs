@@ -25,6 +25,7 @@ async fn as_many_log_files_as_descriptors_leave_some_for_the_rest_of_the_agent()
         exclude: Vec::new(),
         labels: Labels::default(),
         max_line: 1024,
+        format: mote::logs::file::PLAIN,
     };
     let clock = Rc::new(ManualClock::at(1));
     let mut source = FileSource::new(&[options], &BTreeMap::new(), clock).unwrap();

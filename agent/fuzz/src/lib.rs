@@ -14,6 +14,7 @@
 
 mod bytes;
 mod collectors;
+mod containers;
 mod dbus;
 mod encode;
 mod endpoint;
@@ -32,6 +33,7 @@ mod text;
 mod wal;
 
 pub use collectors::collectors;
+pub use containers::{cri_file, json_file, local_log};
 pub use dbus::dbus;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
@@ -56,9 +58,12 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("blocks", blocks),
     ("collectors", collectors),
     ("config", config),
+    ("cri_file", cri_file),
     ("dbus", dbus),
     ("exposition", exposition),
     ("kmsg", kmsg),
+    ("json_file", json_file),
+    ("local_log", local_log),
     ("log_file", log_file),
     ("log_position", log_position),
     ("loki", loki),

@@ -40,6 +40,7 @@ fn source(path: &Path, max_line: usize, stored: &Stored) -> FileSource {
         exclude: Vec::new(),
         labels: Labels::new(),
         max_line,
+        format: mote::logs::file::PLAIN,
     };
     // Watches are the kernel's matter, and there is no runtime to wait for them.
     let limits = Limits { watch: false, ..Limits::default() };

@@ -46,6 +46,7 @@ pub fn options(dir: &Path, patterns: &[&str]) -> Options {
         exclude: vec!["*.gz".to_owned()],
         labels: Labels::from_pairs([("job", "test")]).unwrap(),
         max_line: 1024,
+        format: mote::logs::file::PLAIN,
     }
 }
 

@@ -24,6 +24,18 @@ pub(super) fn files(
             "labels",
             "labels of these files' streams, beside `filename`, `instance` and those of `[agent]`",
         )?;
+        let format = file.choice(
+            "format",
+            "plain",
+            &[
+                ("plain", logs::file::PLAIN),
+                ("docker", logs::docker::disk::JSON_FILE),
+                ("cri", logs::docker::disk::CRI),
+            ],
+            "how lines stand in the files: \"plain\"; \"docker\", Docker's json-file; \"cri\", what containerd \
+             writes for Kubernetes (/var/log/pods) and Podman as k8s-file. These two have the time, the \
+             label `stream` and parts of long lines in them",
+        )?;
         let present = file.is_present();
         let place = file.place().clone();
         file.finish()?;
@@ -34,7 +46,7 @@ pub(super) fn files(
             ConfigError::new(&place, "[[logs.file]] has no paths", "paths = [\"/var/log/*.log\"]")
         })?;
         let (labels, max_line) = (common.labels(own), common.max_line);
-        files.push(logs::file::Options { paths, exclude, labels, max_line });
+        files.push(logs::file::Options { paths, exclude, labels, max_line, format });
     }
     Ok(files)
 }

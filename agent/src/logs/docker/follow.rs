@@ -404,7 +404,7 @@ impl Into<'_, '_> {
         counters.bytes += text.len() as u64;
         counters.truncated_lines += u64::from(line.truncated || cut);
         counters.invalid_utf8 += u64::from(line.replaced);
-        block.push_with(stream, given, line.text, [("container_id", self.short_id)]);
+        block.push(stream, given, line.text);
         if partial && (!self.is_docker || text.len() >= DOCKER_PART) {
             block.set_partial();
         }

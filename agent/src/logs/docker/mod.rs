@@ -27,11 +27,14 @@
 
 mod api;
 mod discover;
+pub mod disk;
 mod follow;
 mod frames;
 mod labels;
+mod links;
 mod objects;
 mod options;
+mod place;
 mod position;
 mod said;
 mod source;

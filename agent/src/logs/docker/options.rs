@@ -42,7 +42,28 @@ pub struct Options {
     pub max_line: usize,
 }
 
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            hosts: Endpoint::parse(Options::HOST).into_iter().collect(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            labels: Labels::new(),
+            labels_from: Options::LABELS_FROM
+                .map(|(name, key)| (name.to_owned(), key.to_owned()))
+                .to_vec(),
+            read: Read::Auto,
+            journald: true,
+            max_age: Some(Options::MAX_AGE),
+            max_line: 64 << 10,
+        }
+    }
+}
+
 impl Options {
+    /// The default of `max_age`: what is older, Loki refuses, unless it is told otherwise.
+    pub const MAX_AGE: Duration = Duration::from_secs(168 * 3600);
+
     /// The default of `host`.
     pub const HOST: &str = "unix:///var/run/docker.sock";
 
@@ -152,17 +173,8 @@ mod tests {
         let selectors = |texts: &[&str]| {
             texts.iter().map(|text| Selector::parse(text).unwrap()).collect::<Vec<_>>()
         };
-        Options {
-            hosts: Vec::new(),
-            include: selectors(include),
-            exclude: selectors(exclude),
-            labels: Labels::new(),
-            labels_from: Vec::new(),
-            read: Read::Auto,
-            journald: true,
-            max_age: None,
-            max_line: 1 << 16,
-        }
+        let (include, exclude) = (selectors(include), selectors(exclude));
+        Options { include, exclude, ..Options::default() }
     }
 
     fn container(labels: &[(&str, &str)]) -> Container {

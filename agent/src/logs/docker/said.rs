@@ -25,6 +25,8 @@ pub struct Container {
     pub driver: String,
     /// Where, if the daemon tells.
     pub log_path: String,
+    /// Where its file with the host's name is, beside which Docker has its logs.
+    pub hostname_path: String,
 }
 
 impl Container {
@@ -82,6 +84,8 @@ struct Inspected {
     state: State,
     #[serde(rename = "LogPath", default)]
     log_path: Option<String>,
+    #[serde(rename = "HostnamePath", default)]
+    hostname_path: Option<String>,
     #[serde(rename = "HostConfig", default)]
     host: HostConfig,
 }
@@ -122,6 +126,7 @@ pub(super) fn inspected(json: &[u8]) -> Option<Container> {
         running: is_running(&inspected.state.status),
         driver: clean(&inspected.host.log.driver),
         log_path: inspected.log_path.unwrap_or_default(),
+        hostname_path: inspected.hostname_path.unwrap_or_default(),
         id: inspected.id,
     };
     is_id(&container.id).then_some(container)

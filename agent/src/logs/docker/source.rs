@@ -1,82 +1,55 @@
-//! The source: daemons are asked which containers they have, connections are made and read in turns.
+//! The source: takes what daemons tell of their containers, and has each one's log read by the API or from
+//! disk. A container stays with the way by which it was begun, since only that way's position says where to
+//! go on; when the disk may not be read any more, the API goes on behind the last timestamp that was read
+//! there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
-use super::api::{self, Daemon};
 use super::discover::{Discovery, Report, Reports};
-use super::follow::{Counters, End, Follow, Link, Turn, Work};
-use super::labels::labels;
-use super::options::{Limits, Options};
+use super::disk::{self, DiskContainers, DiskError};
+use super::follow::{Counters, Follow};
+use super::labels::{ID, labels};
+use super::links::{Host, Links, Wake};
+use super::options::{Limits, Options, Read};
+use super::place::place;
 use super::position::Mark;
 use super::said::Container;
 use super::{KEY_PREFIX, NAME};
-use crate::host::{Clock, Roots};
+use crate::host::{Clock, Endpoint, Roots};
 use crate::logs::text::Converter;
 use crate::logs::{Progress, Source, Waiting};
 use crate::model::Block;
 
-/// What is read of a connection in one turn.
-const TURN: usize = 16 << 10;
-
-/// What one call of `read` reads at most, skipped messages included.
-const BUDGET: usize = 512 << 10;
-
-/// Connections that are made at the same time.
-const MAX_CONNECTING: usize = 8;
-
-/// A daemon.
-struct Host {
-    daemon: Daemon,
-    /// Never over.
-    discovery: Pin<Box<dyn Future<Output = ()>>>,
-    /// In positions.
-    hash: u32,
-    listed: bool,
-}
-
-/// A position of an earlier run whose container has not been told yet.
+/// A position of an earlier run whose container has not been told yet, or is not wanted.
 struct Stored {
     mark: Mark,
-    /// It exists, though it is not followed.
     exists: bool,
 }
 
 /// Follows containers. See the [module](super).
 pub struct DockerSource {
-    options: Options,
-    limits: Limits,
-    clock: Rc<dyn Clock>,
-    hosts: Vec<Host>,
-    reports: Reports,
-    follows: Vec<Follow>,
-    /// Whose turn it is.
-    next: usize,
+    options: Rc<Options>,
+    root: PathBuf,
+    links: Links,
+    disk: DiskContainers,
+    /// Containers that are read from disk: where the API would go on.
+    on_disk: HashMap<String, Mark>,
     stored: BTreeMap<String, Stored>,
-    /// Keys of positions that are to be forgotten.
-    forget: Vec<String>,
-    timer: Option<Pin<Box<Sleep>>>,
-    counters: Counters,
-    converter: Converter,
+    /// All containers that there are.
+    exist: HashSet<String>,
+    forgot_others: bool,
     told_journald: bool,
-    told_full: bool,
-}
-
-/// Why waiting is over.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wake {
-    Reports,
-    Data,
+    told_disk: bool,
 }
 
 impl DockerSource {
-    /// A source for these options. Of `positions`, those whose keys start with [`KEY_PREFIX`] count; a
-    /// malformed one is warned of and ignored.
+    /// A source for these options. Of `positions`, those whose keys start with [`KEY_PREFIX`] or
+    /// [`disk::KEY_PREFIX`] count; a malformed one is warned of and ignored.
     pub fn new(
         options: Options,
         positions: &BTreeMap<String, Vec<u8>>,
@@ -94,165 +67,67 @@ impl DockerSource {
         roots: &Roots,
         limits: Limits,
     ) -> DockerSource {
+        let options = Rc::new(options);
         let reports = Reports::default();
-        let host = |(number, endpoint): (usize, &crate::host::Endpoint)| {
-            let (endpoint, root) = (endpoint.clone(), roots.root.clone());
-            let hash = crc32c::crc32c(endpoint.to_string().as_bytes());
-            let daemon = Daemon { endpoint, root, timeout: limits.timeout };
+        let host = |(number, endpoint): (usize, &Endpoint)| {
+            let daemon = super::api::Daemon {
+                endpoint: endpoint.clone(),
+                root: roots.root.clone(),
+                timeout: limits.timeout,
+            };
+            let hash = hash_of(endpoint);
             let discovery =
                 Discovery::new(daemon.clone(), number, limits, Rc::clone(&reports)).run();
             Host { daemon, discovery: Box::pin(discovery), hash, listed: false }
         };
+        let of_disk =
+            crate::logs::file::Limits { max_files: limits.max_containers, ..disk::limits() };
         DockerSource {
-            hosts: options.hosts.iter().enumerate().map(host).collect(),
-            options,
-            limits,
-            clock,
-            reports,
-            follows: Vec::new(),
-            next: 0,
+            root: roots.root.clone(),
+            disk: DiskContainers::new(positions, Rc::clone(&clock), of_disk),
+            on_disk: HashMap::new(),
             stored: stored(positions),
-            forget: Vec::new(),
-            timer: None,
-            counters: Counters::default(),
-            converter: Converter::default(),
+            exist: HashSet::new(),
+            forgot_others: false,
             told_journald: false,
-            told_full: false,
+            told_disk: false,
+            links: Links {
+                hosts: options.hosts.iter().enumerate().map(host).collect(),
+                options: Rc::clone(&options),
+                limits,
+                clock,
+                reports,
+                follows: Vec::new(),
+                next: 0,
+                forget: Vec::new(),
+                timer: None,
+                counters: Counters::default(),
+                converter: Converter::default(),
+                told_full: false,
+            },
+            options,
         }
     }
 
-    /// What was done so far.
+    /// What was done by the API so far.
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        &self.links.counters
     }
 
-    /// How many containers are known and not finished.
-    pub fn followed(&self) -> usize {
-        self.follows.iter().filter(|follow| !follow.complete).count()
-    }
-
-    /// Does what is to be done until there may be something to read; with `data` unset, for ever.
-    async fn wait(&mut self, data: bool) {
-        loop {
-            self.apply();
-            if poll_fn(|context| self.poll(context, data)).await == Wake::Data {
-                return;
-            }
-        }
-    }
-
-    /// Lets everything go on that needs no block.
-    fn poll(&mut self, context: &mut Context<'_>, data: bool) -> Poll<Wake> {
-        for host in &mut self.hosts {
-            // It does not end.
-            let _ = host.discovery.as_mut().poll(context);
-        }
-        if !self.reports.borrow().is_empty() {
-            return Poll::Ready(Wake::Reports);
-        }
-        let now = Instant::now();
-        while self.connect(now, context) {}
-        if data {
-            let ready = self.follows.iter().any(|follow| match &follow.link {
-                Link::Open(stream) => stream.socket.poll_read(context).is_ready(),
-                Link::Off | Link::Wait(_) | Link::Connecting(_) => false,
-            });
-            if ready || !self.forget.is_empty() {
-                return Poll::Ready(Wake::Data);
-            }
-        }
-        self.poll_timer(now, context)
-    }
-
-    /// Makes the connections that are due, as many as may be. Whether one was, or failed: then there may be
-    /// room for another.
-    fn connect(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
-        let count = |of: fn(&Link) -> bool| self.follows.iter().filter(|f| of(&f.link)).count();
-        let mut connecting = count(|link| matches!(link, Link::Connecting(_)));
-        let mut used = connecting + count(|link| matches!(link, Link::Open(_)));
-        let since = self.options.max_age.map(|age| {
-            let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-            self.clock.now_ns().div_euclid(1_000_000_000).saturating_sub(age).max(1)
-        });
-        let pauses = self.limits.pause;
-        let mut made = false;
-        for follow in &mut self.follows {
-            if let Link::Wait(at) = follow.link
-                && at <= now
-            {
-                if used >= self.limits.max_containers {
-                    if !std::mem::replace(&mut follow.waits, true) {
-                        self.counters.waiting += 1;
-                    }
-                    if !std::mem::replace(&mut self.told_full, true) {
-                        log::warn!(
-                            "logs of container {} and maybe others are not read for now: {used} are followed, and no more may be",
-                            follow.name
-                        );
-                    }
-                    continue;
-                }
-                if connecting >= MAX_CONNECTING {
-                    continue;
-                }
-                let Some(host) = self.hosts.get(follow.host) else { continue };
-                let since = match follow.mark.taken {
-                    0 => since,
-                    _ => follow.mark.since(self.clock.now_ns()),
-                };
-                let path = api::logs(&follow.id, follow.running, since);
-                let daemon = host.daemon.clone();
-                let socket = Box::pin(async move { daemon.ask(&path).await });
-                follow.link = Link::Connecting(socket);
-                (connecting, used) = (connecting + 1, used + 1);
-            }
-            if let Link::Connecting(socket) = &mut follow.link
-                && let Poll::Ready(socket) = socket.as_mut().poll(context)
-            {
-                connecting = connecting.saturating_sub(1);
-                made = true;
-                match socket {
-                    Ok(socket) => follow.connected(socket, self.options.max_line),
-                    Err(error) => {
-                        follow.ended(&End::Cut(error.to_string()), pauses, &mut self.counters);
-                    }
-                }
-            }
-        }
-        while let Some(index) =
-            self.follows.iter().position(|f| f.gone && matches!(f.link, Link::Wait(_)))
-        {
-            self.forget(index);
-        }
-        made
-    }
-
-    /// Ends where a connection is due; `Wake::Reports` has all of it looked at again.
-    fn poll_timer(&mut self, now: Instant, context: &mut Context<'_>) -> Poll<Wake> {
-        let due = self.follows.iter().filter_map(|follow| match follow.link {
-            // What is due already waits for another connection to end, not for time.
-            Link::Wait(at) if at > now => Some(at),
-            Link::Off | Link::Wait(_) | Link::Connecting(_) | Link::Open(_) => None,
-        });
-        let Some(due) = due.min() else {
-            self.timer = None;
-            return Poll::Pending;
-        };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if timer.deadline() != due {
-            timer.as_mut().reset(due);
-        }
-        timer.as_mut().poll(context).map(|()| Wake::Reports)
+    /// How many containers are read: by the API, and from disk.
+    pub fn followed(&self) -> (usize, usize) {
+        let follows = &self.links.follows;
+        (follows.iter().filter(|follow| !follow.complete).count(), self.on_disk.len())
     }
 
     /// Takes what the daemons have told.
     fn apply(&mut self) {
         loop {
-            let Some((host, report)) = self.reports.borrow_mut().pop_front() else { return };
+            let Some((host, report)) = self.links.reports.borrow_mut().pop_front() else { return };
             match report {
                 Report::Found(container, roots) => self.found(host, *container, roots),
                 Report::Running(id, running) => {
-                    if let Some(follow) = self.follow(&id) {
+                    if let Some(follow) = self.links.find(&id) {
                         follow.set_running(running);
                     }
                 }
@@ -262,34 +137,65 @@ impl DockerSource {
         }
     }
 
-    fn follow(&mut self, id: &str) -> Option<&mut Follow> {
-        self.follows.iter_mut().find(|follow| follow.id == id)
-    }
-
-    fn found(&mut self, host: usize, container: Container, _roots: bool) {
+    fn found(&mut self, host: usize, container: Container, roots: bool) {
+        self.exist.insert(container.id.clone());
         if let Some(stored) = self.stored.get_mut(&container.id) {
             stored.exists = true;
         }
-        let known = self.follows.iter().position(|follow| follow.id == container.id);
+        let known = self.links.follows.iter().position(|follow| follow.id == container.id);
         if !self.options.wants(&container) || self.is_elsewhere(&container) {
             if let Some(index) = known {
                 // It was wanted under another name. Its position stays until it is removed.
-                let Follow { id, mark, .. } = self.follows.swap_remove(index);
+                let Follow { id, mark, .. } = self.links.follows.swap_remove(index);
                 self.stored.insert(id, Stored { mark, exists: true });
             }
             return;
         }
         let labels = labels(&self.options, &container);
-        if let Some(follow) = known.and_then(|index| self.follows.get_mut(index)) {
+        if let Some(follow) = known.and_then(|index| self.links.follows.get_mut(index)) {
             follow.describe(container, &labels);
             return;
         }
-        let mark = self.stored.remove(&container.id).map(|stored| stored.mark).unwrap_or_default();
-        let hash = self.hosts.get(host).map_or(0, |host| host.hash);
+        let stored = self.stored.get(&container.id).map(|stored| stored.mark);
+        let hash = self.links.hosts.get(host).map_or(0, |host| host.hash);
+        let mark = Mark { host: hash, ..stored.unwrap_or_default() };
+        if let Some((path, format)) = place(&self.options, &self.root, &container, roots) {
+            // What the API has begun it goes on with.
+            if stored.is_none()
+                || self.disk.knows(&path)
+                || self.on_disk.contains_key(&container.id)
+            {
+                let id = container.id.clone();
+                let max_line = self.options.max_line;
+                let log = disk::Container { id, path, format, labels: labels.clone(), max_line };
+                match self.disk.add(&log) {
+                    Ok(()) => {
+                        self.stored.remove(&log.id);
+                        self.on_disk.entry(log.id).or_insert(mark);
+                        return;
+                    }
+                    Err(error) => self.disk_refused(&container, &log.path, &error),
+                }
+                self.disk.abandon(&log.path);
+            }
+        }
+        self.stored.remove(&container.id);
         let key = format!("{KEY_PREFIX}{}", container.id);
-        let mut follow = Follow::new(key, host, Mark { host: hash, ..mark });
+        let mut follow = Follow::new(key, host, mark);
         follow.describe(container, &labels);
-        self.follows.push(follow);
+        self.links.follows.push(follow);
+    }
+
+    /// Says once why the API is taken, where that is not what a machine without rights would expect.
+    fn disk_refused(&mut self, container: &Container, path: &str, error: &DiskError) {
+        let name = &container.name;
+        if self.options.read == Read::Disk {
+            log::warn!("log of container {name}: {path}: {error}; it is read by the API");
+        } else if !std::mem::replace(&mut self.told_disk, true) {
+            log::info!(
+                "logs of containers are read by the API, since {path} (container {name}) can't be read: {error}"
+            );
+        }
     }
 
     /// Whether the container's log is not the daemon's, but the journal's, or nobody's.
@@ -313,98 +219,62 @@ impl DockerSource {
     }
 
     fn removed(&mut self, id: &str) {
+        self.exist.remove(id);
+        let key = || format!("{KEY_PREFIX}{id}");
         if self.stored.remove(id).is_some() {
-            self.forget.push(format!("{KEY_PREFIX}{id}"));
+            self.links.forget.push(key());
         }
-        let Some(index) = self.follows.iter().position(|follow| follow.id == id) else { return };
-        let Some(follow) = self.follows.get_mut(index) else { return };
-        follow.gone = true;
-        follow.running = false;
-        // The daemon tells what is left, then ends it.
-        if !matches!(follow.link, Link::Open(_) | Link::Connecting(_)) {
-            self.forget(index);
+        if let Some(mark) = self.on_disk.remove(id) {
+            self.disk.remove(id);
+            if mark.taken > 0 {
+                self.links.forget.push(key());
+            }
         }
-    }
-
-    fn forget(&mut self, index: usize) {
-        let follow = self.follows.swap_remove(index);
-        if follow.mark.taken > 0 {
-            self.forget.push(follow.key);
-        }
+        self.links.removed(id);
     }
 
     /// All containers of a daemon are known: what is not among them is no more.
-    fn listed(&mut self, host: usize) {
-        if let Some(host) = self.hosts.get_mut(host) {
+    fn listed(&mut self, number: usize) {
+        if let Some(host) = self.links.hosts.get_mut(number) {
             host.listed = true;
         }
-        let hosts = &self.hosts;
+        let hosts = &self.links.hosts;
+        let all = hosts.iter().all(|host| host.listed);
         // Of a daemon that is not configured any more, all have to be known.
         let is_listed = |hash: u32| match hosts.iter().find(|host| host.hash == hash) {
             Some(host) => host.listed,
-            None => hosts.iter().all(|host| host.listed),
+            None => all,
         };
         let gone =
             self.stored.extract_if(.., |_, stored| !stored.exists && is_listed(stored.mark.host));
-        self.forget.extend(gone.map(|(id, _)| format!("{KEY_PREFIX}{id}")));
-        // A daemon that does not end the log of what is no more.
-        while let Some(index) = self.follows.iter().position(|f| f.gone_for_long && f.host == host)
-        {
-            self.forget(index);
+        self.links.forget.extend(gone.map(|(id, _)| format!("{KEY_PREFIX}{id}")));
+        if all && !std::mem::replace(&mut self.forgot_others, true) {
+            let exist = &self.exist;
+            self.disk.forget_others(|part| exist.contains(part));
         }
-        self.follows.iter_mut().for_each(|follow| follow.gone_for_long = follow.gone);
+        self.links.forget_gone(number);
     }
 
-    fn read_turns(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
-        let mut buffer = Vec::new();
-        let (mut budget, mut quiet) = (BUDGET, 0);
-        let now_ns = self.clock.now_ns();
-        while quiet < self.follows.len() {
-            if (block.size() >= limit_bytes && !block.is_empty()) || budget == 0 {
-                return Progress::More;
-            }
-            let index = self.next % self.follows.len();
-            self.next = index + 1;
-            let Some(follow) = self.follows.get_mut(index) else { break };
-            if !matches!(follow.link, Link::Open(_)) {
-                quiet += 1;
-                continue;
-            }
-            // A message takes no more than twice its bytes in a block.
-            let room = limit_bytes.saturating_sub(block.size()) / 2;
-            buffer.resize(TURN, 0);
-            let buffer = buffer.get_mut(..room.clamp(1 << 10, TURN)).unwrap_or_default();
-            let before = follow.mark;
-            let turn = follow.turn(
-                buffer,
-                &mut Work {
-                    block,
-                    converter: &mut self.converter,
-                    counters: &mut self.counters,
-                    max_line: self.options.max_line,
-                    now_ns,
-                },
-            );
-            if follow.mark != before {
-                block.set_position(&follow.key, &follow.mark.encode());
-            }
-            match turn {
-                Turn::Quiet => quiet += 1,
-                Turn::Read(count) => {
-                    budget = budget.saturating_sub(count.max(1 << 10));
-                    quiet = 0;
-                }
-                Turn::Ended(end) => {
-                    follow.ended(&end, self.limits.pause, &mut self.counters);
-                    if follow.gone {
-                        // In a block of its own, or the next: this one has its last lines.
-                        self.forget(index);
-                    }
-                    quiet = 0;
-                }
+    /// Reads from disk, and notes how far the API would be with that.
+    fn read_disk(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
+        let before = block.len();
+        let progress = self.disk.read(block, limit_bytes);
+        let mut changed: Vec<String> = Vec::new();
+        for entry in block.entries().skip(before) {
+            let labels = block.streams().get(usize::from(entry.stream.0));
+            let Some(id) = labels.and_then(|labels| labels.get(ID)) else { continue };
+            let Some(mark) = self.on_disk.get_mut(id) else { continue };
+            mark.take(entry.timestamp_ns, 0);
+            if changed.last().is_none_or(|last| last != id) && !changed.iter().any(|c| c == id) {
+                changed.push(id.to_owned());
             }
         }
-        Progress::Idle
+        for id in changed {
+            if let Some(mark) = self.on_disk.get(&id) {
+                block.set_position(&format!("{KEY_PREFIX}{id}"), &mark.encode());
+            }
+        }
+        progress
     }
 }
 
@@ -414,38 +284,81 @@ impl Source for DockerSource {
     }
 
     fn ready(&mut self) -> Waiting<'_> {
-        Box::pin(self.wait(true))
+        Box::pin(async move {
+            loop {
+                self.apply();
+                let DockerSource { links, disk, .. } = self;
+                tokio::select! {
+                    wake = poll_fn(|context| links.poll(context, true)) => {
+                        if wake == Wake::Data {
+                            return;
+                        }
+                    }
+                    () = disk.ready() => return,
+                }
+            }
+        })
     }
 
     fn gather(&mut self, until: Instant) -> Waiting<'_> {
         Box::pin(async move {
-            // New containers are connected to meanwhile: they may not live as long.
-            let _ = tokio::time::timeout_at(until, self.wait(false)).await;
+            loop {
+                self.apply();
+                let DockerSource { links, disk, .. } = self;
+                // New containers are connected to meanwhile: they may not live as long.
+                tokio::select! {
+                    _ = poll_fn(|context| links.poll(context, false)) => {}
+                    () = disk.gather(until) => return,
+                }
+            }
         })
     }
 
     fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
         self.apply();
-        for key in self.forget.drain(..) {
+        for key in self.links.forget.drain(..) {
             block.set_position(&key, &[]);
         }
-        self.read_turns(block, limit_bytes)
+        // The first has the block to itself only if the other has nothing.
+        let room = limit_bytes.saturating_sub(block.size());
+        let one = self.read_disk(block, limit_bytes.saturating_sub(room / 2));
+        let other = self.links.read(block, limit_bytes);
+        if one == Progress::More && other == Progress::Idle {
+            return self.read_disk(block, limit_bytes);
+        }
+        if one == Progress::More { one } else { other }
     }
 
     fn hold(&mut self) -> Waiting<'_> {
-        Box::pin(self.wait(false))
+        Box::pin(async move {
+            loop {
+                self.apply();
+                let DockerSource { links, disk, .. } = self;
+                tokio::select! {
+                    _ = poll_fn(|context| links.poll(context, false)) => {}
+                    () = disk.hold() => {}
+                }
+            }
+        })
     }
 
     fn counts(&self, out: &mut dyn FnMut(&'static str, u64)) {
-        let c = &self.counters;
-        out("lines", c.lines);
-        out("bytes", c.bytes);
-        out("truncated_lines", c.truncated_lines);
-        out("invalid_utf8", c.invalid_utf8);
-        out("errors", c.errors);
-        out("reconnects", c.reconnects);
-        out("waiting_containers", c.waiting);
+        let (api, disk) = (&self.links.counters, self.disk.counters());
+        out("lines", api.lines + disk.lines);
+        out("bytes", api.bytes + disk.bytes);
+        out("truncated_lines", api.truncated_lines + disk.truncated_lines);
+        out("invalid_utf8", api.invalid_utf8 + disk.invalid_utf8);
+        out("rotations", disk.rotations);
+        out("lost_bytes", disk.lost_bytes);
+        out("lost_files", disk.lost_files);
+        out("errors", api.errors + disk.errors);
+        out("reconnects", api.reconnects);
+        out("waiting_containers", api.waiting);
     }
+}
+
+fn hash_of(endpoint: &Endpoint) -> u32 {
+    crc32c::crc32c(endpoint.to_string().as_bytes())
 }
 
 fn stored(positions: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Stored> {

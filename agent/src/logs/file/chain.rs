@@ -7,14 +7,24 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::follow::{Follow, Place, Sink, Step};
+use super::format::{Entry, Format, PLAIN, Stream};
 use super::position;
-use super::{Counters, KEY_PREFIX, Limits};
+use super::source::Section;
+use super::{Counters, Limits};
 use crate::logs::SOURCE;
 use crate::logs::text::Converter;
 use crate::model::{Block, Labels, StreamId};
 
 /// A clock that is behind the last entry by more was set back: the entry gets its time all the same.
 const SET_BACK_NS: i64 = 10_000_000_000;
+
+/// A record's time that is behind the last entry's by no more is the same time once more.
+const REPEATED_NS: i64 = 1_000;
+
+/// The metadata of a line that is not in its file's format; its value is the format.
+const MALFORMED: &str = "malformed";
+/// What it takes of a block, about.
+const MALFORMED_COST: usize = 16;
 
 /// When a position is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,27 +43,47 @@ pub(super) struct Chain {
     pub(super) key: String,
     pub(super) labels: Labels,
     pub(super) max_line: usize,
+    format: &'static dyn Format,
+    /// Files stay although nothing leads to them, as long as nothing else is at the path.
+    pub(super) pinned: bool,
+    /// The path is given up: files are finished at their ends, wherever they are.
+    pub(super) retired: bool,
+    /// It has been said that something is malformed.
+    told: bool,
     /// Only the last may be the one that is at the path.
     pub(super) files: VecDeque<Follow>,
-    last_ns: i64,
+    last_ns: [i64; Stream::COUNT],
     pub(super) save: Save,
     pub(super) queued: bool,
 }
 
 impl Chain {
-    pub(super) fn new(path: &str, labels: &Labels, max_line: usize) -> Chain {
-        let mut labels = labels.clone();
-        labels.set("filename", path);
-        labels.set(SOURCE, "file");
+    pub(super) fn new(prefix: &str, path: &str, section: &Section) -> Chain {
+        let mut labels = section.labels.clone();
+        if section.named {
+            labels.set("filename", path);
+            labels.set(SOURCE, "file");
+        }
         Chain {
-            key: format!("{KEY_PREFIX}{path}"),
+            key: format!("{prefix}{path}"),
             labels,
-            max_line: max_line.max(16),
+            max_line: section.max_line.max(16),
+            format: section.format,
+            pinned: section.pinned,
+            retired: false,
+            told: false,
             files: VecDeque::new(),
-            last_ns: i64::MIN,
+            last_ns: [i64::MIN; Stream::COUNT],
             save: Save::No,
             queued: false,
         }
+    }
+
+    /// Lines are read as a section says from now on.
+    pub(super) fn apply(&mut self, section: &Section) {
+        let with = Chain::new("", "", section);
+        (self.labels, self.max_line, self.format) = (with.labels, with.max_line, with.format);
+        (self.pinned, self.retired) = (with.pinned, false);
     }
 
     /// Asks for the position to be written at this time or earlier.
@@ -74,27 +104,40 @@ impl Chain {
 
     /// When a file is to be finished, unless it grows.
     pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
-        self.files.iter().filter_map(|file| due(file, limits)).min()
+        self.files.iter().filter_map(|file| self.due(file, limits)).min()
+    }
+
+    fn due(&self, file: &Follow, limits: &Limits) -> Option<Instant> {
+        match file.place {
+            _ if self.retired => Some(file.grew),
+            Place::Rotated { replaced: false, .. } if self.pinned => None,
+            _ => due(file, limits),
+        }
     }
 
     /// Reads on by at most one buffer a file, each file only after the one before it has no more.
     pub(super) fn turn(&mut self, pen: &mut Pen<'_>, now: Instant) -> std::io::Result<Step> {
-        let Chain { files, labels, max_line, last_ns, .. } = self;
-        let Pen { block, limit, counters, converter, buffer, now_ns } = pen;
+        let Chain { files, labels, max_line, format, last_ns, .. } = self;
+        let Pen { block, limit, counters, converter, scratch, buffer, now_ns } = pen;
         let mut sink = Writer {
             block,
             limit: *limit,
             counters,
             converter,
+            scratch,
             labels,
             max_line: *max_line,
-            stream: None,
+            format: *format,
+            streams: [None; Stream::COUNT],
             now_ns: *now_ns,
             last_ns,
+            malformed: 0,
         };
         let mut total = Step { end: true, ..Step::default() };
         let result = read_on(files, buffer, now, &mut sink, &mut total, &mut self.save);
         sink.counters.bytes += total.consumed;
+        let malformed = sink.malformed;
+        self.tell(malformed);
         result.map(|()| total)
     }
 
@@ -106,27 +149,30 @@ impl Chain {
         now: Instant,
         limits: &Limits,
     ) -> std::io::Result<Finish> {
-        let Chain { files, labels, max_line, last_ns, .. } = self;
         // Rotated so fast that quiet never comes: the oldest have had their time.
-        let is_crowded = files.len() > position::MAX_RECORDS / 2;
+        let is_crowded = self.files.len() > position::MAX_RECORDS / 2;
         let is_due = |file: &Follow| {
-            due(file, limits).is_some_and(|due| due <= now)
+            self.due(file, limits).is_some_and(|due| due <= now)
                 || (is_crowded && file.place != Place::Current)
         };
-        let Some(index) = files.iter().position(is_due) else {
+        let Some(index) = self.files.iter().position(is_due) else {
             return Ok(Finish::None);
         };
-        let Pen { block, limit, counters, converter, buffer, now_ns } = pen;
+        let Chain { files, labels, max_line, format, last_ns, .. } = self;
+        let Pen { block, limit, counters, converter, scratch, buffer, now_ns } = pen;
         let mut sink = Writer {
             block,
             limit: *limit,
             counters,
             converter,
+            scratch,
             labels,
             max_line: *max_line,
-            stream: None,
+            format: *format,
+            streams: [None; Stream::COUNT],
             now_ns: *now_ns,
             last_ns,
+            malformed: 0,
         };
         let Some(file) = files.get_mut(index) else { return Ok(Finish::None) };
         let step = file.finish(buffer, &mut sink)?;
@@ -138,8 +184,22 @@ impl Chain {
             return Ok(Finish::Grown);
         }
         sink.counters.bytes += step.consumed;
+        let malformed = sink.malformed;
+        let file = files.remove(index);
         self.save = Save::Now;
-        Ok(files.remove(index).map_or(Finish::None, |file| Finish::Done(Box::new(file))))
+        self.tell(malformed);
+        Ok(file.map_or(Finish::None, |file| Finish::Done(Box::new(file))))
+    }
+
+    fn tell(&mut self, malformed: u64) {
+        if malformed > 0 && !std::mem::replace(&mut self.told, true) {
+            log::warn!(
+                "{}: not all of it is in the format {:?}: such lines are kept as they are, with \
+                 the metadata malformed; this is told once, mote_log_source_total counts",
+                self.key,
+                self.format.name(),
+            );
+        }
     }
 }
 
@@ -207,6 +267,8 @@ pub(super) struct Pen<'a> {
     pub(super) limit: usize,
     pub(super) counters: &'a mut Counters,
     pub(super) converter: &'a mut Converter,
+    /// What formats unescape into.
+    pub(super) scratch: &'a mut Vec<u8>,
     pub(super) buffer: &'a mut [u8],
     pub(super) now_ns: i64,
 }
@@ -216,39 +278,129 @@ struct Writer<'a> {
     limit: usize,
     counters: &'a mut Counters,
     converter: &'a mut Converter,
+    scratch: &'a mut Vec<u8>,
     labels: &'a Labels,
     max_line: usize,
-    stream: Option<StreamId>,
+    format: &'static dyn Format,
+    streams: [Option<StreamId>; Stream::COUNT],
     now_ns: i64,
-    last_ns: &'a mut i64,
+    last_ns: &'a mut [i64; Stream::COUNT],
+    malformed: u64,
 }
 
-impl Sink for Writer<'_> {
-    fn line(&mut self, line: &[u8]) -> bool {
-        let text = self.converter.text(line, self.max_line);
-        // A block that is empty takes any line, or a small limit would stop everything.
-        let size = self.block.size();
-        if size > 0 && size + text.text.len() + Block::ENTRY_COST > self.limit {
-            return false;
+impl Writer<'_> {
+    /// Whether there is no room for so much more. A block that is empty takes any line, or a small
+    /// limit would stop everything.
+    fn is_full(&self, bytes: usize) -> bool {
+        let have = self.block.size();
+        have > 0 && have + bytes > self.limit
+    }
+
+    fn stream(&mut self, stream: Stream) -> Option<StreamId> {
+        let at = self.streams.get_mut(stream as usize)?;
+        if at.is_none() {
+            *at = match stream.label() {
+                None => self.block.stream(self.labels),
+                Some(value) => {
+                    let mut labels = self.labels.clone();
+                    labels.set(Stream::LABEL, value);
+                    self.block.stream(&labels)
+                }
+            };
         }
-        let Some(stream) = self.stream.or_else(|| self.block.stream(self.labels)) else {
-            return false;
+        *at
+    }
+
+    /// A time of reading rises; the time of a record is taken as it is, but for the same one again:
+    /// Loki drops a line that repeats another's text and time.
+    fn time(&mut self, stream: Stream, record_ns: Option<i64>) -> i64 {
+        let Some(last) = self.last_ns.get_mut(stream as usize) else { return self.now_ns };
+        let (time, slack) = match record_ns {
+            Some(time) => (time, REPEATED_NS),
+            None => (self.now_ns, SET_BACK_NS),
         };
-        self.stream = Some(stream);
-        let last = *self.last_ns;
-        let now = self.now_ns;
-        let time =
-            if now > last || last.saturating_sub(now) > SET_BACK_NS { now } else { last + 1 };
-        *self.last_ns = time;
-        self.block.push(stream, time, text.text);
+        let is_new = time > *last || last.saturating_sub(time) > slack;
+        *last = if is_new { time } else { last.saturating_add(1) };
+        *last
+    }
+
+    /// Adds what cannot be read as a record, as it is. False: no room in the block for its stream.
+    fn raw(&mut self, record: &[u8]) -> bool {
+        let Some(stream) = self.stream(Stream::None) else { return false };
+        let time = self.time(Stream::None, None);
+        let text = self.converter.text(record, self.max_line);
+        self.block.push_with(stream, time, text.text, [(MALFORMED, self.format.name())]);
         self.counters.lines += 1;
         self.counters.truncated_lines += u64::from(text.truncated);
         self.counters.invalid_utf8 += u64::from(text.replaced);
         true
     }
 
+    fn malformed(&mut self, record: &[u8], good: Option<usize>) -> bool {
+        // Both parts or none.
+        let bytes = record.len().min(2 * self.max_line) + 2 * (Block::ENTRY_COST + MALFORMED_COST);
+        if self.is_full(bytes) {
+            return false;
+        }
+        let (bad, rest) = record.split_at_checked(good.unwrap_or(record.len())).unwrap_or_default();
+        if bad.iter().any(|&byte| byte != 0) && !self.raw(bad) {
+            return false;
+        }
+        self.malformed += 1;
+        self.counters.malformed += 1;
+        if !rest.is_empty() {
+            let mut scratch = std::mem::take(self.scratch);
+            match self.format.decode(rest, self.max_line, &mut scratch) {
+                Some(entry) => self.entry(&entry, true),
+                None => self.raw(rest),
+            };
+            *self.scratch = scratch;
+        }
+        true
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>, forced: bool) -> bool {
+        let bytes = entry.text.len().min(self.max_line) + Block::ENTRY_COST;
+        if !forced && self.is_full(bytes) {
+            return false;
+        }
+        let Some(stream) = self.stream(entry.stream) else { return false };
+        let time = self.time(entry.stream, entry.time_ns);
+        let text = self.converter.text(entry.text, self.max_line);
+        self.block.push(stream, time, text.text);
+        if entry.partial {
+            self.block.set_partial();
+        }
+        self.counters.lines += 1;
+        self.counters.truncated_lines += u64::from(text.truncated || entry.cut);
+        self.counters.invalid_utf8 += u64::from(text.replaced || entry.replaced);
+        true
+    }
+}
+
+impl Sink for Writer<'_> {
+    fn line(&mut self, record: &[u8]) -> bool {
+        let mut scratch = std::mem::take(self.scratch);
+        let taken = match self.format.decode(record, self.max_line, &mut scratch) {
+            Some(entry) => Some(self.entry(&entry, false)),
+            None => None,
+        };
+        *self.scratch = scratch;
+        taken.unwrap_or_else(|| self.malformed(record, self.format.again(record)))
+    }
+
     fn max_line(&self) -> usize {
-        self.max_line
+        self.format.max_record(self.max_line)
+    }
+
+    fn format(&self) -> &'static dyn Format {
+        self.format
+    }
+
+    fn damaged(&mut self, bytes: u64) {
+        self.malformed += 1;
+        self.counters.malformed += 1;
+        self.counters.lost_bytes += bytes;
     }
 
     fn truncated(&mut self, lost: u64) {
@@ -266,6 +418,12 @@ impl Sink for Counters {
     fn max_line(&self) -> usize {
         0
     }
+
+    fn format(&self) -> &'static dyn Format {
+        PLAIN
+    }
+
+    fn damaged(&mut self, _: u64) {}
 
     fn truncated(&mut self, lost: u64) {
         self.truncations += 1;
@@ -301,6 +459,14 @@ mod tests {
 
         fn max_line(&self) -> usize {
             MAX_LINE
+        }
+
+        fn format(&self) -> &'static dyn Format {
+            PLAIN
+        }
+
+        fn damaged(&mut self, _: u64) {
+            panic!("nothing is damaged here");
         }
 
         fn truncated(&mut self, _: u64) {
@@ -398,7 +564,8 @@ mod tests {
     fn a_file_that_grew_just_before_its_end_is_read_on_and_not_finished() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("old");
-        let mut chain = Chain::new("/old", &Labels::new(), MAX_LINE);
+        let mut chain =
+            Chain::new("file:", "/old", &Section { max_line: MAX_LINE, ..Section::bare() });
         let mut file = open(&path);
         file.place = Place::Rotated { since: Instant::now(), replaced: true };
         chain.files.push_back(file);
@@ -408,6 +575,7 @@ mod tests {
             limit: 1 << 20,
             counters: &mut counters,
             converter: &mut Converter::default(),
+            scratch: &mut Vec::new(),
             buffer: &mut [0; 4096],
             now_ns: 0,
         };

@@ -13,6 +13,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use tokio::time::Instant;
 
+use super::format::{Format, Frame};
 use super::position::{HEAD, Head, Identity, Record};
 
 /// Where a followed file is, as the last scan saw it.
@@ -57,11 +58,15 @@ impl std::fmt::Display for OpenError {
 
 /// What takes lines.
 pub(super) trait Sink {
-    /// Takes a line without its line break, of which at least `max_line` bytes are given if there
-    /// are more. False: full, nothing was taken.
+    /// Takes a record, a line without its line break, of which at least `max_line` bytes are given if
+    /// there are more. False: full, nothing was taken.
     fn line(&mut self, line: &[u8]) -> bool;
-    /// The longest line wanted, in bytes.
+    /// The longest record wanted, in bytes.
     fn max_line(&self) -> usize;
+    /// How records stand in the file.
+    fn format(&self) -> &'static dyn Format;
+    /// So many bytes are no record and are passed over.
+    fn damaged(&mut self, bytes: u64);
     /// The contents were cut off or replaced; this many bytes are known to be lost.
     fn truncated(&mut self, lost: u64);
 }
@@ -225,6 +230,14 @@ impl Follow {
         let got = fill(&self.file, buffer, self.offset)?;
         let is_more = got == buffer.len();
         let rest = buffer.get(..got).unwrap_or_default();
+        if let Some(frame) = sink.format().frame(rest, false) {
+            if is_more || matches!(frame, Frame::Record { .. }) {
+                return Ok(Step::default());
+            }
+            let (consumed, full) = records(rest, true, sink);
+            self.offset += consumed;
+            return Ok(Step { consumed, end: !full, full });
+        }
         if is_more || memchr::memchr(b'\n', rest).is_some() {
             return Ok(Step::default());
         }
@@ -235,7 +248,11 @@ impl Follow {
     }
 
     fn lines(&mut self, data: &[u8], sink: &mut impl Sink) -> (u64, bool) {
-        let mut rest = data;
+        let format = sink.format();
+        if format.frame(data, false).is_some() {
+            return records(data, false, sink);
+        }
+        let mut rest = if self.skipping { data } else { format.start(data) };
         let done = |rest: &[u8]| (data.len() - rest.len()) as u64;
         while let Some(end) = memchr::memchr(b'\n', rest) {
             let (line, after) = rest.split_at(end);
@@ -244,7 +261,7 @@ impl Follow {
             } else if !sink.line(line.strip_suffix(b"\r").unwrap_or(line)) {
                 return (done(rest), true);
             }
-            rest = after.get(1..).unwrap_or_default();
+            rest = format.start(after.get(1..).unwrap_or_default());
         }
         if self.skipping {
             return (data.len() as u64, false);
@@ -288,6 +305,29 @@ impl Follow {
         let got = fill(&self.file, buffer, 0)?;
         Ok(buffer.get(..got).unwrap_or_default())
     }
+}
+
+/// Gives the sink records that are no lines: how many bytes are done with, and whether it is full.
+/// `last`: nothing follows these bytes.
+fn records(data: &[u8], last: bool, sink: &mut impl Sink) -> (u64, bool) {
+    let format = sink.format();
+    let mut done = 0;
+    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+        match format.frame(rest, last) {
+            Some(Frame::Record { body, len }) => {
+                if !sink.line(rest.get(body).unwrap_or_default()) {
+                    return (done as u64, true);
+                }
+                done += len.max(1);
+            }
+            Some(Frame::Damaged { len }) => {
+                sink.damaged(len as u64);
+                done += len.max(1);
+            }
+            Some(Frame::Wait) | None => break,
+        }
+    }
+    (done.min(data.len()) as u64, false)
 }
 
 /// A writer without O_APPEND goes on at its old offset after a truncation: zeros up to there, and

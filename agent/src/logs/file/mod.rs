@@ -38,6 +38,8 @@
 
 mod chain;
 mod follow;
+mod format;
+mod paths;
 mod pattern;
 mod position;
 mod scan;
@@ -48,6 +50,8 @@ use std::time::Duration;
 
 use crate::model::Labels;
 
+pub use format::{Entry, Format, Frame, PLAIN, Stream};
+pub use paths::{PathOptions, Paths};
 pub use pattern::{PatternError, check_exclude, check_path};
 pub use source::FileSource;
 
@@ -65,6 +69,8 @@ pub struct Options {
     pub labels: Labels,
     /// The longest line, in bytes; at least 16 are taken.
     pub max_line: usize,
+    /// How lines stand in the files: [`PLAIN`], or what a container engine makes of them.
+    pub format: &'static dyn Format,
 }
 
 /// The bounds and times that hardly anybody needs to set.
@@ -118,4 +124,6 @@ pub struct Counters {
     pub lost_files: u64,
     /// Openings and reads that failed.
     pub errors: u64,
+    /// Lines that are not in their file's format, and damaged places between records.
+    pub malformed: u64,
 }

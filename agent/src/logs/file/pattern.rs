@@ -117,6 +117,21 @@ impl Patterns {
         })
     }
 
+    /// Means just this path, whatever characters it has.
+    pub(super) fn literal(path: &str) -> Result<Patterns, PatternError> {
+        let fail = |reason| PatternError { pattern: path.to_owned(), position: 0, reason };
+        if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+            return Err(fail("this is no absolute path of a file"));
+        }
+        let pattern = Pattern::new(&Pattern::escape(path)).map_err(|error| fail(error.msg))?;
+        Ok(Patterns { include: vec![pattern], exclude: Vec::new() })
+    }
+
+    /// Matches nothing.
+    pub(super) fn none() -> Patterns {
+        Patterns { include: Vec::new(), exclude: Vec::new() }
+    }
+
     /// Whether a path is meant, existing or not.
     pub(super) fn matches(&self, path: &Path) -> bool {
         self.include.iter().any(|pattern| pattern.matches_path_with(path, MATCH))

@@ -12,7 +12,7 @@ use super::chain::{Chain, Save};
 use super::follow::{Follow, OpenError, Place};
 use super::pattern::Found;
 use super::position::{Identity, MAX_RECORDS, Record};
-use super::source::{FileSource, Section};
+use super::source::FileSource;
 
 /// How many directories are watched at most; the rest is found by looking.
 const MAX_DIRECTORIES: usize = 4096;
@@ -108,8 +108,7 @@ impl FileSource {
         for (path, records) in stored {
             let Some(section) = self.section(&path) else { continue };
             let path: Rc<str> = Rc::from(path);
-            let Section { labels, max_line, .. } = &self.sections[section];
-            let mut chain = Chain::new(&path, labels, *max_line);
+            let mut chain = Chain::new(self.prefix, &path, &self.sections[section]);
             for record in records {
                 match self.find_again(&path, &record, &mut elsewhere, now) {
                     Some(mut file) => {
@@ -209,7 +208,7 @@ impl FileSource {
                 }
                 let replaced = here.is_some()
                     || self.places.contains_key(&file.identity)
-                    || file.is_unlinked();
+                    || (file.is_unlinked() && !chain.pinned);
                 let since = match file.place {
                     Place::Rotated { since, .. } => since,
                     Place::Current => {
@@ -246,11 +245,11 @@ impl FileSource {
                     self.recovered(path);
                     file.watch = self.watcher.watch_file(file.file(), path);
                     self.owners.insert(file.identity, path.clone());
-                    let Section { labels, max_line, .. } = &self.sections[section];
+                    let section = &self.sections[section];
                     let chain = self
                         .chains
                         .entry(path.clone())
-                        .or_insert_with(|| Chain::new(path, labels, *max_line));
+                        .or_insert_with(|| Chain::new(self.prefix, path, section));
                     chain.files.push_back(file);
                     chain.save(Save::Later);
                     self.enqueue(path);

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::chain::{Chain, Finish, Pen, Save};
 use super::follow::{Follow, Place};
+use super::format::Format;
 use super::pattern::{PatternError, Patterns};
 use super::position::{self, Identity, Record};
 use super::watch::{Wake, Watcher};
@@ -29,10 +30,36 @@ pub(super) struct Section {
     pub(super) patterns: Patterns,
     pub(super) labels: Labels,
     pub(super) max_line: usize,
+    pub(super) format: &'static dyn Format,
+    /// The label `filename` is added.
+    pub(super) named: bool,
+    /// See [`Chain::pinned`].
+    pub(super) pinned: bool,
+}
+
+impl Section {
+    pub(super) fn new(options: &Options) -> Result<Section, PatternError> {
+        Ok(Section {
+            patterns: Patterns::new(&options.paths, &options.exclude)?,
+            labels: options.labels.clone(),
+            max_line: options.max_line.max(16),
+            format: options.format,
+            named: true,
+            pinned: false,
+        })
+    }
+
+    /// The size of the buffer that its records take.
+    fn buffer(&self) -> usize {
+        // Two more: a line that just fits, with its \r\n.
+        self.format.max_record(self.max_line) + self.format.overhead().max(2)
+    }
 }
 
 /// Follows log files. See the [module](super).
 pub struct FileSource {
+    /// What the keys of its positions begin with.
+    pub(super) prefix: &'static str,
     pub(super) sections: Vec<Section>,
     pub(super) limits: Limits,
     clock: Rc<dyn Clock>,
@@ -56,6 +83,7 @@ pub struct FileSource {
     pub(super) next_rescan: Instant,
     next_poll: Instant,
     converter: Converter,
+    scratch: Vec<u8>,
     buffer: Vec<u8>,
     position: Vec<u8>,
     wakes: Vec<Wake>,
@@ -87,18 +115,22 @@ impl FileSource {
         clock: Rc<dyn Clock>,
         limits: Limits,
     ) -> Result<FileSource, PatternError> {
-        let section = |options: &Options| {
-            Ok(Section {
-                patterns: Patterns::new(&options.paths, &options.exclude)?,
-                labels: options.labels.clone(),
-                max_line: options.max_line.max(16),
-            })
-        };
-        let sections: Vec<Section> = options.iter().map(section).collect::<Result<_, _>>()?;
-        let longest = sections.iter().map(|section| section.max_line).max().unwrap_or_default();
+        let sections = options.iter().map(Section::new).collect::<Result<_, _>>()?;
+        Ok(FileSource::build(KEY_PREFIX, sections, stored(KEY_PREFIX, positions), clock, limits))
+    }
+
+    pub(super) fn build(
+        prefix: &'static str,
+        sections: Vec<Section>,
+        stored: BTreeMap<String, Vec<Record>>,
+        clock: Rc<dyn Clock>,
+        limits: Limits,
+    ) -> FileSource {
+        let longest = sections.iter().map(Section::buffer).max().unwrap_or_default();
         let now = Instant::now();
         let limits = Limits { max_files: limits.max_files.min(descriptors()), ..limits };
-        Ok(FileSource {
+        FileSource {
+            prefix,
             sections,
             limits,
             clock,
@@ -107,7 +139,7 @@ impl FileSource {
             owners: HashMap::new(),
             places: HashMap::new(),
             queue: VecDeque::new(),
-            stored: stored(positions),
+            stored,
             troubles: HashMap::new(),
             skipped: 0,
             counters: Counters::default(),
@@ -116,11 +148,52 @@ impl FileSource {
             next_rescan: now,
             next_poll: now,
             converter: Converter::default(),
-            // Two more: a line that just fits, with its \r\n.
-            buffer: vec![0; BUFFER.max(longest + 2)],
+            scratch: Vec::new(),
+            buffer: vec![0; BUFFER.max(longest)],
             position: Vec::new(),
             wakes: Vec::new(),
-        })
+        }
+    }
+
+    /// Follows one more section from now on, whose only path this is, or follows it so from now on.
+    pub(super) fn add(&mut self, path: &str, section: Section, records: Option<Vec<Record>>) {
+        if self.buffer.len() < section.buffer() {
+            self.buffer = vec![0; section.buffer()];
+        }
+        if let Some(chain) = self.chains.get_mut(path) {
+            chain.apply(&section);
+        }
+        self.sections.retain(|section| !section.patterns.matches(Path::new(path)));
+        self.sections.push(section);
+        self.stored.extend(records.map(|records| (path.to_owned(), records)));
+        self.scan_due = true;
+    }
+
+    /// Follows the only path of a section no further: what is there now is read, then its position
+    /// is forgotten.
+    pub(super) fn retire(&mut self, path: &str) {
+        self.sections.retain(|section| !section.patterns.matches(Path::new(path)));
+        self.forget(path);
+        if let Some(chain) = self.chains.get_mut(path) {
+            chain.retired = true;
+            let path = Rc::from(path);
+            self.enqueue(&path);
+        }
+        // The directory need not be watched any longer.
+        self.scan_due = true;
+    }
+
+    /// Forgets the stored position of a path, unless its files are being read.
+    pub(super) fn forget(&mut self, path: &str) {
+        self.stored.remove(path);
+        if !self.chains.contains_key(path) {
+            let section = Section::bare();
+            let mut chain = Chain::new(self.prefix, path, &section);
+            chain.save(Save::Now);
+            let path: Rc<str> = Rc::from(path);
+            self.chains.insert(path.clone(), chain);
+            self.enqueue(&path);
+        }
     }
 
     /// What was done so far.
@@ -226,6 +299,7 @@ impl FileSource {
             limit,
             counters: &mut self.counters,
             converter: &mut self.converter,
+            scratch: &mut self.scratch,
             buffer: &mut self.buffer,
             now_ns: self.clock.now_ns(),
         };
@@ -287,9 +361,9 @@ impl FileSource {
         file.place = Place::Current;
         self.watcher.rename(file.watch, &to);
         self.owners.insert(file.identity, to.clone());
-        let Section { labels, max_line, .. } = &self.sections[section];
+        let section = &self.sections[section];
         let chain =
-            self.chains.entry(to.clone()).or_insert_with(|| Chain::new(&to, labels, *max_line));
+            self.chains.entry(to.clone()).or_insert_with(|| Chain::new(self.prefix, &to, section));
         chain.files.push_back(file);
         chain.save(Save::Now);
         self.enqueue(&to);
@@ -455,6 +529,7 @@ impl Source for FileSource {
         out("rotations", c.rotations);
         out("lost_bytes", c.lost_bytes);
         out("lost_files", c.lost_files);
+        out("malformed", c.malformed);
         out("errors", c.errors);
     }
 }
@@ -492,9 +567,12 @@ pub(super) fn identity_at(path: &str) -> Option<Identity> {
     Some(Identity { device: metadata.dev(), inode: metadata.ino() })
 }
 
-fn stored(positions: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<Record>> {
+pub(super) fn stored(
+    prefix: &str,
+    positions: &BTreeMap<String, Vec<u8>>,
+) -> BTreeMap<String, Vec<Record>> {
     let read = |(key, bytes): (&String, &Vec<u8>)| {
-        let path = key.strip_prefix(KEY_PREFIX)?;
+        let path = key.strip_prefix(prefix)?;
         match position::decode(bytes) {
             Ok(records) => Some((path.to_owned(), records)),
             Err(error) => {
@@ -511,6 +589,7 @@ mod tests {
     use std::fs::File;
     use std::io::{Seek, SeekFrom, Write};
 
+    use super::super::format::PLAIN;
     use super::*;
     use crate::host::ManualClock;
 
@@ -528,6 +607,7 @@ mod tests {
             exclude: Vec::new(),
             labels: Labels::new(),
             max_line: MAX,
+            format: PLAIN,
         };
         let clock = Rc::new(ManualClock::at(0));
         let mut source = FileSource::new(&[options], &BTreeMap::new(), clock).unwrap();
