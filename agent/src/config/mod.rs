@@ -102,12 +102,14 @@ pub struct Endpoint {
 pub struct Logs {
     /// `[[logs.file]]`
     pub files: Vec<crate::logs::file::Options>,
+    /// `[logs.docker]`
+    pub docker: Option<crate::logs::docker::Options>,
 }
 
 impl Logs {
     /// Whether any source is to be read.
     pub fn any(&self) -> bool {
-        !self.files.is_empty()
+        !self.files.is_empty() || self.docker.is_some()
     }
 }
 

@@ -14,6 +14,7 @@ use super::state::State;
 use super::{Phase, RunError, TOO_LARGE};
 use crate::config::Config;
 use crate::encode::{BLOCK, Positions, apply, decode_positions, encode_block};
+use crate::logs::docker::DockerSource;
 use crate::logs::file::FileSource;
 use crate::logs::{Progress, Source, Waiting};
 use crate::model::Block;
@@ -92,6 +93,10 @@ pub(super) fn build(config: &Config, state: &State) -> Result<Vec<Box<dyn Source
     if !config.logs.files.is_empty() {
         let source = FileSource::new(&config.logs.files, &positions, Rc::clone(&state.clock));
         sources.push(Box::new(source.map_err(|error| changed(&error))?));
+    }
+    if let Some(options) = &config.logs.docker {
+        let (options, clock) = (options.clone(), Rc::clone(&state.clock));
+        sources.push(Box::new(DockerSource::new(options, &positions, clock, &config.host)));
     }
     Ok(sources)
 }

@@ -1,5 +1,6 @@
 //! `[logs]`: what is common to all log readers; a file for each of its sections.
 
+mod docker;
 mod file;
 
 use super::error::ConfigError;
@@ -36,7 +37,9 @@ pub(super) fn logs(top: &Reader<'_>, agent: &Agent, wal: &Wal) -> Result<Logs, C
     let mut labels = agent.labels.clone();
     labels.set_default("instance", agent.instance.clone());
     let common = Common { max_line: max_line as usize, agent: labels };
-    let logs = Logs { files: file::files(&t, &common)? };
+    let files = file::files(&t, &common)?;
+    let docker = docker::docker(&t, &common, false)?;
+    let logs = Logs { files, docker };
     // A block is at most a line longer than it should be, and a record at most a quarter of its WAL.
     if logs.any() && max_line > wal.logs_max_bytes / 8 {
         return Err(ConfigError::new(
