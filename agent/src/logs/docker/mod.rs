@@ -52,3 +52,19 @@ pub const NAME: &str = "docker";
 
 /// What every key of a position by the API starts with; the container's id follows.
 pub const KEY_PREFIX: &str = "docker:api:";
+
+/// Takes JSON objects out of bytes and reads each as all that the API says; gives every text that would become
+/// a label or be logged. For the fuzz target.
+#[doc(hidden)]
+pub fn fuzz_said(bytes: &[u8]) -> Vec<String> {
+    let (mut objects, mut rest, mut texts) = (objects::Objects::new(1 << 12), bytes, Vec::new());
+    while let Some(object) = objects.next(&mut rest) {
+        let _ = said::event(object);
+        for container in [said::listed(object), said::inspected(object)].into_iter().flatten() {
+            texts.extend([container.name, container.image, container.driver]);
+            texts.extend(container.labels.into_values());
+        }
+    }
+    texts.push(said::failure(bytes));
+    texts
+}
