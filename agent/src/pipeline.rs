@@ -12,6 +12,7 @@ mod log;
 mod losses;
 mod metrics;
 mod open;
+mod pace;
 mod process;
 mod rounds;
 mod send;
@@ -34,6 +35,7 @@ use crate::config::{Config, Source};
 use crate::encode::{Positions, RoundEncoder, apply};
 use crate::host::kmsg::Position;
 use crate::host::{Host, SystemClock};
+use crate::logs::stage::Stages;
 use crate::model::{Labels, Samples};
 use crate::probe::{self, ProbeError, Probes};
 use crate::status;
@@ -217,6 +219,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         logs: None,
         endpoints: Vec::new(),
         sources: RefCell::default(),
+        stages: Cell::default(),
         paused: Cell::default(),
         positions: RefCell::default(),
         agent_labels: agent_labels(config),
@@ -271,7 +274,7 @@ async fn pipeline(
     }
     for endpoint in &config.loki {
         let Some(logs) = &logs else { continue };
-        let signal = EntriesSignal::new(endpoint.batch, Rc::clone(&state.dropped));
+        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, Rc::clone(&state.dropped));
         let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());
@@ -293,9 +296,11 @@ async fn pipeline(
     *state.positions.borrow_mut() = positions;
     if let Some(logs) = &logs {
         let sources = sources::build(&config, &state)?;
-        if !sources.is_empty() {
+        let stages = Stages::new(&config.logs.stages, &state.positions.borrow(), Instant::now());
+        // What the last run held is given out also when nothing is read any more.
+        if !sources.is_empty() || stages.due().is_some() {
             let (state, phase) = (Rc::clone(&state), watch_phase.clone());
-            let sources = Sources { state, log: Rc::clone(logs), sources, phase };
+            let sources = Sources { state, log: Rc::clone(logs), sources, stages, phase };
             sources.count();
             tasks.spawn_local(sources.run());
         }

@@ -29,6 +29,7 @@ mod netlink;
 mod push;
 mod runtime;
 mod smart;
+mod stages;
 mod status;
 mod text;
 mod wal;
@@ -47,6 +48,7 @@ pub use netlink::netlink;
 pub use push::{loki, remote_write};
 pub use runtime::runtime;
 pub use smart::smart;
+pub use stages::stages;
 pub use status::status;
 pub use text::{config, mounts, tracepoint_format};
 pub use wal::{wal_cursor, wal_segment};
@@ -79,6 +81,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("runtime", runtime),
     ("samples", samples),
     ("smart", smart),
+    ("stages", stages),
     ("status", status),
     ("tracepoint_format", tracepoint_format),
     ("url", url),

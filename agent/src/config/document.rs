@@ -21,7 +21,8 @@ pub(super) struct Node {
 pub(super) enum Value {
     String(String),
     Integer(i64),
-    Float,
+    /// None: no number, such as one that is too long.
+    Float(Option<f64>),
     Boolean(bool),
     Array(Vec<Node>),
     Table(Table),
@@ -32,7 +33,7 @@ impl Value {
         match self {
             Value::String(_) => "a string",
             Value::Integer(_) => "an integer",
-            Value::Float => "a float",
+            Value::Float(_) => "a float",
             Value::Boolean(_) => "a boolean",
             Value::Array(_) => "an array",
             Value::Table(_) => "a table",
@@ -143,7 +144,7 @@ impl Source<'_> {
                 }
             }
             // No key takes one; its type is all that an error needs.
-            DeValue::Float(_) => Value::Float,
+            DeValue::Float(float) => Value::Float(float.as_str().parse().ok()),
             DeValue::Boolean(value) => Value::Boolean(*value),
             DeValue::Datetime(date) => {
                 return error(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, Place};
 use super::reader::{At, Pair, Reader};
-use super::{Endpoint, units};
+use super::{Endpoint, Limits, units};
 use crate::endpoint::{
     Auth, Client, MinVersion, Options, OptionsError, Secret, TlsError, TlsOptions, Url,
 };
@@ -31,7 +31,7 @@ pub(super) fn mimir(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
             Duration::ZERO..=HOUR,
             "the longest that a round waits to share a request with later ones; a round that no later one can join in time goes at once",
         )?;
-        Ok((u64::from(batch), wait))
+        Ok(Batching { batch: u64::from(batch), wait, limits: Limits::default() })
     })
 }
 
@@ -49,15 +49,57 @@ pub(super) fn loki(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
             Duration::ZERO..=HOUR,
             "the longest that an entry waits for its request to fill up",
         )?;
-        Ok((batch, wait))
+        Ok(Batching { batch, wait, limits: limits(t)? })
     })
+}
+
+/// What a signal's requests are bounded by.
+struct Batching {
+    batch: u64,
+    wait: Duration,
+    limits: Limits,
+}
+
+/// The limits of the user's Loki, by default Loki's own defaults.
+fn limits(t: &Reader<'_>) -> Result<Limits, ConfigError> {
+    let rate = t.size(
+        "max_rate",
+        3 << 20,
+        1 << 10..=1 << 30,
+        "the most bytes of entries in a second, so that a backlog stays within Loki's `per_stream_rate_limit` and `ingestion_rate_mb`; a 429 slows it down further for a while",
+    )?;
+    let max_age = t.string(
+        "max_entry_age",
+        "168h",
+        "Loki's `reject_old_samples_max_age`: older entries, by Loki's own clock, are dropped and counted (`too_old`), since it would refuse them; \"off\": they are sent",
+    )?;
+    let max_age = match max_age {
+        None => Some(168 * HOUR),
+        Some(given) if given.value == "off" => None,
+        Some(given) => Some(units::parse_duration(&given.value).map_err(|problem| {
+            let hint = "\"off\", or a duration such as \"168h\"";
+            given.error(format!("max_entry_age: {problem}"), hint)
+        })?),
+    };
+    let max_line = t.size(
+        "max_line",
+        256 << 10,
+        1 << 10..=64 << 20,
+        "Loki's `max_line_size`: longer lines are dropped and counted (`line_too_long`), since it would refuse them",
+    )?;
+    let metadata = t.boolean(
+        "structured_metadata",
+        true,
+        "sends structured metadata; a Loki that says that it does not take any is sent none from then on",
+    )?;
+    Ok(Limits { rate: Some(rate), max_age, max_line: Some(max_line), no_metadata: !metadata })
 }
 
 fn endpoints(
     top: &Reader<'_>,
     section: &'static str,
     example: &'static str,
-    batching: impl Fn(&Reader<'_>) -> Result<(u64, Duration), ConfigError>,
+    batching: impl Fn(&Reader<'_>) -> Result<Batching, ConfigError>,
 ) -> Result<Vec<Endpoint>, ConfigError> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for t in top.list(section)? {
@@ -75,7 +117,7 @@ fn endpoints(
             Duration::from_millis(100)..=Duration::from_secs(600),
             "the most that one request may take",
         )?;
-        let (batch, wait) = batching(&t)?;
+        let Batching { batch, wait, limits } = batching(&t)?;
         let backoff = backoff(&t)?;
         let (present, place) = (t.is_present(), t.place().clone());
         t.finish()?;
@@ -108,7 +150,7 @@ fn endpoints(
                 "each endpoint keeps a cursor of its own, by URL and tenant",
             ));
         }
-        endpoints.push(Endpoint { connection, backoff, batch, wait });
+        endpoints.push(Endpoint { connection, backoff, batch, wait, limits });
     }
     Ok(endpoints)
 }

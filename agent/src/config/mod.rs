@@ -95,6 +95,21 @@ pub struct Endpoint {
     pub batch: u64,
     /// The longest that data waits for a request to fill up.
     pub wait: Duration,
+    /// What the server is known to refuse, and how fast it is sent to.
+    pub limits: Limits,
+}
+
+/// What Loki refuses by its own configuration, so that it is not sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes a second before compression; None for no bound.
+    pub rate: Option<u64>,
+    /// The age from which an entry is refused (`reject_old_samples_max_age`); None if it is not.
+    pub max_age: Option<Duration>,
+    /// The longest line in bytes (`max_line_size`); None for no bound.
+    pub max_line: Option<u64>,
+    /// Leaves structured metadata out (`allow_structured_metadata: false`).
+    pub no_metadata: bool,
 }
 
 /// `[logs]`, each source with its `max_line`
@@ -104,6 +119,8 @@ pub struct Logs {
     pub files: Vec<crate::logs::file::Options>,
     /// `[logs.docker]`
     pub docker: Option<crate::logs::docker::Options>,
+    /// `[[logs.stage]]` and what else is done with entries
+    pub stages: crate::logs::stage::Setup,
 }
 
 impl Logs {
@@ -189,7 +206,7 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let mimir = endpoints::mimir(top)?;
     let loki = endpoints::loki(top)?;
     let wal = sections::wal(top)?;
-    let logs = logs::logs(top, &agent, &wal)?;
+    let logs = logs::logs(top, &agent, &host, &wal)?;
     let http = sections::http(top)?;
     top.check_known()?;
     Ok(Config { agent, host, metrics, probes, mimir, loki, wal, logs, http })

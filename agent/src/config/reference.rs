@@ -19,11 +19,12 @@ pub fn reference() -> String {
     let mut table = None;
     for row in documentation() {
         if table.as_ref() != Some(&row.table) {
-            let _ = write!(
-                out,
-                "\n## `[{}]`\n\n| key | type | default | |\n|---|---|---|---|\n",
-                row.table
-            );
+            // A table of an entry of a list: `[logs.stage].drop`.
+            let title = match row.table.split_once("].") {
+                Some((list, table)) => format!("`{table}` of `[{list}]]`"),
+                None => format!("`[{}]`", row.table),
+            };
+            let _ = write!(out, "\n## {title}\n\n| key | type | default | |\n|---|---|---|---|\n");
             table = Some(row.table.clone());
         }
         let default =

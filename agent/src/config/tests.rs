@@ -200,7 +200,7 @@ fn bad_input_is_told_with_its_place_and_a_hint() {
         (
             "[wal.logs]\nmax_bytes = \"1MiB\"\n[logs]\nmax_line = \"512KiB\"\n[[logs.file]]\npaths = [\"/x\"]",
             "3:1",
-            "more than an eighth",
+            "more than a sixteenth",
             "shorten",
         ),
         ("[http]\nlisten = \"9911\"", "2:10", "\"9911\" is no address", "127.0.0.1:9911"),

@@ -125,6 +125,13 @@ impl LokiPush {
     }
 }
 
+/// A body as Loki reads it, for tests of those who make requests.
+#[cfg(test)]
+pub(crate) fn read_push(body: &[u8]) -> super::proto::PushRequest {
+    let raw = snap::raw::Decoder::new().decompress_vec(body).unwrap_or_default();
+    prost::Message::decode(&raw[..]).unwrap_or_default()
+}
+
 /// Seconds rounded down and the nanoseconds from there on, as `google.protobuf.Timestamp` wants them.
 fn split(timestamp_ns: i64) -> (i64, i64) {
     (timestamp_ns.div_euclid(NANOS), timestamp_ns.rem_euclid(NANOS))

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -56,6 +56,8 @@ pub struct Client {
     link: Option<Link>,
     buffer: BytesMut,
     connections: u32,
+    /// The server's clock in milliseconds since the Unix epoch, and when it said so.
+    server_ms: Option<(i64, Instant)>,
 }
 
 impl fmt::Debug for Client {
@@ -116,6 +118,7 @@ impl Client {
             link: None,
             buffer: BytesMut::new(),
             connections: 0,
+            server_ms: None,
             options,
         })
     }
@@ -128,6 +131,15 @@ impl Client {
     /// How many connections have been made so far.
     pub fn connections(&self) -> u32 {
         self.connections
+    }
+
+    /// The server's time by the `Date` of its last answer that had one (RFC 9110 section 6.6.1), in
+    /// milliseconds since the Unix epoch; exact to a second and the time that the answer took. None if it
+    /// has not said so for ten minutes.
+    pub fn server_ms(&self) -> Option<i64> {
+        let (at_ms, heard) =
+            self.server_ms.filter(|(_, heard)| heard.elapsed() < Duration::from_secs(600))?;
+        Some(at_ms.saturating_add(i64::try_from(heard.elapsed().as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// Closes the connection, if there is one; the next request makes a new one.
@@ -152,6 +164,8 @@ impl Client {
         }
         match answer {
             Ok(Answer { code, headers, words }) => {
+                self.server_ms =
+                    date_ms(&headers).map(|ms| (ms, Instant::now())).or(self.server_ms);
                 judge(&self.attempt, code, &headers, &words, SystemTime::now())
             }
             Err(fault) => self.no_answer(&fault),
@@ -299,6 +313,12 @@ impl Client {
         }
         words(text.as_bytes())
     }
+}
+
+/// The `Date` of an answer.
+fn date_ms(headers: &HeaderMap) -> Option<i64> {
+    let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
+    i64::try_from(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
 fn broken(error: &hyper::Error) -> String {

@@ -10,6 +10,7 @@
 
 pub mod docker;
 pub mod file;
+pub mod stage;
 mod text;
 
 use std::pin::Pin;

@@ -143,11 +143,12 @@ impl Block {
         self.rows.truncate(len);
     }
 
-    /// Removes the labels whose names begin with `__` from the streams, of which several may be the same then.
-    pub fn strip_internal(&mut self) {
-        for (labels, hash) in self.streams.iter_mut().zip(&mut self.hashes) {
-            labels.retain(|name| !name.starts_with("__"));
-            *hash = hash_of(labels);
+    /// Gives a stream other labels; several may have the same then.
+    pub fn relabel(&mut self, stream: StreamId, labels: Labels) {
+        let at = usize::from(stream.0);
+        if let (Some(old), Some(hash)) = (self.streams.get_mut(at), self.hashes.get_mut(at)) {
+            *hash = hash_of(&labels);
+            *old = labels;
         }
     }
 
@@ -169,14 +170,23 @@ impl Block {
 
     /// The entries in the order in which they were added.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = EntryRef<'_>> + Clone {
-        self.rows.iter().map(|row| EntryRef {
+        self.rows.iter().map(|row| self.entry_of(row))
+    }
+
+    /// The entry that was added as the `index`th.
+    pub fn entry(&self, index: usize) -> Option<EntryRef<'_>> {
+        self.rows.get(index).map(|row| self.entry_of(row))
+    }
+
+    fn entry_of(&self, row: &Row) -> EntryRef<'_> {
+        EntryRef {
             stream: row.stream,
             timestamp_ns: row.timestamp_ns,
             // Always there: `push` filled this range.
             line: self.text.get(row.start as usize..row.end as usize).unwrap_or_default(),
             metadata: self.metadata.range(row.pairs.0, row.pairs.1),
             partial: row.partial,
-        })
+        }
     }
 
     /// The positions, each key once.
@@ -246,13 +256,15 @@ mod tests {
     }
 
     #[test]
-    fn internal_labels_are_gone_and_streams_are_found_without_them() {
+    fn streams_with_other_labels_are_found_by_them() {
         let mut block = Block::new();
         let labels = |source| Labels::from_pairs([("__source__", source), ("a", "1")]).unwrap();
         let one = block.stream(&labels("x")).unwrap();
         assert_ne!(block.stream(&labels("y")).unwrap(), one);
-        block.strip_internal();
         let plain = Labels::from_pairs([("a", "1")]).unwrap();
+        for stream in [StreamId(0), StreamId(1), StreamId(9)] {
+            block.relabel(stream, plain.clone());
+        }
         assert!(block.streams().iter().all(|labels| *labels == plain));
         block.stream(&plain).unwrap();
         assert_eq!(block.streams().len(), 2);

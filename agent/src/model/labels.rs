@@ -26,8 +26,25 @@ impl fmt::Display for LabelError {
 impl std::error::Error for LabelError {}
 
 /// Labels in the order of their names, each name once: the identity of a series or of a log stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Labels(Vec<(String, String)>);
+
+impl Clone for Labels {
+    fn clone(&self) -> Labels {
+        Labels(self.0.clone())
+    }
+
+    /// Uses the memory that is there.
+    fn clone_from(&mut self, from: &Labels) {
+        self.0.truncate(from.0.len());
+        let (reused, new) = from.0.split_at(self.0.len());
+        for (to, from) in self.0.iter_mut().zip(reused) {
+            to.0.clone_from(&from.0);
+            to.1.clone_from(&from.1);
+        }
+        self.0.extend_from_slice(new);
+    }
+}
 
 impl Labels {
     /// The empty set.
@@ -71,6 +88,11 @@ impl Labels {
         }
     }
 
+    /// Removes a label, and returns the value that it had.
+    pub fn remove(&mut self, name: &str) -> Option<String> {
+        self.find(name).ok().map(|at| self.0.remove(at).1)
+    }
+
     /// Removes the labels whose names `keep` refuses.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
         self.0.retain(|(name, _)| keep(name));
@@ -82,7 +104,9 @@ impl Labels {
     }
 
     /// The pairs in the order of their names.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + Clone {
+    pub fn iter(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&str, &str)> + DoubleEndedIterator + Clone {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
@@ -149,6 +173,25 @@ mod tests {
         );
         assert_eq!(Labels::from_pairs([("1a", "1")]), Err(LabelError::Name("1a".into())));
         assert_eq!(Labels::from_pairs([("", "1")]), Err(LabelError::Name("".into())));
+    }
+
+    #[test]
+    fn a_copy_into_old_memory_is_a_copy() {
+        let sets = [
+            Labels::new(),
+            Labels::from_pairs([("a", "1"), ("b", "2"), ("c", "3")]).unwrap(),
+            Labels::from_pairs([("b", "22")]).unwrap(),
+        ];
+        for from in &sets {
+            for to in &sets {
+                let mut to = to.clone();
+                to.clone_from(from);
+                assert_eq!(&to, from);
+            }
+        }
+        let mut labels = sets[1].clone();
+        assert_eq!((labels.remove("b"), labels.remove("x")), (Some("2".to_owned()), None));
+        assert_eq!(labels.to_string(), "{a=\"1\", c=\"3\"}");
     }
 
     #[test]

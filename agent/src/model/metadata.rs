@@ -94,6 +94,23 @@ impl<'a> Pairs<'a> {
         })
     }
 
+    /// The first pairs, as many as there are within so many pairs and bytes of names and values.
+    #[must_use]
+    pub fn within(self, max_pairs: usize, max_bytes: usize) -> Pairs<'a> {
+        let mut bytes = 0usize;
+        let fits = |pair: &&Pair| {
+            bytes = bytes.saturating_add((pair.end - pair.start) as usize);
+            bytes <= max_bytes
+        };
+        let count = self.pairs.iter().take(max_pairs).take_while(fits).count();
+        Pairs { pairs: self.pairs.get(..count).unwrap_or_default(), ..self }
+    }
+
+    /// Bytes of all names and values together.
+    pub fn text_len(self) -> usize {
+        self.pairs.iter().map(|pair| (pair.end - pair.start) as usize).sum()
+    }
+
     /// The first value of a name.
     pub fn get(self, name: &str) -> Option<&'a str> {
         self.iter().find(|(have, _)| *have == name).map(|(_, value)| value)
@@ -129,6 +146,9 @@ mod tests {
         assert!(pairs.iter().eq([("a", "1"), ("", ""), ("ü", "2"), ("a", "3")]));
         assert_eq!((pairs.get("a"), pairs.get("ü"), pairs.get("b")), (Some("1"), Some("2"), None));
         assert_eq!((pairs.len(), metadata.text_len()), (4, 7));
+        assert!(pairs.within(2, 9).iter().eq([("a", "1"), ("", "")]));
+        assert!(pairs.within(9, 5).iter().eq([("a", "1"), ("", ""), ("ü", "2")]));
+        assert_eq!((pairs.within(0, 9).len(), pairs.text_len()), (0, 7));
         assert!(metadata.range(1, 3).iter().eq([("", ""), ("ü", "2")]));
     }
 

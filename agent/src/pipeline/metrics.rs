@@ -3,7 +3,7 @@
 
 use super::log::Log;
 use super::losses::Dropped;
-use super::send::{Gathered, Signal};
+use super::send::{Gathered, Request, Signal};
 use super::{DAMAGED, TOO_LARGE};
 use crate::encode::{RemoteWrite, Round, RoundDecoder};
 use crate::endpoint::Content;
@@ -148,7 +148,7 @@ impl Signal for MetricsSignal {
         Ok(())
     }
 
-    fn next_request(&mut self) -> Option<(&[u8], u64)> {
+    fn next_request(&mut self, _now_ms: Option<i64>) -> Option<Request<'_>> {
         loop {
             if self.next_series == 0 {
                 let end = if self.one_by_one { self.window.end + 1 } else { self.used };
@@ -166,13 +166,13 @@ impl Signal for MetricsSignal {
                 self.next_series = 0;
             }
             if !self.request.is_empty() {
-                let items = self.request.samples() as u64;
-                return Some((self.request.finish(), items));
+                let (items, bytes) = (self.request.samples() as u64, self.request.len() as u64);
+                return Some(Request { body: self.request.finish(), items, bytes });
             }
         }
     }
 
-    fn split(&mut self) -> bool {
+    fn split(&mut self, _why: &str) -> bool {
         if self.window.len() < 2 {
             return false;
         }
@@ -240,8 +240,8 @@ mod tests {
         loop {
             let from = gathered.until;
             signal.gather(log, reader, &mut gathered).unwrap();
-            while let Some((_, items)) = signal.next_request() {
-                sent += items;
+            while let Some(request) = signal.next_request(None) {
+                sent += request.items;
             }
             if gathered.until == from {
                 return (sent, dropped);

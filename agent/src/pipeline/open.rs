@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::log::{Log, LogOptions};
+use super::pace::Pace;
 use super::send::{EndpointState, Sender, Signal};
 use super::state::State;
 use super::{Phase, RunError};
@@ -120,6 +121,7 @@ pub(super) fn sender<S: Signal>(
         client: Client::new(endpoint.connection.clone()).map_err(|error| changed(&error))?,
         backoff: Backoff::new(min, max).map_err(|error| changed(&error))?,
         slowest: max,
+        pace: endpoint.limits.rate.map(Pace::new),
         wait: endpoint.wait,
         interval,
         state: Rc::new(RefCell::new(EndpointState {

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::Phase;
 use super::log::Log;
 use super::losses::Dropped;
+use super::pace::Pace;
 use crate::endpoint::{Backoff, Client, Content, Outcome};
 use crate::host::Clock;
 use crate::wal::{ReaderId, WalError};
@@ -43,6 +44,16 @@ pub(super) struct Gathered {
     pub(super) oldest_ms: i64,
 }
 
+/// A request as it is sent, and again if need be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request<'a> {
+    pub(super) body: &'a [u8],
+    /// Samples or entries.
+    pub(super) items: u64,
+    /// Bytes before compression, which servers' limits are of.
+    pub(super) bytes: u64,
+}
+
 /// What differs between metrics and logs.
 pub(super) trait Signal {
     /// What the requests are, for their headers.
@@ -59,12 +70,14 @@ pub(super) trait Signal {
         gathered: &mut Gathered,
     ) -> Result<(), WalError>;
 
-    /// Encodes the next request of what was gathered: its body, and how many items are in it. None if
-    /// there is no more, and the batch is forgotten then.
-    fn next_request(&mut self) -> Option<(&[u8], u64)>;
+    /// Encodes the next request of what was gathered. None if there is no more, and the batch is forgotten
+    /// then. `now_ms` is the earlier of the server's clock and this one's, in milliseconds since the Unix
+    /// epoch, where both are known: what is too old by that is so whichever is wrong.
+    fn next_request(&mut self, now_ms: Option<i64>) -> Option<Request<'_>>;
 
-    /// Takes the last request back, to be sent in smaller parts. False if it has none, and stays sent.
-    fn split(&mut self) -> bool;
+    /// Takes the last request back, which the server refused with these words, to be sent in another way.
+    /// False if there is none, and it stays sent.
+    fn split(&mut self, why: &str) -> bool;
 }
 
 /// What an endpoint has been through, for the status page and the metrics.
@@ -94,6 +107,8 @@ pub(super) struct Sender<S> {
     pub(super) client: Client,
     pub(super) backoff: Backoff,
     pub(super) slowest: Duration,
+    /// How fast it is sent to, where that is bounded.
+    pub(super) pace: Option<Pace>,
     pub(super) wait: Duration,
     /// How long from one record to the next at most, where that is known.
     pub(super) interval: Option<Duration>,
@@ -179,10 +194,24 @@ impl<S: Signal> Sender<S> {
         oldest_ms: i64,
         mut repeat: bool,
     ) -> Sent {
-        while let Some((body, items)) = self.signal.next_request() {
+        loop {
+            let now_ms = self.client.server_ms().map(|server| server.min(self.clock.now_ms()));
+            let Some(Request { body, items, bytes }) = self.signal.next_request(now_ms) else {
+                return Sent::All;
+            };
             let state = &self.state;
             loop {
+                if let Some(pace) = &mut self.pace {
+                    // At the end, too: how long that may take is bounded by whoever ends it.
+                    tokio::time::sleep_until(pace.next_at(Instant::now())).await;
+                    pace.sent(bytes, Instant::now());
+                }
                 let outcome = self.client.post(S::CONTENT, body).await;
+                match (&mut self.pace, outcome.code()) {
+                    (Some(pace), Some(429)) => pace.refused(),
+                    (Some(pace), Some(200..300)) => pace.accepted(),
+                    _ => {}
+                }
                 let code = outcome.code().map_or_else(|| "error".to_owned(), |c| c.to_string());
                 *state.borrow_mut().requests.entry(code.clone()).or_default() += 1;
                 let pause = match outcome {
@@ -197,7 +226,7 @@ impl<S: Signal> Sender<S> {
                     }
                     Outcome::Refused { why, .. } => {
                         self.backoff.reset();
-                        if self.signal.split() {
+                        if self.signal.split(&why) {
                             break;
                         }
                         let mut state = state.borrow_mut();
@@ -238,7 +267,6 @@ impl<S: Signal> Sender<S> {
                 }
             }
         }
-        Sent::All
     }
 }
 

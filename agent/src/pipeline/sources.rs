@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::encode::{BLOCK, Positions, apply, decode_positions, encode_block};
 use crate::logs::docker::DockerSource;
 use crate::logs::file::FileSource;
+use crate::logs::stage::Stages;
 use crate::logs::{Progress, Source, Waiting};
 use crate::model::Block;
 use crate::wal::{AppendError, Encoded, Payload, WalError};
@@ -113,6 +114,7 @@ pub(super) struct Sources {
     pub(super) state: Rc<State>,
     pub(super) log: Rc<Log>,
     pub(super) sources: Vec<Box<dyn Source>>,
+    pub(super) stages: Stages,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -125,21 +127,27 @@ impl Sources {
             let more = self.read(first, &mut block);
             // Whoever has much to say must not keep the others waiting.
             first += 1;
-            block.strip_internal();
+            self.stages.run(&mut block, self.state.clock.now_ns(), Instant::now());
             let written = block.is_empty() || self.write(&block).await;
-            self.count();
             block.clear();
             if !written {
                 return;
             }
+            let dropped = &self.state.dropped;
+            self.stages.take_dropped(&mut |reason, count| {
+                dropped.add("logs", reason, count);
+            });
+            self.count();
             if more {
                 continue;
             }
             if draining {
                 return;
             }
+            let due = self.stages.due();
             let Sources { sources, phase, .. } = &mut self;
             tokio::select! {
+                () = sleep_until(due) => {}
                 () = any(sources, |source| source.ready()) => {
                     let until = Instant::now() + GATHER;
                     tokio::select! {
@@ -175,6 +183,7 @@ impl Sources {
             source.counts(&mut |name, count| counts.push((name, count)));
             all.push(SourceCounts { name: source.name(), counts });
         }
+        self.state.stages.set(Some(self.stages.counts()));
     }
 
     /// Writes a block, for as long as it takes. False if the agent drains and the WAL has no room: the
@@ -237,6 +246,14 @@ impl Sources {
         for position in block.positions() {
             apply(&mut positions, position.key, position.position);
         }
+    }
+}
+
+/// Waits until then, or for ever.
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

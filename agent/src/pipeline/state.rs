@@ -15,10 +15,12 @@ use super::sources::SourceCounts;
 use crate::collector::{Outcome, Set};
 use crate::encode::{Positions, write_text};
 use crate::host::{Clock, Host};
+use crate::logs::stage;
 use crate::model::{Desc, Labels, Samples};
 use crate::probe::Probes;
 use crate::status::{
-    CollectorReport, DroppedReport, EndpointReport, ProbeReport, Report, SourceReport, WalReport,
+    CollectorReport, DroppedReport, EndpointReport, ProbeReport, Report, SourceReport,
+    StagesReport, WalReport,
 };
 
 /// The agent's own series: a few for each collector, WAL and endpoint.
@@ -54,6 +56,8 @@ pub(super) struct State {
     pub(super) logs: Option<Rc<Log>>,
     pub(super) endpoints: Vec<Rc<RefCell<EndpointState>>>,
     pub(super) sources: RefCell<Vec<SourceCounts>>,
+    /// What the stages have met, if there are sources.
+    pub(super) stages: Cell<Option<stage::Counts>>,
     /// Whether the sources are held back because the logs WAL is full.
     pub(super) paused: Cell<bool>,
     /// How far every source of the logs WAL has been read.
@@ -135,6 +139,13 @@ impl State {
             collectors: self.collectors(),
             probes: self.probes(),
             sources: self.sources(),
+            stages: self.stages.get().map(|counts| StagesReport {
+                streams: counts.streams,
+                held: counts.held,
+                overflow: counts.overflow,
+                trimmed: counts.trimmed,
+                truncated: counts.truncated,
+            }),
             wals: self.logs().map(wal).collect(),
             endpoints: self.endpoints.iter().map(|e| self.endpoint(&e.borrow())).collect(),
             dropped: self.dropped(),

@@ -31,6 +31,9 @@ pub struct Report {
     pub probes: Vec<ProbeReport>,
     /// The log readers.
     pub sources: Vec<SourceReport>,
+    /// What happens to entries between the log readers and the WAL, if there are log readers.
+    #[serde(default)]
+    pub stages: Option<StagesReport>,
     /// The WALs.
     pub wals: Vec<WalReport>,
     /// The endpoints.
@@ -85,6 +88,21 @@ pub struct SourceReport {
     pub counts: BTreeMap<String, u64>,
     /// Whether it is held back because the WAL is full.
     pub paused: bool,
+}
+
+/// The stages.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StagesReport {
+    /// Streams that had an entry in the last hour.
+    pub streams: u64,
+    /// Entries of several lines that may not be complete yet.
+    pub held: u64,
+    /// Entries that went to the overflow's stream.
+    pub overflow: u64,
+    /// Entries with labels or metadata beyond Loki's bounds.
+    pub trimmed: u64,
+    /// Lines that were cut when their parts were joined.
+    pub truncated: u64,
 }
 
 /// A WAL.
@@ -220,6 +238,22 @@ const REQUESTS: Desc = Desc::counter(
 );
 const SOURCE: Desc =
     Desc::counter("mote_log_source_total", "What a log reader has met, by what is counted.");
+const STREAMS: Desc =
+    Desc::gauge("mote_log_streams", "Log streams that had an entry in the last hour.");
+const OVERFLOW: Desc = Desc::counter(
+    "mote_log_stream_overflow_total",
+    "Entries that went to the stream with job=\"mote/overflow\" because of logs.max_streams.",
+);
+const TRIMMED: Desc = Desc::counter(
+    "mote_log_trimmed_total",
+    "Entries whose labels or metadata were cut or moved to stay within Loki's bounds.",
+);
+const TRUNCATED: Desc = Desc::counter(
+    "mote_log_joined_truncated_total",
+    "Lines that were cut at logs.max_line when their parts were joined.",
+);
+const HELD: Desc =
+    Desc::gauge("mote_log_held", "Entries of several lines that may not be complete yet.");
 const LIVE: Desc = Desc::gauge("mote_memory_live_bytes", "Bytes allocated and not freed.");
 const RESIDENT: Desc =
     Desc::gauge("process_resident_memory_bytes", "Resident memory size in bytes.");
@@ -303,6 +337,13 @@ impl Report {
                 let labels = [("endpoint", e.name.as_str()), ("code", code)];
                 out.family(&REQUESTS).add(&labels, *count as f64);
             }
+        }
+        if let Some(stages) = &self.stages {
+            out.family(&STREAMS).add(&[], stages.streams as f64);
+            out.family(&HELD).add(&[], stages.held as f64);
+            out.family(&OVERFLOW).add(&[], stages.overflow as f64);
+            out.family(&TRIMMED).add(&[], stages.trimmed as f64);
+            out.family(&TRUNCATED).add(&[], stages.truncated as f64);
         }
         for source in &self.sources {
             for (what, count) in &source.counts {

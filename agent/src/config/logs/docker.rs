@@ -38,6 +38,7 @@ pub(super) fn docker(
         "labels_from",
         "labels that are taken from the container's own, by name; default: `{ compose_project = \"com.docker.compose.project\", compose_service = \"com.docker.compose.service\" }`; `{ compose_project = \"\" }` takes one away",
     )?;
+    let multiline = super::stage::multiline(&t, common)?;
     let read = t.choice(
         "read",
         "auto",
@@ -80,7 +81,7 @@ pub(super) fn docker(
             options.labels_from.push((name.value, key.value));
         }
     }
-    options.labels = common.labels(own);
+    options.labels = common.labels(common.multiline(own, multiline));
     options.max_line = common.max_line;
     Ok(Some(options))
 }

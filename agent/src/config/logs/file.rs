@@ -36,6 +36,7 @@ pub(super) fn files(
              writes for Kubernetes (/var/log/pods) and Podman as k8s-file. These two have the time, the \
              label `stream` and parts of long lines in them",
         )?;
+        let multiline = super::stage::multiline(&file, common)?;
         let present = file.is_present();
         let place = file.place().clone();
         file.finish()?;
@@ -45,6 +46,7 @@ pub(super) fn files(
         let paths = paths.filter(|paths| !paths.is_empty()).ok_or_else(|| {
             ConfigError::new(&place, "[[logs.file]] has no paths", "paths = [\"/var/log/*.log\"]")
         })?;
+        let own = common.multiline(own, multiline);
         let (labels, max_line) = (common.labels(own), common.max_line);
         files.push(logs::file::Options { paths, exclude, labels, max_line, format });
     }

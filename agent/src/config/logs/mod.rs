@@ -1,11 +1,18 @@
 //! `[logs]`: what is common to all log readers; a file for each of its sections.
 
 mod docker;
+mod extract;
 mod file;
+mod stage;
+
+use std::cell::RefCell;
+use std::path::PathBuf;
 
 use super::error::ConfigError;
 use super::reader::Reader;
 use super::{Agent, Logs, Wal, units};
+use crate::host::Roots;
+use crate::logs::stage::{Lines, Options, Selector, Setup, Step};
 use crate::model::Labels;
 
 /// What every log reader gets.
@@ -14,6 +21,10 @@ pub(super) struct Common {
     pub(super) max_line: usize,
     /// The agent's labels and `instance`.
     agent: Labels,
+    /// Where the host's root is, with its time zones.
+    root: PathBuf,
+    /// Stages that sections of sources ask for, before those of `[[logs.stage]]`.
+    first_stages: RefCell<Vec<Options>>,
 }
 
 impl Common {
@@ -24,9 +35,30 @@ impl Common {
         }
         own
     }
+
+    /// A section's labels, with one by which its own first stage knows its streams if it has one.
+    fn multiline(&self, mut own: Labels, lines: Option<Lines>) -> Labels {
+        if let Some(lines) = lines {
+            let mut stages = self.first_stages.borrow_mut();
+            own.set(SECTION, stages.len().to_string());
+            let mut only = Labels::new();
+            only.set(SECTION, stages.len().to_string());
+            let selector = Selector::parse(&only.to_string()).unwrap_or_default();
+            stages.push(Options { selector, step: Step::Multiline(lines) });
+        }
+        own
+    }
 }
 
-pub(super) fn logs(top: &Reader<'_>, agent: &Agent, wal: &Wal) -> Result<Logs, ConfigError> {
+/// The internal label of sections whose streams have a first stage of their own.
+const SECTION: &str = "__file_section__";
+
+pub(super) fn logs(
+    top: &Reader<'_>,
+    agent: &Agent,
+    host: &Roots,
+    wal: &Wal,
+) -> Result<Logs, ConfigError> {
     let t = top.section("logs")?;
     let max_line = t.size(
         "max_line",
@@ -36,16 +68,41 @@ pub(super) fn logs(top: &Reader<'_>, agent: &Agent, wal: &Wal) -> Result<Logs, C
     )?;
     let mut labels = agent.labels.clone();
     labels.set_default("instance", agent.instance.clone());
-    let common = Common { max_line: max_line as usize, agent: labels };
+    let max_streams = t.integer(
+        "max_streams",
+        500,
+        1..=10_000,
+        "the most streams that are active within an hour; entries of further ones go to one stream with `job=\"mote/overflow\"`, their labels as structured metadata",
+    )?;
+    let common = Common {
+        max_line: max_line as usize,
+        agent: labels.clone(),
+        root: host.root.clone(),
+        first_stages: RefCell::default(),
+    };
     let files = file::files(&t, &common)?;
+    // Not yet: whether there is [logs.journal], which has the lines of containers that log there.
     let docker = docker::docker(&t, &common, false)?;
-    let logs = Logs { files, docker };
-    // A block is at most a line longer than it should be, and a record at most a quarter of its WAL.
-    if logs.any() && max_line > wal.logs_max_bytes / 8 {
+    let own = stage::stages(&t, &common)?;
+    let mut stages = common.first_stages.into_inner();
+    stages.extend(own);
+    // What is held stands in records beside a block and a line.
+    let max_held = max_line.max((wal.logs_max_bytes / 16).min(128 << 10)) as usize;
+    let setup = Setup {
+        stages,
+        max_line: max_line as usize,
+        max_held,
+        max_streams: max_streams as usize,
+        common: labels,
+    };
+    let logs = Logs { files, docker, stages: setup };
+    // A block is at most a line longer than it should be and has at most a line that is held, and a record is at
+    // most a quarter of its WAL.
+    if logs.any() && max_line > wal.logs_max_bytes / 16 {
         return Err(ConfigError::new(
             t.place(),
             format!(
-                "logs.max_line ({}) is more than an eighth of wal.logs.max_bytes ({})",
+                "logs.max_line ({}) is more than a sixteenth of wal.logs.max_bytes ({})",
                 units::show_size(max_line),
                 units::show_size(wal.logs_max_bytes)
             ),
