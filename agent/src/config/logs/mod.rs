@@ -19,10 +19,10 @@ use crate::model::Labels;
 pub(super) struct Common {
     /// The longest line, in bytes.
     pub(super) max_line: usize,
+    /// Where the host's root is mounted.
+    pub(super) root: PathBuf,
     /// The agent's labels and `instance`.
     agent: Labels,
-    /// Where the host's root is, with its time zones.
-    root: PathBuf,
     /// Stages that sections of sources ask for, before those of `[[logs.stage]]`.
     first_stages: RefCell<Vec<Options>>,
 }

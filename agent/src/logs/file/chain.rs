@@ -3,28 +3,18 @@
 //! how files are found.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use tokio::time::Instant;
 
 use super::follow::{Follow, Place, Sink, Step};
-use super::format::{Entry, Format, PLAIN, Stream};
-use super::position;
-use super::source::Section;
+use super::format::{Format, Stream};
+use super::position::{self, Head, Identity};
+use super::section::Section;
+use super::writer::Writer;
 use super::{Counters, Limits};
-use crate::logs::SOURCE;
 use crate::logs::text::Converter;
-use crate::model::{Block, Labels, StreamId};
-
-/// A clock that is behind the last entry by more was set back: the entry gets its time all the same.
-const SET_BACK_NS: i64 = 10_000_000_000;
-
-/// A record's time that is behind the last entry's by no more is the same time once more.
-const REPEATED_NS: i64 = 1_000;
-
-/// The metadata of a line that is not in its file's format; its value is the format.
-const MALFORMED: &str = "malformed";
-/// What it takes of a block, about.
-const MALFORMED_COST: usize = 16;
+use crate::model::{Block, Labels};
 
 /// When a position is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +31,10 @@ pub(super) enum Save {
 pub(super) struct Chain {
     /// The position's key.
     pub(super) key: String,
-    pub(super) labels: Labels,
+    /// Where in it the label `filename` begins, if there is one.
+    name_at: Option<usize>,
+    /// Of the section.
+    pub(super) labels: Rc<Labels>,
     pub(super) max_line: usize,
     format: &'static dyn Format,
     /// Files stay although nothing leads to them, as long as nothing else is at the path.
@@ -52,6 +45,17 @@ pub(super) struct Chain {
     told: bool,
     /// Only the last may be the one that is at the path.
     pub(super) files: VecDeque<Follow>,
+    /// A copy of the last file, which may be about to be truncated.
+    pub(super) copy: Option<Box<Follow>>,
+    /// When the newest of the files that were renamed away had last been written to: what rotation
+    /// made later has not been seen. `i64::MAX`: nothing was renamed yet.
+    pub(super) rotated_ns: i64,
+    /// Of contents that were cut off last, how they began.
+    pub(super) cut: Head,
+    /// Not 0: what rotation made is unseen only if it was made later.
+    pub(super) born_ns: i64,
+    /// Files that were finished last, which are not read again.
+    pub(super) done: VecDeque<Identity>,
     last_ns: [i64; Stream::COUNT],
     pub(super) save: Save,
     pub(super) queued: bool,
@@ -59,23 +63,60 @@ pub(super) struct Chain {
 
 impl Chain {
     pub(super) fn new(prefix: &str, path: &str, section: &Section) -> Chain {
-        let mut labels = section.labels.clone();
-        if section.named {
-            labels.set("filename", path);
-            labels.set(SOURCE, "file");
-        }
         Chain {
             key: format!("{prefix}{path}"),
-            labels,
+            name_at: section.named.then_some(prefix.len()),
+            labels: section.labels.clone(),
             max_line: section.max_line.max(16),
             format: section.format,
             pinned: section.pinned,
             retired: false,
             told: false,
             files: VecDeque::new(),
+            copy: None,
+            rotated_ns: i64::MAX,
+            cut: Head::default(),
+            born_ns: 0,
+            done: VecDeque::new(),
             last_ns: [i64::MIN; Stream::COUNT],
             save: Save::No,
             queued: false,
+        }
+    }
+
+    /// The file at the path.
+    pub(super) fn current(&self) -> Option<&Follow> {
+        self.files.back().filter(|file| file.place == Place::Current)
+    }
+
+    /// Puts a file before the one at the path, and before those that were written later.
+    pub(super) fn push_rotated(&mut self, mut file: Follow, now: Instant) {
+        let modified_ns = file.modified_ns();
+        self.rotated(modified_ns);
+        file.place = Place::Rotated { since: now, replaced: true };
+        let mut at = self.files.len() - usize::from(self.current().is_some());
+        while let Some(before) = at.checked_sub(1)
+            && self.files.get(before).is_some_and(|other| other.modified_ns() > modified_ns)
+        {
+            at = before;
+        }
+        self.files.insert(at, file);
+        self.save(Save::Now);
+    }
+
+    /// A file that had last been written to then was renamed away, or its contents were.
+    pub(super) fn rotated(&mut self, modified_ns: i64) {
+        let known = self.rotated_ns != i64::MAX;
+        if modified_ns > 0 && (!known || modified_ns > self.rotated_ns) {
+            self.rotated_ns = modified_ns;
+        }
+    }
+
+    /// Remembers a file that is not read again.
+    pub(super) fn is_done(&mut self, identity: Identity) {
+        self.done.push_back(identity);
+        if self.done.len() > 8 {
+            self.done.pop_front();
         }
     }
 
@@ -117,6 +158,7 @@ impl Chain {
 
     /// Reads on by at most one buffer a file, each file only after the one before it has no more.
     pub(super) fn turn(&mut self, pen: &mut Pen<'_>, now: Instant) -> std::io::Result<Step> {
+        let name = self.name_at.and_then(|at| self.key.get(at..));
         let Chain { files, labels, max_line, format, last_ns, .. } = self;
         let Pen { block, limit, counters, converter, scratch, buffer, now_ns } = pen;
         let mut sink = Writer {
@@ -124,6 +166,7 @@ impl Chain {
             limit: *limit,
             counters,
             converter,
+            name,
             scratch,
             labels,
             max_line: *max_line,
@@ -158,6 +201,7 @@ impl Chain {
         let Some(index) = self.files.iter().position(is_due) else {
             return Ok(Finish::None);
         };
+        let name = self.name_at.and_then(|at| self.key.get(at..));
         let Chain { files, labels, max_line, format, last_ns, .. } = self;
         let Pen { block, limit, counters, converter, scratch, buffer, now_ns } = pen;
         let mut sink = Writer {
@@ -165,6 +209,7 @@ impl Chain {
             limit: *limit,
             counters,
             converter,
+            name,
             scratch,
             labels,
             max_line: *max_line,
@@ -229,6 +274,7 @@ fn read_on(
         total.consumed += step.consumed;
         total.full = step.full;
         total.end = step.end;
+        total.cut = step.cut;
         if step.full || !step.end {
             break;
         }
@@ -273,164 +319,6 @@ pub(super) struct Pen<'a> {
     pub(super) now_ns: i64,
 }
 
-struct Writer<'a> {
-    block: &'a mut Block,
-    limit: usize,
-    counters: &'a mut Counters,
-    converter: &'a mut Converter,
-    scratch: &'a mut Vec<u8>,
-    labels: &'a Labels,
-    max_line: usize,
-    format: &'static dyn Format,
-    streams: [Option<StreamId>; Stream::COUNT],
-    now_ns: i64,
-    last_ns: &'a mut [i64; Stream::COUNT],
-    malformed: u64,
-}
-
-impl Writer<'_> {
-    /// Whether there is no room for so much more. A block that is empty takes any line, or a small
-    /// limit would stop everything.
-    fn is_full(&self, bytes: usize) -> bool {
-        let have = self.block.size();
-        have > 0 && have + bytes > self.limit
-    }
-
-    fn stream(&mut self, stream: Stream) -> Option<StreamId> {
-        let at = self.streams.get_mut(stream as usize)?;
-        if at.is_none() {
-            *at = match stream.label() {
-                None => self.block.stream(self.labels),
-                Some(value) => {
-                    let mut labels = self.labels.clone();
-                    labels.set(Stream::LABEL, value);
-                    self.block.stream(&labels)
-                }
-            };
-        }
-        *at
-    }
-
-    /// A time of reading rises; the time of a record is taken as it is, but for the same one again:
-    /// Loki drops a line that repeats another's text and time.
-    fn time(&mut self, stream: Stream, record_ns: Option<i64>) -> i64 {
-        let Some(last) = self.last_ns.get_mut(stream as usize) else { return self.now_ns };
-        let (time, slack) = match record_ns {
-            Some(time) => (time, REPEATED_NS),
-            None => (self.now_ns, SET_BACK_NS),
-        };
-        let is_new = time > *last || last.saturating_sub(time) > slack;
-        *last = if is_new { time } else { last.saturating_add(1) };
-        *last
-    }
-
-    /// Adds what cannot be read as a record, as it is. False: no room in the block for its stream.
-    fn raw(&mut self, record: &[u8]) -> bool {
-        let Some(stream) = self.stream(Stream::None) else { return false };
-        let time = self.time(Stream::None, None);
-        let text = self.converter.text(record, self.max_line);
-        self.block.push_with(stream, time, text.text, [(MALFORMED, self.format.name())]);
-        self.counters.lines += 1;
-        self.counters.truncated_lines += u64::from(text.truncated);
-        self.counters.invalid_utf8 += u64::from(text.replaced);
-        true
-    }
-
-    fn malformed(&mut self, record: &[u8], good: Option<usize>) -> bool {
-        // Both parts or none.
-        let bytes = record.len().min(2 * self.max_line) + 2 * (Block::ENTRY_COST + MALFORMED_COST);
-        if self.is_full(bytes) {
-            return false;
-        }
-        let (bad, rest) = record.split_at_checked(good.unwrap_or(record.len())).unwrap_or_default();
-        if bad.iter().any(|&byte| byte != 0) && !self.raw(bad) {
-            return false;
-        }
-        self.malformed += 1;
-        self.counters.malformed += 1;
-        if !rest.is_empty() {
-            let mut scratch = std::mem::take(self.scratch);
-            match self.format.decode(rest, self.max_line, &mut scratch) {
-                Some(entry) => self.entry(&entry, true),
-                None => self.raw(rest),
-            };
-            *self.scratch = scratch;
-        }
-        true
-    }
-
-    fn entry(&mut self, entry: &Entry<'_>, forced: bool) -> bool {
-        let bytes = entry.text.len().min(self.max_line) + Block::ENTRY_COST;
-        if !forced && self.is_full(bytes) {
-            return false;
-        }
-        let Some(stream) = self.stream(entry.stream) else { return false };
-        let time = self.time(entry.stream, entry.time_ns);
-        let text = self.converter.text(entry.text, self.max_line);
-        self.block.push(stream, time, text.text);
-        if entry.partial {
-            self.block.set_partial();
-        }
-        self.counters.lines += 1;
-        self.counters.truncated_lines += u64::from(text.truncated || entry.cut);
-        self.counters.invalid_utf8 += u64::from(text.replaced || entry.replaced);
-        true
-    }
-}
-
-impl Sink for Writer<'_> {
-    fn line(&mut self, record: &[u8]) -> bool {
-        let mut scratch = std::mem::take(self.scratch);
-        let taken = match self.format.decode(record, self.max_line, &mut scratch) {
-            Some(entry) => Some(self.entry(&entry, false)),
-            None => None,
-        };
-        *self.scratch = scratch;
-        taken.unwrap_or_else(|| self.malformed(record, self.format.again(record)))
-    }
-
-    fn max_line(&self) -> usize {
-        self.format.max_record(self.max_line)
-    }
-
-    fn format(&self) -> &'static dyn Format {
-        self.format
-    }
-
-    fn damaged(&mut self, bytes: u64) {
-        self.malformed += 1;
-        self.counters.malformed += 1;
-        self.counters.lost_bytes += bytes;
-    }
-
-    fn truncated(&mut self, lost: u64) {
-        self.counters.truncations += 1;
-        self.counters.lost_bytes += lost;
-    }
-}
-
-/// For files that are opened where no line can be written yet.
-impl Sink for Counters {
-    fn line(&mut self, _: &[u8]) -> bool {
-        false
-    }
-
-    fn max_line(&self) -> usize {
-        0
-    }
-
-    fn format(&self) -> &'static dyn Format {
-        PLAIN
-    }
-
-    fn damaged(&mut self, _: u64) {}
-
-    fn truncated(&mut self, lost: u64) {
-        self.truncations += 1;
-        self.lost_bytes += lost;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{File, OpenOptions};
@@ -462,15 +350,11 @@ mod tests {
         }
 
         fn format(&self) -> &'static dyn Format {
-            PLAIN
+            crate::logs::file::PLAIN
         }
 
         fn damaged(&mut self, _: u64) {
             panic!("nothing is damaged here");
-        }
-
-        fn truncated(&mut self, _: u64) {
-            panic!("nothing is truncated here");
         }
     }
 
@@ -511,7 +395,7 @@ mod tests {
         // 4 before it went back, or there are two.
         let step = turn(&mut race, &mut files);
         assert_eq!(race.lines, ["1", "4"]);
-        assert_eq!(step, Step { consumed: 4, end: true, full: false });
+        assert_eq!(step, Step { consumed: 4, end: true, ..Step::default() });
         turn(&mut race, &mut files);
         assert_eq!(race.lines, ["1", "4", "2", "3", "5", "6"]);
         assert_eq!(turn(&mut race, &mut files).consumed, 0);
@@ -549,7 +433,7 @@ mod tests {
             append(&path, late);
             let lines = sink.lines.len();
             let step = file.finish(&mut buffer, &mut sink).unwrap();
-            assert_eq!(step, Step { consumed: 0, end: false, full: false }, "{late:?}");
+            assert_eq!(step, Step::default(), "{late:?}");
             assert_eq!(sink.lines.len(), lines, "{late:?}");
         }
         while file.step(&mut buffer, u64::MAX, now, &mut sink).unwrap().consumed > 0 {}

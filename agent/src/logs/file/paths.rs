@@ -5,15 +5,19 @@
 //! It must not know whose files they are.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::chain::{Chain, Save};
 use super::format::Format;
 use super::pattern::{PatternError, Patterns};
 use super::position::Record;
-use super::source::{FileSource, Section, stored};
-use super::{Counters, Limits, PLAIN};
+use super::root::Root;
+use super::section::Section;
+use super::source::{FileSource, stored};
+use super::{Counters, Limits, StartAt};
 use crate::host::Clock;
 use crate::logs::{Progress, Source, Waiting};
 use crate::model::{Block, Labels};
@@ -52,6 +56,12 @@ impl Paths {
         }
     }
 
+    /// Paths are those of a host whose root is mounted there; before any is added.
+    pub fn with_root(mut self, root: &Path) -> Paths {
+        self.source.root = Root::new(root);
+        self
+    }
+
     /// Follows a path, from where an earlier run was. One that is followed gets these options from its
     /// next line on.
     ///
@@ -60,7 +70,9 @@ impl Paths {
     pub fn add(&mut self, options: &PathOptions) -> Result<(), PatternError> {
         let section = Section {
             patterns: Patterns::literal(&options.path)?,
-            labels: options.labels.clone(),
+            labels: Rc::new(options.labels.clone()),
+            start_at: StartAt::Beginning,
+            ignore_older: None,
             max_line: options.max_line.max(16),
             format: options.format,
             named: false,
@@ -98,6 +110,11 @@ impl Paths {
         });
         gone.iter().for_each(|path| self.source.forget(path));
         gone.len()
+    }
+
+    /// The path by which this process finds what the host has there.
+    pub fn real(&self, path: &str) -> PathBuf {
+        self.source.root.real(Path::new(path))
     }
 
     /// Whether a path has been added, or is being read to its end after it was removed.
@@ -142,16 +159,45 @@ impl Source for Paths {
     }
 }
 
-impl Section {
-    /// For a path of which only the position is left.
-    pub(super) fn bare() -> Section {
-        Section {
-            patterns: Patterns::none(),
-            labels: Labels::new(),
-            max_line: 0,
-            format: PLAIN,
-            named: false,
-            pinned: false,
+impl FileSource {
+    /// Follows one more section from now on, whose only path this is, or follows it so from now on.
+    fn add(&mut self, path: &str, section: Section, records: Option<Vec<Record>>) {
+        if self.buffer.len() < section.buffer() {
+            self.buffer = vec![0; section.buffer()];
+        }
+        if let Some(chain) = self.chains.get_mut(path) {
+            chain.apply(&section);
+        }
+        self.sections.retain(|section| !section.patterns.matches(Path::new(path)));
+        self.sections.push(section);
+        self.stored.extend(records.map(|records| (path.to_owned(), records)));
+        self.scan_due = true;
+    }
+
+    /// Follows the only path of a section no further: what is there now is read, then its position
+    /// is forgotten.
+    fn retire(&mut self, path: &str) {
+        self.sections.retain(|section| !section.patterns.matches(Path::new(path)));
+        self.forget(path);
+        if let Some(chain) = self.chains.get_mut(path) {
+            chain.retired = true;
+            let path = Rc::from(path);
+            self.enqueue(&path);
+        }
+        // The directory need not be watched any longer.
+        self.scan_due = true;
+    }
+
+    /// Forgets the stored position of a path, unless its files are being read.
+    fn forget(&mut self, path: &str) {
+        self.stored.remove(path);
+        if !self.chains.contains_key(path) {
+            let section = Section::bare();
+            let mut chain = Chain::new(self.prefix, path, &section);
+            chain.save(Save::Now);
+            let path: Rc<str> = Rc::from(path);
+            self.chains.insert(path.clone(), chain);
+            self.enqueue(&path);
         }
     }
 }

@@ -1,24 +1,26 @@
 //! The source: waits, and reads what is ready, one chain after the other. What is where is the
 //! matter of `scan`.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tokio::time::Instant;
 
 use super::chain::{Chain, Finish, Pen, Save};
 use super::follow::{Follow, Place};
-use super::format::Format;
-use super::pattern::{PatternError, Patterns};
+use super::kin;
+use super::pattern::PatternError;
 use super::position::{self, Identity, Record};
+use super::root::Root;
+use super::section::Section;
 use super::watch::{Wake, Watcher};
 use super::{Counters, KEY_PREFIX, Limits, Options};
 use crate::host::Clock;
 use crate::logs::text::Converter;
 use crate::logs::{Progress, Source, Waiting};
-use crate::model::{Block, Labels};
+use crate::model::Block;
 
 /// The least size of the buffer that all files are read through.
 const BUFFER: usize = 64 << 10;
@@ -26,49 +28,28 @@ const BUFFER: usize = 64 << 10;
 /// Descriptors that are left to the rest of the agent, which needs some 40.
 const DESCRIPTORS_KEPT: usize = 128;
 
-pub(super) struct Section {
-    pub(super) patterns: Patterns,
-    pub(super) labels: Labels,
-    pub(super) max_line: usize,
-    pub(super) format: &'static dyn Format,
-    /// The label `filename` is added.
-    pub(super) named: bool,
-    /// See [`Chain::pinned`].
-    pub(super) pinned: bool,
-}
-
-impl Section {
-    pub(super) fn new(options: &Options) -> Result<Section, PatternError> {
-        Ok(Section {
-            patterns: Patterns::new(&options.paths, &options.exclude)?,
-            labels: options.labels.clone(),
-            max_line: options.max_line.max(16),
-            format: options.format,
-            named: true,
-            pinned: false,
-        })
-    }
-
-    /// The size of the buffer that its records take.
-    fn buffer(&self) -> usize {
-        // Two more: a line that just fits, with its \r\n.
-        self.format.max_record(self.max_line) + self.format.overhead().max(2)
-    }
-}
-
 /// Follows log files. See the [module](super).
 pub struct FileSource {
     /// What the keys of its positions begin with.
     pub(super) prefix: &'static str,
     pub(super) sections: Vec<Section>,
     pub(super) limits: Limits,
-    clock: Rc<dyn Clock>,
+    pub(super) root: Root,
+    pub(super) clock: Rc<dyn Clock>,
     pub(super) watcher: Watcher,
     pub(super) chains: HashMap<Rc<str>, Chain>,
     /// Which chain follows a file; exactly the files of all chains.
     pub(super) owners: HashMap<Identity, Rc<str>>,
     /// Where the last scan saw files.
     pub(super) places: HashMap<Identity, Rc<str>>,
+    /// What links of matching names lead to, as the host's paths.
+    pub(super) targets: BTreeSet<PathBuf>,
+    /// New names that rotation may have made.
+    pub(super) newcomers: BTreeSet<PathBuf>,
+    /// Logs beside which a new file has nothing in it yet.
+    pub(super) undecided: BTreeSet<Rc<str>>,
+    /// A scan was made.
+    pub(super) looked: bool,
     /// Chains that may have something to read.
     queue: VecDeque<Rc<str>>,
     /// Positions of an earlier run that no scan has looked at yet.
@@ -84,7 +65,7 @@ pub struct FileSource {
     next_poll: Instant,
     converter: Converter,
     scratch: Vec<u8>,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     position: Vec<u8>,
     wakes: Vec<Wake>,
 }
@@ -116,7 +97,10 @@ impl FileSource {
         limits: Limits,
     ) -> Result<FileSource, PatternError> {
         let sections = options.iter().map(Section::new).collect::<Result<_, _>>()?;
-        Ok(FileSource::build(KEY_PREFIX, sections, stored(KEY_PREFIX, positions), clock, limits))
+        let stored = stored(KEY_PREFIX, positions);
+        let mut source = FileSource::build(KEY_PREFIX, sections, stored, clock, limits);
+        source.root = Root::new(options.first().map_or(Path::new("/"), |options| &options.root));
+        Ok(source)
     }
 
     pub(super) fn build(
@@ -133,11 +117,16 @@ impl FileSource {
             prefix,
             sections,
             limits,
+            root: Root::new(Path::new("/")),
             clock,
             watcher: Watcher::new(limits.watch),
             chains: HashMap::new(),
             owners: HashMap::new(),
             places: HashMap::new(),
+            targets: BTreeSet::new(),
+            newcomers: BTreeSet::new(),
+            undecided: BTreeSet::new(),
+            looked: false,
             queue: VecDeque::new(),
             stored,
             troubles: HashMap::new(),
@@ -152,47 +141,6 @@ impl FileSource {
             buffer: vec![0; BUFFER.max(longest)],
             position: Vec::new(),
             wakes: Vec::new(),
-        }
-    }
-
-    /// Follows one more section from now on, whose only path this is, or follows it so from now on.
-    pub(super) fn add(&mut self, path: &str, section: Section, records: Option<Vec<Record>>) {
-        if self.buffer.len() < section.buffer() {
-            self.buffer = vec![0; section.buffer()];
-        }
-        if let Some(chain) = self.chains.get_mut(path) {
-            chain.apply(&section);
-        }
-        self.sections.retain(|section| !section.patterns.matches(Path::new(path)));
-        self.sections.push(section);
-        self.stored.extend(records.map(|records| (path.to_owned(), records)));
-        self.scan_due = true;
-    }
-
-    /// Follows the only path of a section no further: what is there now is read, then its position
-    /// is forgotten.
-    pub(super) fn retire(&mut self, path: &str) {
-        self.sections.retain(|section| !section.patterns.matches(Path::new(path)));
-        self.forget(path);
-        if let Some(chain) = self.chains.get_mut(path) {
-            chain.retired = true;
-            let path = Rc::from(path);
-            self.enqueue(&path);
-        }
-        // The directory need not be watched any longer.
-        self.scan_due = true;
-    }
-
-    /// Forgets the stored position of a path, unless its files are being read.
-    pub(super) fn forget(&mut self, path: &str) {
-        self.stored.remove(path);
-        if !self.chains.contains_key(path) {
-            let section = Section::bare();
-            let mut chain = Chain::new(self.prefix, path, &section);
-            chain.save(Save::Now);
-            let path: Rc<str> = Rc::from(path);
-            self.chains.insert(path.clone(), chain);
-            self.enqueue(&path);
         }
     }
 
@@ -222,7 +170,7 @@ impl FileSource {
                 return;
             }
             let deadline = self.deadline();
-            self.watcher.wait(deadline, &mut self.wakes).await;
+            self.watcher.wait(deadline, false, &mut self.wakes).await;
         }
     }
 
@@ -237,7 +185,7 @@ impl FileSource {
             if Instant::now() >= end {
                 return;
             }
-            self.watcher.wait(end, &mut self.wakes).await;
+            self.watcher.wait(end, true, &mut self.wakes).await;
         }
     }
 
@@ -307,6 +255,9 @@ impl FileSource {
         let result = (|| -> std::io::Result<Turn> {
             let step = chain.turn(&mut pen, now)?;
             *budget = budget.saturating_sub(step.consumed);
+            if step.cut {
+                return Ok(Turn::Cut);
+            }
             if step.full {
                 return Ok(Turn::Full);
             }
@@ -323,11 +274,16 @@ impl FileSource {
             }
         })();
         for file in finished {
+            chain.is_done(file.identity);
             // There is room for one that was left out.
             self.scan_due |= self.skipped > 0;
             self.hand_over(path, file);
         }
         match result {
+            Ok(Turn::Cut) => {
+                self.cut(path, chain, now);
+                Turn::Again
+            }
             Ok(turn) => {
                 self.recovered(path);
                 turn
@@ -354,7 +310,7 @@ impl FileSource {
     /// A finished file goes on under the path where it is now, if that is followed too.
     fn hand_over(&mut self, from: &Rc<str>, mut file: Follow) {
         let to = self.places.get(&file.identity).filter(|to| *to != from).cloned();
-        let Some(to) = to.filter(|to| identity_at(to) == Some(file.identity)) else {
+        let Some(to) = to.filter(|to| self.identity_at(to) == Some(file.identity)) else {
             return self.drop_file(file);
         };
         let Some(section) = self.section(&to) else { return self.drop_file(file) };
@@ -372,6 +328,13 @@ impl FileSource {
     pub(super) fn drop_file(&mut self, file: Follow) {
         self.owners.remove(&file.identity);
         self.watcher.forget(file.watch);
+    }
+
+    /// What a path leads to, if that is a regular file.
+    fn identity_at(&self, path: &str) -> Option<Identity> {
+        let metadata = std::fs::metadata(self.root.real(Path::new(path))).ok();
+        let metadata = metadata.filter(|metadata| metadata.is_file())?;
+        Some(Identity { device: metadata.dev(), inode: metadata.ino() })
     }
 
     /// The first section that a path belongs to.
@@ -428,10 +391,14 @@ impl FileSource {
                     self.scan_due = true;
                 }
                 Wake::Name(path, is_directory) => {
-                    self.scan_due |= self.sections.iter().any(|section| {
-                        section.patterns.matches(&path)
-                            || (is_directory && section.patterns.leads(&path))
-                    });
+                    self.scan_due |= self.targets.contains(&path)
+                        || self.sections.iter().any(|section| {
+                            section.patterns.matches(&path)
+                                || (is_directory && section.patterns.leads(&path))
+                        });
+                    if !is_directory && kin::is_stamped(&path) && self.newcomers.len() < 256 {
+                        self.scan_due |= self.newcomers.insert(path);
+                    }
                 }
                 Wake::Directory => self.scan_due = true,
                 Wake::Overflow => {
@@ -541,6 +508,8 @@ enum Turn {
     Done,
     /// There may be more.
     Again,
+    /// The contents of a file are gone, and its place in the chain is not yet.
+    Cut,
     /// The block has no room.
     Full,
 }
@@ -559,12 +528,6 @@ fn descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     limit.saturating_sub(DESCRIPTORS_KEPT).max(limit / 2)
-}
-
-/// What a path leads to, if that is a regular file.
-pub(super) fn identity_at(path: &str) -> Option<Identity> {
-    let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.is_file())?;
-    Some(Identity { device: metadata.dev(), inode: metadata.ino() })
 }
 
 pub(super) fn stored(
@@ -589,7 +552,6 @@ mod tests {
     use std::fs::File;
     use std::io::{Seek, SeekFrom, Write};
 
-    use super::super::format::PLAIN;
     use super::*;
     use crate::host::ManualClock;
 
@@ -604,10 +566,8 @@ mod tests {
         file.write_all(b"\xff\nnext\n").unwrap();
         let options = Options {
             paths: vec![path.to_str().unwrap().to_owned()],
-            exclude: Vec::new(),
-            labels: Labels::new(),
             max_line: MAX,
-            format: PLAIN,
+            ..Options::default()
         };
         let clock = Rc::new(ManualClock::at(0));
         let mut source = FileSource::new(&[options], &BTreeMap::new(), clock).unwrap();

@@ -60,12 +60,13 @@ impl Action for Edit {
                 }
             }
             Options::KeepLabels(names) => loop {
-                let other = entry.labels().iter().map(|(name, _)| name);
-                let mut other = other
-                    .filter(|name| !name.starts_with("__") && !names.iter().any(|n| n == name));
-                let Some(name) = other.next() else { break };
+                let is_other =
+                    |name: &&str| !name.starts_with("__") && !names.iter().any(|n| n == name);
                 self.value.clear();
-                self.value.push_str(name);
+                match entry.labels().iter().map(|(name, _)| name).find(is_other) {
+                    Some(name) => self.value.push_str(name),
+                    None => break,
+                }
                 entry.remove_label(&self.value);
             },
             Options::ToMetadata(names) => {
