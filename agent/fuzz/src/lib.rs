@@ -16,6 +16,7 @@ mod bytes;
 mod collectors;
 mod containers;
 mod dbus;
+mod docker;
 mod encode;
 mod endpoint;
 mod exposition;
@@ -38,6 +39,7 @@ mod wal;
 pub use collectors::collectors;
 pub use containers::{cri_file, json_file, local_log};
 pub use dbus::dbus;
+pub use docker::docker_frames;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
 pub use exposition::exposition;
@@ -66,6 +68,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
     ("cri_file", cri_file),
     ("dbus", dbus),
+    ("docker_frames", docker_frames),
     ("exposition", exposition),
     ("journal", journal),
     ("kmsg", kmsg),

@@ -1,6 +1,7 @@
 //! What container runtimes answer over their sockets and leave in their files: HTTP, and JSON in it.
 
-use mote::collector::{answer, fuzz_runtime};
+use mote::collector::fuzz_runtime;
+use mote::host::http::answer;
 
 /// The most bytes of an answer's body.
 const MAX_BODY: usize = 1 << 20;

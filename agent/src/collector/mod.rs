@@ -93,7 +93,7 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::model::Samples;
 
-pub use cgroup::{ContainersOptions, Endpoint, ServicesOptions, answer, fuzz_runtime};
+pub use cgroup::{ContainersOptions, ServicesOptions, fuzz_runtime};
 pub use error::CollectError;
 pub use options::*;
 pub use pattern::{Pattern, pattern};

@@ -6,7 +6,7 @@ use super::Metrics;
 use super::error::{ConfigError, nearest};
 use super::intervals::intervals;
 use super::reader::Reader;
-use crate::collector;
+use crate::{collector, host};
 
 pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
     let t = top.section("metrics")?;
@@ -181,7 +181,7 @@ fn containers(
     if let Some(given) = given {
         target.docker_host = match given.value.as_str() {
             "" => None,
-            text => Some(collector::Endpoint::parse(text).ok_or_else(|| {
+            text => Some(host::Endpoint::parse(text).ok_or_else(|| {
                 let hint = "\"unix:///var/run/docker.sock\" or \"tcp://127.0.0.1:2375\"";
                 given.error(format!("docker_host is no endpoint: {text:?}"), hint)
             })?),

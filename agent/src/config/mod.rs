@@ -117,6 +117,8 @@ pub struct Limits {
 pub struct Logs {
     /// `[[logs.file]]`
     pub files: Vec<crate::logs::file::Options>,
+    /// `[logs.docker]`
+    pub docker: Option<crate::logs::docker::Options>,
     /// `[[logs.stage]]` and what else is done with entries
     pub stages: crate::logs::stage::Setup,
     /// `[logs.journal]`
@@ -134,6 +136,7 @@ impl Logs {
             || self.journal.is_some()
             || self.kernel.is_some()
             || !self.syslog.is_empty()
+            || self.docker.is_some()
     }
 }
 

@@ -4,8 +4,10 @@
 pub(crate) mod btrfs;
 mod clock;
 pub mod dbus;
+mod endpoint;
 pub mod ethtool;
 mod files;
+pub mod http;
 mod identity;
 pub mod ioctl;
 pub mod kmsg;
@@ -23,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use endpoint::Endpoint;
 use files::{Kept, Near};
 pub use identity::{hostname, phase};
 pub use kmsg::Kmsg;

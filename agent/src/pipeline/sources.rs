@@ -14,6 +14,7 @@ use super::state::State;
 use super::{Phase, RunError, TOO_LARGE};
 use crate::config::Config;
 use crate::encode::{BLOCK, Positions, apply, decode_positions, encode_block};
+use crate::logs::docker::DockerSource;
 use crate::logs::file::FileSource;
 use crate::logs::journal::JournalSource;
 use crate::logs::kernel::KernelSource;
@@ -114,6 +115,10 @@ pub(super) fn build(
         let clock = Rc::clone(&state.clock);
         let source = SyslogSource::new(&config.logs.syslog, &config.host, clock, sockets);
         sources.push(Box::new(source));
+    }
+    if let Some(options) = &config.logs.docker {
+        let (options, clock) = (options.clone(), Rc::clone(&state.clock));
+        sources.push(Box::new(DockerSource::new(options, &positions, clock, &config.host)));
     }
     Ok(sources)
 }

@@ -4,41 +4,15 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::http;
+use crate::host::{Endpoint, http};
 
 /// For all of it. Docker takes some milliseconds; a busy one on a card, some hundreds.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Where a runtime answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// A socket in the file system of the host.
-    Unix(PathBuf),
-    /// Host and port.
-    Tcp(String),
-}
-
-impl Endpoint {
-    /// An endpoint as `DOCKER_HOST` has it: `unix:///var/run/docker.sock`, `tcp://127.0.0.1:2375`.
-    pub fn parse(text: &str) -> Option<Endpoint> {
-        if let Some(path) = text.strip_prefix("unix://") {
-            let path = Path::new(path);
-            return path.is_absolute().then(|| Endpoint::Unix(path.to_owned()));
-        }
-        let authority = text.strip_prefix("tcp://")?;
-        let authority = authority.strip_suffix('/').unwrap_or(authority);
-        let (host, port) = authority.rsplit_once(':')?;
-        let fine = !host.is_empty()
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
-            && port.parse::<u16>().is_ok_and(|port| port > 0);
-        fine.then(|| Endpoint::Tcp(authority.to_owned()))
-    }
-}
 
 /// Asks for a container. The status code, and the body.
 pub(super) fn ask(endpoint: &Endpoint, id: &str) -> io::Result<(u16, Vec<u8>)> {
@@ -146,30 +120,5 @@ mod tests {
         assert!(connect_any(addresses.into_iter(), deadline).is_ok());
         assert!(connect_any(addresses.into_iter().take(1), deadline).is_err());
         assert!(connect_any(std::iter::empty(), deadline).is_err());
-    }
-
-    #[test]
-    fn endpoints_as_docker_host_has_them() {
-        let unix = |path: &str| Some(Endpoint::Unix(path.into()));
-        let tcp = |authority: &str| Some(Endpoint::Tcp(authority.into()));
-        assert_eq!(Endpoint::parse("unix:///var/run/docker.sock"), unix("/var/run/docker.sock"));
-        assert_eq!(Endpoint::parse("tcp://127.0.0.1:2375"), tcp("127.0.0.1:2375"));
-        assert_eq!(Endpoint::parse("tcp://docker-proxy:2375/"), tcp("docker-proxy:2375"));
-        assert_eq!(Endpoint::parse("tcp://[::1]:2375"), tcp("[::1]:2375"));
-        for bad in [
-            "",
-            "/var/run/docker.sock",
-            "unix://docker.sock",
-            "tcp://host",
-            "tcp://:1",
-            "tcp://host:0",
-            "tcp://host:99999",
-            "tcp://a@b:1",
-            "tcp://host:1/x",
-            "http://host:1",
-            "ssh://host",
-        ] {
-            assert_eq!(Endpoint::parse(bad), None, "{bad:?}");
-        }
     }
 }

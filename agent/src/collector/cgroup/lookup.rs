@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 
-use super::api::{self, Endpoint};
+use super::api;
 use super::recognise::Runtime;
 use super::runtime::{self, Facts};
 use crate::collector::asker::Asker;
+use crate::host::Endpoint;
 
 /// Questions of one batch, so that its answers come by the next round.
 const MAX_BATCH: usize = 64;
@@ -164,25 +165,10 @@ impl Finder<'_> {
                 (Some(_), Some(user)) => {
                     vec![Endpoint::Unix(self.root.join(user).join("docker.sock"))]
                 }
-                (Some(Endpoint::Unix(path)), None) => self.sockets(path),
-                (Some(tcp), None) => vec![tcp.clone()],
+                (Some(endpoint), None) => endpoint.candidates(self.root),
             },
         };
         self.sockets_say(&sockets, question)
-    }
-
-    /// Where the host's socket may be. /var/run is a link to /run, which from the host's root leads to the
-    /// container's own; who runs the agent in one may also mount the socket where it always is.
-    fn sockets(&self, path: &Path) -> Vec<Endpoint> {
-        let below = path.strip_prefix("/").unwrap_or(path);
-        let mut paths = vec![self.root.join(below)];
-        if let Ok(rest) = below.strip_prefix("var/run") {
-            paths.insert(0, self.root.join("run").join(rest));
-        }
-        if self.root != Path::new("/") {
-            paths.push(path.to_owned());
-        }
-        paths.into_iter().map(Endpoint::Unix).collect()
     }
 
     fn sockets_say(&self, sockets: &[Endpoint], question: &Question) -> Found {

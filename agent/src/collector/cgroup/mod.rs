@@ -11,7 +11,6 @@ mod age;
 mod api;
 mod containers;
 mod devices;
-mod http;
 mod layout;
 mod lookup;
 mod members;
@@ -27,9 +26,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub use api::Endpoint;
 pub(super) use containers::Containers;
-pub use http::answer;
 pub use options::{ContainersOptions, ServicesOptions};
 pub(super) use services::Services;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Endpoint;
 use crate::collector::Pattern;
+use crate::host::Endpoint;
 
 /// Which containers are reported, and who is asked for their names.
 #[derive(Clone, Debug)]

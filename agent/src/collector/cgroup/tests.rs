@@ -8,9 +8,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::api::Endpoint;
 use super::lookup::{Found, Lookup, Question};
 use super::recognise::Runtime;
+use crate::host::Endpoint;
 
 const ID: &str = "3f4e1a9c0b7d2e5f8a6b9c1d4e7f0a2b5c8d1e4f7a0b3c6d9e2f5a8b1c4d7e0f";
 

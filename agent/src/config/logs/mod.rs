@@ -1,5 +1,6 @@
 //! `[logs]`: what is common to all log readers; a file for each of its sections.
 
+mod docker;
 mod extract;
 mod file;
 mod journal;
@@ -86,6 +87,7 @@ pub(super) fn logs(
     let journal = journal::journal(&t, &common)?;
     let kernel = kernel::kernel(&t, &common, journal.is_some())?;
     let syslog = syslog::syslog(&t, &common)?;
+    let docker = docker::docker(&t, &common, journal.is_some())?;
     let own = stage::stages(&t, &common)?;
     let mut stages = common.first_stages.into_inner();
     stages.extend(own);
@@ -98,7 +100,7 @@ pub(super) fn logs(
         max_streams: max_streams as usize,
         common: labels,
     };
-    let logs = Logs { files, journal, kernel, syslog, stages: setup };
+    let logs = Logs { files, docker, journal, kernel, syslog, stages: setup };
     // A block is at most a line longer than it should be and has at most a line that is held, and a record is at
     // most a quarter of its WAL.
     if logs.any() && max_line > wal.logs_max_bytes / 16 {

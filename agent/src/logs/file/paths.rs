@@ -90,6 +90,13 @@ impl Paths {
         self.source.retire(path);
     }
 
+    /// Forgets the position of an earlier run of a path that has not been added: it is read in another way.
+    pub fn abandon(&mut self, path: &str) {
+        if self.waiting.remove(path).is_some() {
+            self.source.forget(path);
+        }
+    }
+
     /// Forgets the positions of an earlier run whose paths have not been added, but for those that
     /// `exists` knows; how many.
     pub fn forget_others(&mut self, exists: impl Fn(&str) -> bool) -> usize {

@@ -21,7 +21,7 @@
 mod cri;
 mod json_file;
 mod local;
-mod time;
+use super::time;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -172,6 +172,11 @@ impl DiskContainers {
         if let Some(path) = self.known.remove(id) {
             self.paths.remove(&path);
         }
+    }
+
+    /// Forgets what an earlier run knew of a log that has not been added and is read by the API from now on.
+    pub fn abandon(&mut self, path: &str) {
+        self.paths.abandon(path);
     }
 
     /// Forgets what earlier runs knew of containers that are no more: once after the start, when all

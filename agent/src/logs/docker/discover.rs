@@ -1,0 +1,290 @@
+//! Which containers a daemon has: a list, and events from then on. The events are asked for first, so that
+//! nothing comes between the two; the list is asked for again now and then and after each interruption,
+//! because events may be lost (Docker drops them for whoever reads slowly) and a proxy may refuse them.
+//!
+//! One future a daemon, which lives as long as the source. It must not know what becomes of what it reports.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::api::{self, Answer, ApiError, Daemon};
+use super::options::Limits;
+use super::said::{self, Container, Event};
+
+/// Containers of one daemon that are looked at, running or not.
+const MAX_KNOWN: usize = 2_000;
+
+/// What has become known.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// A container that is new, was started, or is called otherwise; and whether root says so.
+    Found(Box<Container>, bool),
+    /// Whether a known one may write.
+    Running(String, bool),
+    /// It is no more.
+    Removed(String),
+    /// All that the daemon has have been told.
+    Listed,
+}
+
+/// Where reports go, with the number of the daemon.
+pub(super) type Reports = Rc<RefCell<VecDeque<(usize, Report)>>>;
+
+/// Finds out.
+pub(super) struct Discovery {
+    pub(super) daemon: Daemon,
+    pub(super) number: usize,
+    pub(super) limits: Limits,
+    pub(super) reports: Reports,
+    known: HashMap<String, Known>,
+    trouble: Trouble,
+    events_trouble: Trouble,
+    inspect_trouble: Trouble,
+    too_many: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// As the list has it: who is called otherwise is asked again.
+    name: String,
+    seen: bool,
+}
+
+impl Discovery {
+    pub(super) fn new(
+        daemon: Daemon,
+        number: usize,
+        limits: Limits,
+        reports: Reports,
+    ) -> Discovery {
+        Discovery {
+            daemon,
+            number,
+            limits,
+            reports,
+            known: HashMap::new(),
+            trouble: Trouble::default(),
+            events_trouble: Trouble::default(),
+            inspect_trouble: Trouble::default(),
+            too_many: false,
+        }
+    }
+
+    /// Goes on for ever.
+    pub(super) async fn run(mut self) {
+        let (shortest, longest) = self.limits.pause;
+        let mut pause = shortest;
+        loop {
+            let began = Instant::now();
+            let ended = self.session().await;
+            let at = self.daemon.endpoint.to_string();
+            match ended {
+                // A proxy ends what is silent for some minutes, a daemon that is restarted everything.
+                Ok(()) => log::debug!("containers of {at}: the events have ended"),
+                Err(ApiError::Absent) => log::debug!("containers of {at}: nobody is there"),
+                Err(error) => self.trouble.begin(&error.to_string(), |error| {
+                    log::warn!(
+                        "containers of {at} can't be listed: {error}; tried again at least every {longest:?}{}",
+                        hint(error)
+                    );
+                }),
+            }
+            if began.elapsed() > longest {
+                pause = shortest;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// From a connection to its end.
+    async fn session(&mut self) -> Result<(), ApiError> {
+        let mut events = match self.daemon.answer(api::EVENTS).await {
+            Ok(events) => {
+                self.events_trouble.end();
+                Some(events)
+            }
+            Err(ApiError::Absent) => return Err(ApiError::Absent),
+            Err(error) => {
+                let (at, poll) = (&self.daemon.endpoint, self.limits.poll);
+                self.events_trouble.begin(&error.to_string(), |error| {
+                    log::warn!(
+                        "containers of {at}: no events ({error}): new ones are looked for every {poll:?}; let the proxy allow GET /events"
+                    );
+                });
+                None
+            }
+        };
+        loop {
+            self.list().await?;
+            if self.trouble.end() {
+                log::info!("containers of {} are listed again", self.daemon.endpoint);
+            }
+            let Some(events) = &mut events else {
+                sleep(self.limits.poll).await;
+                // Also to ask for events again, as often as for a list after an interruption.
+                if self.events_trouble.since.elapsed() > self.limits.relist {
+                    self.events_trouble.since = Instant::now();
+                    return Ok(());
+                }
+                continue;
+            };
+            let end = Instant::now() + self.limits.relist;
+            while let Ok(event) = timeout_at(end, events.next(said::event)).await {
+                match event? {
+                    None => return Ok(()),
+                    Some(None) => {}
+                    Some(Some(event)) => self.event(event).await?,
+                }
+            }
+        }
+    }
+
+    async fn event(&mut self, event: Event) -> Result<(), ApiError> {
+        match event {
+            Event::Changed(id) => self.inspect(&id, None).await,
+            Event::Stopped(id) => {
+                self.report(Report::Running(id, false));
+                Ok(())
+            }
+            Event::Removed(id) => {
+                self.known.remove(&id);
+                self.report(Report::Removed(id));
+                Ok(())
+            }
+        }
+    }
+
+    async fn list(&mut self) -> Result<(), ApiError> {
+        let mut answer = self.daemon.answer(api::LIST).await?;
+        self.known.values_mut().for_each(|known| known.seen = false);
+        let roots = answer.is_roots();
+        let mut new = Vec::new();
+        let mut more = 0u64;
+        while let Some(container) = self.item(&mut answer).await? {
+            let Some(container) = container else { continue };
+            let many = self.known.len() + new.len() >= MAX_KNOWN;
+            match self.known.get_mut(&container.id) {
+                Some(known) if known.name == container.name => {
+                    known.seen = true;
+                    self.report(Report::Running(container.id, container.running));
+                }
+                None if many => more += 1,
+                _ => new.push(container),
+            }
+        }
+        let complete = more == 0 && answer.too_long() == 0;
+        if !complete && !self.too_many {
+            log::warn!(
+                "containers of {}: {more} are left out since there are more than {MAX_KNOWN}, and {} that are described in more than 256 KiB",
+                self.daemon.endpoint,
+                answer.too_long()
+            );
+        }
+        self.too_many = !complete;
+        drop(answer);
+        for container in new {
+            let id = container.id.clone();
+            self.inspect(&id, Some((container, roots))).await?;
+        }
+        if complete {
+            let gone: Vec<String> =
+                self.known.extract_if(|_, known| !known.seen).map(|(id, _)| id).collect();
+            gone.into_iter().for_each(|id| self.report(Report::Removed(id)));
+            self.report(Report::Listed);
+        }
+        Ok(())
+    }
+
+    async fn item(&self, answer: &mut Answer) -> Result<Option<Option<Container>>, ApiError> {
+        let item = timeout(self.limits.timeout, answer.next(said::listed)).await;
+        item.unwrap_or_else(|_| Err(ApiError::Io(std::io::ErrorKind::TimedOut.into())))
+    }
+
+    /// Asks for one container. What the list says of it has to do where that is refused.
+    async fn inspect(
+        &mut self,
+        id: &str,
+        listed: Option<(Container, bool)>,
+    ) -> Result<(), ApiError> {
+        let asked = async {
+            let mut answer = self.daemon.answer(&api::inspect(id)).await?;
+            let container = timeout(self.limits.timeout, answer.next(said::inspected)).await;
+            let container = container
+                .unwrap_or_else(|_| Err(ApiError::Io(std::io::ErrorKind::TimedOut.into())))?;
+            // A prefix or a name would do for the API.
+            let container = container.flatten().filter(|container| container.id == id);
+            Ok::<_, ApiError>(container.map(|container| (container, answer.is_roots())))
+        };
+        let found = match asked.await {
+            Ok(found) => {
+                self.inspect_trouble.end();
+                found.or(listed)
+            }
+            Err(ApiError::Status(404, _)) => return Ok(()),
+            Err(ApiError::Absent) => return Err(ApiError::Absent),
+            Err(error) => {
+                let at = &self.daemon.endpoint;
+                self.inspect_trouble.begin(&error.to_string(), |error| {
+                    log::warn!(
+                        "containers of {at}: asking for one of them: {error}; what the list says has to do"
+                    );
+                });
+                listed
+            }
+        };
+        if let Some((container, roots)) = found {
+            let known = Known { name: container.name.clone(), seen: true };
+            self.known.insert(container.id.clone(), known);
+            self.report(Report::Found(Box::new(container), roots));
+        }
+        Ok(())
+    }
+
+    fn report(&self, report: Report) {
+        self.reports.borrow_mut().push_back((self.number, report));
+    }
+}
+
+/// What the user can do.
+fn hint(error: &str) -> &'static str {
+    if error.contains("ermission denied") {
+        ". Let the agent be a member of the socket's group"
+    } else if error.starts_with("status 403") {
+        ". Let the proxy allow GET /containers/"
+    } else {
+        ""
+    }
+}
+
+/// Something that is told when it begins, and when another thing begins in its place.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    text: Option<String>,
+    since: Instant,
+}
+
+impl Default for Trouble {
+    fn default() -> Trouble {
+        Trouble { text: None, since: Instant::now() }
+    }
+}
+
+impl Trouble {
+    /// It is there.
+    pub(super) fn begin(&mut self, text: &str, tell: impl FnOnce(&str)) {
+        if self.text.as_deref() != Some(text) {
+            tell(text);
+            self.text = Some(text.to_owned());
+            self.since = Instant::now();
+        }
+    }
+
+    /// It is over; whether it was there.
+    pub(super) fn end(&mut self) -> bool {
+        self.text.take().is_some()
+    }
+}
