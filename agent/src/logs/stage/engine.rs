@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::guard::{Guard, MAX_PAIR_BYTES, MAX_PAIRS, Target};
+use super::guard::{Guard, MAX_PAIR_BYTES, MAX_PAIRS, Target, is_stored};
 use super::hash::{Fnv, of_labels};
 use super::held::{Group, KEY_PREFIX, MAX_GROUPS};
 use super::multiline::{Groups, Join, Joined};
@@ -20,6 +20,8 @@ use crate::model::{Block, EntryRef, Labels, StreamId};
 pub struct Setup {
     /// In order.
     pub stages: Vec<Options>,
+    /// How many of them are not from `[[logs.stage]]`; they are the first.
+    pub first: usize,
     /// The longest line that is joined of parts, in bytes.
     pub max_line: usize,
     /// The most bytes of what waits for more lines.
@@ -232,21 +234,11 @@ impl Stages {
         {
             return false;
         }
-        let targets: Vec<Target> =
-            block.streams().iter().map(|labels| self.guard.target(labels, now_ns)).collect();
-        let stays = targets.iter().all(|target| target.moved.is_empty());
-        for (at, target) in targets.into_iter().enumerate() {
-            let stream = StreamId(at as u16);
-            if !stays {
-                continue;
-            }
-            if target.trimmed {
-                let of_stream = block.entries().filter(|entry| entry.stream == stream);
-                self.counts.trimmed += of_stream.count() as u64;
-            }
-            block.relabel(stream, target.labels);
+        if !block.streams().iter().all(|labels| self.guard.is_plain(labels, now_ns)) {
+            return false;
         }
-        stays
+        block.retain_labels(is_stored);
+        true
     }
 
     fn stage_of(&self, identity: u64) -> Option<usize> {
@@ -440,16 +432,14 @@ impl Stages {
         }
     }
 
-    /// The numbers of stages, from 1 as the configuration has them, and how many entries passed each
-    /// untreated because it is not for them.
-    pub fn misses(&self, out: &mut dyn FnMut(usize, u64)) {
-        for (at, stage) in self.stages.iter().enumerate() {
-            if let Kind::Act(action, _) = &stage.kind
-                && action.misses() > 0
-            {
-                out(at, action.misses());
-            }
-        }
+    /// Which stages had entries that are not what they are for, counted from 1 as [`Setup::stages`] has
+    /// them, and how many.
+    pub fn misses(&self) -> impl Iterator<Item = (usize, u64)> {
+        let misses = self.stages.iter().enumerate().map(|(at, stage)| match &stage.kind {
+            Kind::Act(action, _) => (at, action.misses()),
+            Kind::Join(..) => (at, 0),
+        });
+        misses.filter(|(_, count)| *count > 0)
     }
 }
 
