@@ -67,6 +67,8 @@ struct Plan {
     /// It may have a part of a line that is held.
     parts: bool,
     out: Option<Out>,
+    /// A copy of its labels that the working entry does not have at the moment.
+    labels: Option<Labels>,
 }
 
 /// Where entries go.
@@ -221,7 +223,7 @@ impl Stages {
             };
             let parts = self.groups.list.iter().any(|group| group.hash == hash);
             let stages = (first, self.matched.len());
-            self.plans.push(Plan { stages, hash, parts, out: None });
+            self.plans.push(Plan { stages, hash, parts, out: None, labels: None });
         }
     }
 
@@ -272,10 +274,7 @@ impl Stages {
             push(out, entry.timestamp_ns, entry.line, pairs, output, &mut self.counts);
             return;
         }
-        if self.loaded != Some(entry.stream) || self.work.is_relabeled() {
-            self.work.set_stream(labels);
-            self.loaded = Some(entry.stream);
-        }
+        self.load(entry.stream, labels, block);
         self.work.timestamp_ns = entry.timestamp_ns;
         self.work.line.clear();
         self.work.line.push_str(entry.line);
@@ -290,6 +289,31 @@ impl Stages {
         while self.groups.list.len() > MAX_GROUPS || self.groups.bytes > self.max_held {
             let Some(oldest) = self.groups.oldest() else { break };
             self.give_out(oldest, output, now_ns, now);
+        }
+    }
+
+    /// Gives the working entry the labels of a stream. Each stream that needs it has a copy of them, which is
+    /// used in turn.
+    fn load(&mut self, stream: StreamId, labels: &Labels, block: &Block) {
+        let before = self.loaded.replace(stream);
+        if before == Some(stream) {
+            if self.work.is_relabeled() {
+                self.work.set_stream(labels);
+            }
+            return;
+        }
+        let plan = self.plans.get_mut(usize::from(stream.0));
+        let next = plan.and_then(|plan| plan.labels.take()).unwrap_or_else(|| labels.clone());
+        let relabeled = self.work.is_relabeled();
+        let mut old = self.work.replace_stream(next);
+        let Some(before) = before.map(|stream| usize::from(stream.0)) else { return };
+        if let (Some(plan), Some(labels)) =
+            (self.plans.get_mut(before), block.streams().get(before))
+        {
+            if relabeled {
+                old.clone_from(labels);
+            }
+            plan.labels = Some(old);
         }
     }
 
@@ -329,8 +353,11 @@ impl Stages {
                     let hash = plan.filter(|_| !self.work.is_relabeled()).map(|plan| plan.hash);
                     let joined =
                         self.groups.join(join, *identity, &mut self.work, hash, partial, now);
-                    if joined == Joined::Held {
+                    // What begins a group has been taken away whole.
+                    if self.work.labels().is_empty() {
                         self.loaded = None;
+                    }
+                    if joined == Joined::Held {
                         return false;
                     }
                 }
