@@ -13,6 +13,7 @@ pub mod file;
 pub mod journal;
 pub mod stage;
 mod text;
+mod watch;
 
 use std::pin::Pin;
 

@@ -48,7 +48,6 @@ mod root;
 mod scan;
 mod section;
 mod source;
-mod watch;
 mod writer;
 
 use std::path::PathBuf;
@@ -59,6 +58,7 @@ use crate::model::Labels;
 pub use format::{Entry, Format, Frame, PLAIN, Stream};
 pub use paths::{PathOptions, Paths};
 pub use pattern::{PatternError, check_exclude, check_path};
+pub(in crate::logs) use root::Root;
 pub use source::FileSource;
 
 /// What every key of a position starts with; the path follows.

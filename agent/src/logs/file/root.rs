@@ -9,16 +9,16 @@ use std::path::{Component, Path, PathBuf};
 const MAX_LINKS: usize = 40;
 
 /// The host's root.
-#[derive(Clone, Debug)]
-pub(super) struct Root(Option<PathBuf>);
+#[derive(Clone, Debug, Default)]
+pub(in crate::logs) struct Root(Option<PathBuf>);
 
 impl Root {
-    pub(super) fn new(root: &Path) -> Root {
+    pub(in crate::logs) fn new(root: &Path) -> Root {
         Root((root != Path::new("/") && !root.as_os_str().is_empty()).then(|| root.to_owned()))
     }
 
     /// The path by which this process finds what the host has there. Links are the host's.
-    pub(super) fn real(&self, path: &Path) -> PathBuf {
+    pub(in crate::logs) fn real(&self, path: &Path) -> PathBuf {
         match &self.0 {
             None => path.to_owned(),
             Some(_) => self.mounted(&self.resolve(path).unwrap_or_else(|| path.to_owned())),
@@ -27,7 +27,7 @@ impl Root {
 
     /// Where a link at the end leads to, as the host's path: there the files are that rotation makes of
     /// a log. The end may not exist. None: it is no link.
-    pub(super) fn target(&self, path: &Path) -> Option<PathBuf> {
+    pub(in crate::logs) fn target(&self, path: &Path) -> Option<PathBuf> {
         let is_link = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
         let near = match &self.0 {
             None => path.to_owned(),
@@ -37,7 +37,7 @@ impl Root {
     }
 
     /// As [`real`](Root::real), without a link at the end.
-    pub(super) fn home(&self, path: &Path) -> PathBuf {
+    pub(in crate::logs) fn home(&self, path: &Path) -> PathBuf {
         self.target(path).map_or_else(|| self.real(path), |target| self.mounted(&target))
     }
 

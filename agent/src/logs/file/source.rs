@@ -15,10 +15,10 @@ use super::pattern::PatternError;
 use super::position::{self, Identity, Record};
 use super::root::Root;
 use super::section::Section;
-use super::watch::{Wake, Watcher};
 use super::{Counters, KEY_PREFIX, Limits, Options};
 use crate::host::Clock;
 use crate::logs::text::Converter;
+use crate::logs::watch::{Wake, Watcher};
 use crate::logs::{Progress, Source, Waiting};
 use crate::model::Block;
 
@@ -119,7 +119,7 @@ impl FileSource {
             limits,
             root: Root::new(Path::new("/")),
             clock,
-            watcher: Watcher::new(limits.watch),
+            watcher: Watcher::new("log files", limits.watch),
             chains: HashMap::new(),
             owners: HashMap::new(),
             places: HashMap::new(),
@@ -400,7 +400,7 @@ impl FileSource {
                         self.scan_due |= self.newcomers.insert(path);
                     }
                 }
-                Wake::Directory => self.scan_due = true,
+                Wake::Directory | Wake::Inside(_) => self.scan_due = true,
                 Wake::Overflow => {
                     self.scan_due = true;
                     self.enqueue_where(|_| true);

@@ -46,6 +46,19 @@ pub use entry::{Entry, FieldSet};
 pub use matches::{MatchError, Matches};
 pub use merge::Journal;
 
+// The source: the one user of the reader.
+mod labels;
+mod place;
+mod position;
+mod source;
+mod streams;
+mod units;
+
+pub use labels::LABELS;
+pub use position::KEY;
+pub use source::{JournalSource, Options};
+pub use units::{UnitError, Units};
+
 /// A 128-bit id of systemd's: machine, boot, file, sequence.
 pub type Id = [u8; 16];
 

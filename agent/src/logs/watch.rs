@@ -1,7 +1,8 @@
 //! Waiting for files without asking them: an inotify instance with a watch on each followed file
 //! (which stays with the file when it is renamed), and one with a watch on each directory where files
 //! may appear. A busy file beside the followed ones thus wakes nobody, nor does a followed one while
-//! only names matter. It must not know patterns or how files are read.
+//! only names matter. Of a directory whose files are all read, as those of a journal are, it may tell each
+//! write instead. It must not know patterns or how files are read.
 //!
 //! Where the kernel refuses (no inotify, `fs.inotify.max_user_watches` or `max_user_instances`
 //! reached) it says so once in the log and [`is_degraded`](Watcher::is_degraded); the source polls
@@ -21,20 +22,22 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
-use super::root::Root;
+use super::file::Root;
 
 /// How many reads of the queue one look takes, so that a storm can't hold it.
 const MAX_READS: usize = 16;
 
 /// What happened.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wake {
+pub(in crate::logs) enum Wake {
     /// A followed file was written to, or shortened.
     Written(Rc<str>),
     /// A followed file got another name, or lost one.
     Moved(Rc<str>),
     /// Something has this name now, or no longer; true if it is a directory.
     Name(PathBuf, bool),
+    /// A file of a directory whose writes are watched was written to.
+    Inside(PathBuf),
     /// A watched directory is gone or has moved.
     Directory,
     /// The kernel's queue was full: anything may have happened.
@@ -48,7 +51,9 @@ struct FileWatch {
 }
 
 /// The watches.
-pub(super) struct Watcher {
+pub(in crate::logs) struct Watcher {
+    /// Whose files they are, as messages say it.
+    what: &'static str,
     wanted: bool,
     queues: Option<Queues>,
     files: HashMap<i32, FileWatch>,
@@ -60,8 +65,9 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Without `watch` it is degraded for good, and quietly.
-    pub(super) fn new(watch: bool) -> Watcher {
+    pub(in crate::logs) fn new(what: &'static str, watch: bool) -> Watcher {
         let mut watcher = Watcher {
+            what,
             wanted: watch,
             queues: None,
             files: HashMap::new(),
@@ -84,19 +90,19 @@ impl Watcher {
     }
 
     /// Whether files or directories go without a watch.
-    pub(super) fn is_degraded(&self) -> bool {
+    pub(in crate::logs) fn is_degraded(&self) -> bool {
         self.queues.is_none() || self.unwatched_directories || self.unwatched_files
     }
 
     /// Tries again what the kernel refused: directories and every file without a watch are about to
     /// be given to it once more.
-    pub(super) fn retry(&mut self) {
+    pub(in crate::logs) fn retry(&mut self) {
         self.start();
         self.unwatched_files = false;
     }
 
     /// Watches an open file, under the name of the path that it is followed for.
-    pub(super) fn watch_file(
+    pub(in crate::logs) fn watch_file(
         &mut self,
         file: &impl AsRawFd,
         path: &Rc<str>,
@@ -127,14 +133,14 @@ impl Watcher {
     }
 
     /// Hands a file's watch to another path.
-    pub(super) fn rename(&mut self, wd: Option<i32>, path: &Rc<str>) {
+    pub(in crate::logs) fn rename(&mut self, wd: Option<i32>, path: &Rc<str>) {
         if let Some(watch) = wd.and_then(|wd| self.files.get_mut(&wd)) {
             watch.path = path.clone();
         }
     }
 
     /// Ends the watch of a file.
-    pub(super) fn forget(&mut self, wd: Option<i32>) {
+    pub(in crate::logs) fn forget(&mut self, wd: Option<i32>) {
         if let (Some(wd), Some(queues)) = (wd, &self.queues)
             && self.files.remove(&wd).is_some()
         {
@@ -143,8 +149,19 @@ impl Watcher {
         }
     }
 
-    /// Watches exactly these directories of the host.
-    pub(super) fn watch_directories(&mut self, wanted: &BTreeSet<PathBuf>, root: &Root) {
+    /// Watches exactly these directories of the host, for names.
+    pub(in crate::logs) fn watch_directories(&mut self, wanted: &BTreeSet<PathBuf>, root: &Root) {
+        self.watch_written(wanted, &BTreeSet::new(), root);
+    }
+
+    /// Watches exactly these directories of the host for names, and of them those in `written` for
+    /// writes too.
+    pub(in crate::logs) fn watch_written(
+        &mut self,
+        wanted: &BTreeSet<PathBuf>,
+        written: &BTreeSet<PathBuf>,
+        root: &Root,
+    ) {
         const MASK: WatchFlags = WatchFlags::CREATE
             .union(WatchFlags::MOVED_FROM)
             .union(WatchFlags::MOVED_TO)
@@ -159,7 +176,11 @@ impl Watcher {
         let mut refused = None;
         for path in wanted {
             // Adding a watch that stands gives its number again.
-            match inotify::add_watch(&inotify, root.real(path), MASK) {
+            let more = match written.contains(path) {
+                true => WatchFlags::MODIFY,
+                false => WatchFlags::empty(),
+            };
+            match inotify::add_watch(&inotify, root.real(path), MASK | more) {
                 Ok(wd) => now.entry(wd).or_default().push(path.clone()),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
                 Err(error) => refused = Some((path, error)),
@@ -183,13 +204,14 @@ impl Watcher {
                 _ => "",
             };
             log::warn!(
-                "log files are polled, the kernel does not watch them: {what}: {error}{hint}"
+                "{} are polled, the kernel does not watch them: {what}: {error}{hint}",
+                self.what
             );
         }
     }
 
     /// Adds to `out` what happened since the last look, without waiting.
-    pub(super) fn look(&mut self, out: &mut Vec<Wake>) {
+    pub(in crate::logs) fn look(&mut self, out: &mut Vec<Wake>) {
         let Some(queues) = &self.queues else { return };
         let (mut names, mut files) = (Vec::new(), Vec::new());
         read(&queues.names.inotify, &mut names);
@@ -199,7 +221,12 @@ impl Watcher {
 
     /// Waits until something happened, which is added to `out`, or until the deadline. With
     /// `only_names` what happens to the followed files wakes nobody. Dropping the future loses nothing.
-    pub(super) async fn wait(&mut self, deadline: Instant, only_names: bool, out: &mut Vec<Wake>) {
+    pub(in crate::logs) async fn wait(
+        &mut self,
+        deadline: Instant,
+        only_names: bool,
+        out: &mut Vec<Wake>,
+    ) {
         let Some(queues) = &mut self.queues else {
             return sleep_until(deadline).await;
         };
@@ -208,7 +235,7 @@ impl Watcher {
         let (names, files) = match registered {
             Ok(registered) => registered,
             Err(error) => {
-                log::warn!("log files are polled: registering inotify: {error}");
+                log::warn!("{} are polled: registering inotify: {error}", self.what);
                 (self.queues, self.wanted) = (None, false);
                 return sleep_until(deadline).await;
             }
@@ -268,6 +295,9 @@ impl Watcher {
             out.push(Wake::Overflow);
         } else if let Some(paths) = self.directories.get(&wd) {
             match name {
+                Some(name) if flags.contains(ReadFlags::MODIFY) => {
+                    out.extend(paths.iter().map(|p| Wake::Inside(p.join(&name))));
+                }
                 Some(name) => {
                     let directory = flags.contains(ReadFlags::ISDIR);
                     out.extend(paths.iter().map(|p| Wake::Name(p.join(&name), directory)));
@@ -278,7 +308,7 @@ impl Watcher {
     }
 
     /// The `Written` wakes have been acted on: tell of the next write.
-    pub(super) fn heard(&mut self, wd: Option<i32>) {
+    pub(in crate::logs) fn heard(&mut self, wd: Option<i32>) {
         if let Some(watch) = wd.and_then(|wd| self.files.get_mut(&wd)) {
             watch.told = false;
         }
