@@ -18,6 +18,7 @@ mod dbus;
 mod encode;
 mod endpoint;
 mod exposition;
+mod extract;
 #[path = "../../tests/fixtures/mod.rs"]
 mod fixtures;
 mod kmsg;
@@ -36,6 +37,7 @@ pub use dbus::dbus;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
 pub use exposition::exposition;
+pub use extract::{logfmt, stage_json, stage_replace, stage_timestamp};
 pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
 pub use mailbox::mailbox;
@@ -61,6 +63,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("kmsg", kmsg),
     ("log_file", log_file),
     ("log_position", log_position),
+    ("logfmt", logfmt),
     ("loki", loki),
     ("netlink", netlink),
     ("mailbox", mailbox),
@@ -71,6 +74,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("runtime", runtime),
     ("samples", samples),
     ("smart", smart),
+    ("stage_json", stage_json),
+    ("stage_replace", stage_replace),
+    ("stage_timestamp", stage_timestamp),
     ("status", status),
     ("tracepoint_format", tracepoint_format),
     ("url", url),

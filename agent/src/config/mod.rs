@@ -204,7 +204,7 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let mimir = endpoints::mimir(top)?;
     let loki = endpoints::loki(top)?;
     let wal = sections::wal(top)?;
-    let logs = logs::logs(top, &agent, &wal)?;
+    let logs = logs::logs(top, &agent, &host, &wal)?;
     let http = sections::http(top)?;
     top.check_known()?;
     Ok(Config { agent, host, metrics, probes, mimir, loki, wal, logs, http })

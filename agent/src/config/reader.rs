@@ -34,6 +34,13 @@ pub(super) struct At<T> {
 /// A name and its value, each with its place.
 pub(super) type Pair = (At<String>, At<String>);
 
+/// Names alone or with values.
+#[derive(Clone, Debug)]
+pub(super) enum Names {
+    List(Vec<At<String>>),
+    Pairs(Vec<Pair>),
+}
+
 impl<T> At<T> {
     pub(super) fn error(&self, problem: impl Into<String>, hint: impl Into<String>) -> ConfigError {
         ConfigError::new(&self.place, problem, hint)
@@ -378,6 +385,32 @@ impl<'a> Reader<'a> {
             Ok((name, self.text(key, "a table of strings", value)?))
         };
         table.entries.iter().map(pair).collect()
+    }
+
+    /// A list of names, or a table of names and strings.
+    pub(super) fn names_or_pairs(
+        &self,
+        key: &'static str,
+        text: &'static str,
+    ) -> Result<Option<Names>, ConfigError> {
+        const WANT: &str = "a list of strings or a table of them";
+        let kind = "list or table of strings";
+        let Some(node) = self.node(key, kind, String::new(), text) else { return Ok(None) };
+        match &node.value {
+            Value::Array(items) => {
+                let names = items.iter().map(|item| self.text(key, WANT, item));
+                names.collect::<Result<_, _>>().map(|names| Some(Names::List(names)))
+            }
+            Value::Table(table) => {
+                let pair = |(name, place, value): &(String, Place, Node)| {
+                    let name = At { value: name.clone(), place: place.clone() };
+                    Ok((name, self.text(key, WANT, value)?))
+                };
+                let pairs = table.entries.iter().map(pair);
+                pairs.collect::<Result<_, _>>().map(|pairs| Some(Names::Pairs(pairs)))
+            }
+            _ => Err(self.wrong_type(key, WANT, node)),
+        }
     }
 
     /// A table of labels.

@@ -5,10 +5,12 @@ mod file;
 mod stage;
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 
 use super::error::ConfigError;
 use super::reader::Reader;
 use super::{Agent, Logs, Wal, units};
+use crate::host::Roots;
 use crate::logs::stage::{Lines, Options, Selector, Setup, Step};
 use crate::model::Labels;
 
@@ -18,6 +20,8 @@ pub(super) struct Common {
     pub(super) max_line: usize,
     /// The agent's labels and `instance`.
     agent: Labels,
+    /// Where the host's root is, with its time zones.
+    root: PathBuf,
     /// Stages that sections of sources ask for, before those of `[[logs.stage]]`.
     first_stages: RefCell<Vec<Options>>,
 }
@@ -48,7 +52,12 @@ impl Common {
 /// The internal label of sections whose streams have a first stage of their own.
 const SECTION: &str = "__file_section__";
 
-pub(super) fn logs(top: &Reader<'_>, agent: &Agent, wal: &Wal) -> Result<Logs, ConfigError> {
+pub(super) fn logs(
+    top: &Reader<'_>,
+    agent: &Agent,
+    host: &Roots,
+    wal: &Wal,
+) -> Result<Logs, ConfigError> {
     let t = top.section("logs")?;
     let max_line = t.size(
         "max_line",
@@ -67,6 +76,7 @@ pub(super) fn logs(top: &Reader<'_>, agent: &Agent, wal: &Wal) -> Result<Logs, C
     let common = Common {
         max_line: max_line as usize,
         agent: labels.clone(),
+        root: host.root.clone(),
         first_stages: RefCell::default(),
     };
     let files = file::files(&t, &common)?;

@@ -58,7 +58,8 @@ fn steps(t: &Reader<'_>, common: &Common) -> Result<Vec<(&'static str, Step)>, C
         ("multiline", multiline(t, common)?.map(Step::Multiline)),
     ];
     let own = steps.into_iter().filter_map(|(name, step)| Some((name, step?)));
-    let extract = extract::steps(t)?.into_iter().map(|(name, step)| (name, Step::Extract(step)));
+    let extract =
+        extract::steps(t, common)?.into_iter().map(|(name, step)| (name, Step::Extract(step)));
     Ok(own.chain(extract).collect())
 }
 
