@@ -28,6 +28,7 @@ mod netlink;
 mod push;
 mod runtime;
 mod smart;
+mod stages;
 mod status;
 mod text;
 mod wal;
@@ -45,6 +46,7 @@ pub use netlink::netlink;
 pub use push::{loki, remote_write};
 pub use runtime::runtime;
 pub use smart::smart;
+pub use stages::stages;
 pub use status::status;
 pub use text::{config, mounts, tracepoint_format};
 pub use wal::{wal_cursor, wal_segment};
@@ -77,6 +79,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("stage_json", stage_json),
     ("stage_replace", stage_replace),
     ("stage_timestamp", stage_timestamp),
+    ("stages", stages),
     ("status", status),
     ("tracepoint_format", tracepoint_format),
     ("url", url),

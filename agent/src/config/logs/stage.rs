@@ -261,3 +261,120 @@ pub(super) fn multiline(t: &Reader<'_>, common: &Common) -> Result<Option<Lines>
     let max_bytes = max_bytes.unwrap_or(common.max_line).min(common.max_line);
     Ok(Some(Lines { mark, max_lines, max_bytes, max_wait }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<Options>, ConfigError> {
+        crate::config::parse(text, Path::new("mote.toml"), &[]).map(|c| c.logs.stages.stages)
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_stage_is_told_with_its_place() {
+        for (stage, place, problem, hint) in [
+            ("", "1:", "nothing to do", "drop ="),
+            ("match = '{}'", "1:", "nothing to do", "drop ="),
+            ("drop = {}", "2:8", "drop has no condition", "older_than"),
+            ("dorp = { regex = 'x' }", "2:1", "unknown key \"[logs.stage].dorp\"", "\"drop\""),
+            (
+                "drop = { regex = 'x' }\nsample = { keep = 0.5 }",
+                "1:",
+                "both drop and sample",
+                "of its own",
+            ),
+            ("drop = { regex = 'a(b' }", "2:18", "\"a(b\": unclosed group", "RE2"),
+            ("drop = { regx = 'a' }", "2:10", "unknown key", "\"regex\""),
+            ("drop = { older_than = '7d' }", "2:23", "older_than: ", ""),
+            ("drop = { longer_than = '8kB' }", "2:24", "longer_than: ", "KiB"),
+            ("drop = { level = ['warnign'] }", "2:19", "\"warnign\" is no level", "\"warning\""),
+            ("drop = { level_below = 'loud' }", "2:24", "\"loud\" is no level", "debug"),
+            ("keep = { source = 'a', level = 'info' }", "2:19", "no regex", "reads"),
+            ("keep = { level = 'info', reason = '' }", "2:35", "reason", "healthchecks"),
+            ("keep = 'x'", "2:8", "should be a table", ""),
+            (
+                "match = '{unit=\"x}'\ndrop = { level = 'info' }",
+                "2:9",
+                "match: at character 7: the closing '\"' is missing",
+                "such as",
+            ),
+            ("match = '{a=~\"(\"}'\ndrop = { level = 'info' }", "2:9", "unclosed group", ""),
+            ("rate_limit = { per = '1s' }", "2:14", "neither entries nor bytes", "entries = 100"),
+            ("rate_limit = { entries = 1, per = '0s' }", "2:35", "per is 0ms", "from 1ms"),
+            ("sample = {}", "2:10", "what share", "0.1"),
+            ("sample = { keep = 1.5 }", "2:19", "keep is 1.5", "from 0 to 1"),
+            ("sample = { keep = nan }", "2:19", "keep is NaN", "from 0 to 1"),
+            ("sample = { keep = '1' }", "2:19", "should be a number", ""),
+            ("multiline = {}", "2:13", "either start or continues", "start ="),
+            ("multiline = { start = 'a', continues = 'b' }", "2:13", "either", "start ="),
+        ] {
+            let text = format!("[[logs.stage]]\n{stage}");
+            let error = parse(&text).map(drop).expect_err(&text);
+            let shown = error.to_string();
+            assert!(shown.starts_with(&format!("mote.toml:{place}")), "{text}\n{shown}");
+            assert!(error.problem.contains(problem), "{text}\n{shown}");
+            assert!(error.hint.contains(hint), "{text}\n{shown}");
+        }
+        let many = "[[logs.stage]]\ndrop = { level = 'info' }\n".repeat(MAX_STAGES + 1);
+        assert!(parse(&many).unwrap_err().problem.contains("more than 200"));
+    }
+
+    #[test]
+    fn everything_that_can_be_said_is_heard() {
+        let stages = parse(
+            "[[logs.stage]]\nmatch = '{unit=\"a\"}'\n\
+             drop = { regex = 'x', source = 's', older_than = '1h', longer_than = '1KiB', level = ['ERR', '5'], level_below = 'crit', reason = 'r' }\n\
+             [[logs.stage]]\nrate_limit = { entries = 5, bytes = '1KiB', per = '2s', burst = 7, by = [], reason = 'l' }\n\
+             [[logs.stage]]\nsample = { keep = 1 }\n\
+             [[logs.stage]]\nmultiline = { continues = '^ ', max_lines = 2, max_bytes = '1MiB', max_wait = '1s' }",
+        )
+        .unwrap();
+        let conditions = Conditions {
+            regex: Some(pattern("x").unwrap()),
+            source: Some("s".into()),
+            older_than: Some(Duration::from_secs(3_600)),
+            longer_than: Some(1_024),
+            levels: vec![Level::Error, Level::Notice],
+            level_below: Some(Level::Critical),
+            reason: Some("r".into()),
+        };
+        let limit = Limit {
+            entries: Some(5),
+            bytes: Some(1_024),
+            per: Duration::from_secs(2),
+            burst: Some(7),
+            by: Some(vec![]),
+            reason: Some("l".into()),
+        };
+        let lines = Lines {
+            mark: Mark::Continues(pattern("^ ").unwrap()),
+            max_lines: 2,
+            // No more than logs.max_line.
+            max_bytes: 64 << 10,
+            max_wait: Duration::from_secs(1),
+        };
+        let steps = [
+            Step::Drop(conditions),
+            Step::RateLimit(limit),
+            Step::Sample(Share { keep: 1.0, reason: None }),
+            Step::Multiline(lines),
+        ];
+        assert!(stages.iter().map(|stage| &stage.step).eq(&steps));
+        assert_eq!(stages[0].selector.as_str(), "{unit=\"a\"}");
+    }
+
+    #[test]
+    fn the_multiline_of_a_section_of_files_is_a_stage_before_all_others() {
+        let text = "[[logs.stage]]\ndrop = { regex = 'x' }\n\
+                    [[logs.file]]\npaths = ['/a']\n\
+                    [[logs.file]]\npaths = ['/b']\nmultiline = { start = 'S' }";
+        let config = crate::config::parse(text, Path::new("mote.toml"), &[]).unwrap();
+        let stages = &config.logs.stages.stages;
+        assert!(matches!(stages[0].step, Step::Multiline(_)) && stages.len() == 2);
+        let matches: Vec<_> =
+            config.logs.files.iter().map(|file| stages[0].selector.matches(&file.labels)).collect();
+        assert_eq!(matches, [false, true]);
+    }
+}

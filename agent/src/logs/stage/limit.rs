@@ -105,7 +105,7 @@ impl Bucket {
             self.entries = add(self.entries, full.0, rate.0);
             self.bytes = add(self.bytes, full.1, rate.1);
         }
-        if passed > 0 || passed < -DISORDER_NS {
+        if !(-DISORDER_NS..=0).contains(&passed) {
             self.at_ns = now_ns;
         }
     }
