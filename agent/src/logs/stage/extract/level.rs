@@ -301,7 +301,7 @@ mod tests {
     fn what_is_not_found_leaves_the_label_as_it_is() {
         let mut work = Work::default();
         work.set_label("level", "notice");
-        work.line.push_str("x");
+        work.line.push('x');
         Level::new(&options()).apply(&mut work, 0);
         assert_eq!(work.labels().get("level"), Some("notice"));
     }
