@@ -82,11 +82,13 @@ pub(super) fn logs(
     let files = file::files(&t, &common)?;
     let own = stage::stages(&t, &common)?;
     let mut stages = common.first_stages.into_inner();
+    let first = stages.len();
     stages.extend(own);
     // What is held stands in records beside a block and a line.
     let max_held = max_line.max((wal.logs_max_bytes / 16).min(128 << 10)) as usize;
     let setup = Setup {
         stages,
+        first,
         max_line: max_line as usize,
         max_held,
         max_streams: max_streams as usize,
