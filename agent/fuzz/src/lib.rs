@@ -19,6 +19,7 @@ mod dbus;
 mod encode;
 mod endpoint;
 mod exposition;
+mod extract;
 #[path = "../../tests/fixtures/mod.rs"]
 mod fixtures;
 mod journal;
@@ -40,6 +41,7 @@ pub use dbus::dbus;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
 pub use exposition::exposition;
+pub use extract::{logfmt, stage_json, stage_replace, stage_timestamp};
 pub use journal::journal;
 pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
@@ -71,6 +73,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("local_log", local_log),
     ("log_file", log_file),
     ("log_position", log_position),
+    ("logfmt", logfmt),
     ("loki", loki),
     ("netlink", netlink),
     ("mailbox", mailbox),
@@ -81,6 +84,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("runtime", runtime),
     ("samples", samples),
     ("smart", smart),
+    ("stage_json", stage_json),
+    ("stage_replace", stage_replace),
+    ("stage_timestamp", stage_timestamp),
     ("stages", stages),
     ("status", status),
     ("tracepoint_format", tracepoint_format),

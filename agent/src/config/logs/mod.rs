@@ -19,7 +19,7 @@ use crate::model::Labels;
 pub(super) struct Common {
     /// The longest line, in bytes.
     pub(super) max_line: usize,
-    /// Where the host's root is mounted.
+    /// Where the host's root is mounted, with its time zones.
     pub(super) root: PathBuf,
     /// The agent's labels and `instance`.
     agent: Labels,
