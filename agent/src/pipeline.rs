@@ -218,7 +218,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         logs: None,
         endpoints: Vec::new(),
         sources: RefCell::default(),
-        stages: Cell::default(),
+        stages: RefCell::default(),
         paused: Cell::default(),
         positions: RefCell::default(),
         agent_labels: agent_labels(config),
@@ -300,7 +300,9 @@ async fn pipeline(
         // What the last run held is given out also when nothing is read any more.
         if !sources.is_empty() || stages.due().is_some() {
             let (state, phase) = (Rc::clone(&state), watch_phase.clone());
-            let sources = Sources { state, log: Rc::clone(logs), sources, stages, phase };
+            let first_stages = config.logs.stages.first;
+            let log = Rc::clone(logs);
+            let sources = Sources { state, log, sources, stages, first_stages, phase };
             sources.count();
             tasks.spawn_local(sources.run());
         }

@@ -127,7 +127,7 @@ fn run(toml: &str, given: &str) -> Result<String, String> {
 fn examples_do_what_is_said_of_them() {
     let text = document();
     let blocks = fenced(&text);
-    assert!(blocks.len() >= 3 * 9 && blocks.len() % 3 == 0, "{} blocks", blocks.len());
+    assert!(blocks.len() >= 3 * 9 && blocks.len().is_multiple_of(3), "{} blocks", blocks.len());
     let mut failures = Vec::new();
     for example in blocks.chunks(3) {
         let [(toml, stages, line), (given, before, _), (left, expected, _)] = example else {

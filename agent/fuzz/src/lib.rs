@@ -20,6 +20,7 @@ mod docker;
 mod encode;
 mod endpoint;
 mod exposition;
+mod extract;
 #[path = "../../tests/fixtures/mod.rs"]
 mod fixtures;
 mod journal;
@@ -43,6 +44,7 @@ pub use docker::docker_frames;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
 pub use exposition::exposition;
+pub use extract::{logfmt, stage_json, stage_replace, stage_timestamp};
 pub use journal::journal;
 pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
@@ -76,6 +78,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("local_log", local_log),
     ("log_file", log_file),
     ("log_position", log_position),
+    ("logfmt", logfmt),
     ("loki", loki),
     ("netlink", netlink),
     ("mailbox", mailbox),
@@ -86,6 +89,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("runtime", runtime),
     ("samples", samples),
     ("smart", smart),
+    ("stage_json", stage_json),
+    ("stage_replace", stage_replace),
+    ("stage_timestamp", stage_timestamp),
     ("stages", stages),
     ("status", status),
     ("syslog", syslog),

@@ -143,12 +143,13 @@ impl Block {
         self.rows.truncate(len);
     }
 
-    /// Gives a stream other labels; several may have the same then.
-    pub fn relabel(&mut self, stream: StreamId, labels: Labels) {
-        let at = usize::from(stream.0);
-        if let (Some(old), Some(hash)) = (self.streams.get_mut(at), self.hashes.get_mut(at)) {
-            *hash = hash_of(&labels);
-            *old = labels;
+    /// Removes the labels that `keep` refuses from the streams, of which several may be the same then.
+    pub fn retain_labels(&mut self, keep: impl Fn(&str, &str) -> bool) {
+        for (labels, hash) in self.streams.iter_mut().zip(&mut self.hashes) {
+            if labels.iter().any(|(name, value)| !keep(name, value)) {
+                labels.retain(&keep);
+                *hash = hash_of(labels);
+            }
         }
     }
 
@@ -256,15 +257,13 @@ mod tests {
     }
 
     #[test]
-    fn streams_with_other_labels_are_found_by_them() {
+    fn streams_with_fewer_labels_are_found_by_them() {
         let mut block = Block::new();
         let labels = |source| Labels::from_pairs([("__source__", source), ("a", "1")]).unwrap();
         let one = block.stream(&labels("x")).unwrap();
         assert_ne!(block.stream(&labels("y")).unwrap(), one);
         let plain = Labels::from_pairs([("a", "1")]).unwrap();
-        for stream in [StreamId(0), StreamId(1), StreamId(9)] {
-            block.relabel(stream, plain.clone());
-        }
+        block.retain_labels(|name, _| !name.starts_with("__"));
         assert!(block.streams().iter().all(|labels| *labels == plain));
         block.stream(&plain).unwrap();
         assert_eq!(block.streams().len(), 2);

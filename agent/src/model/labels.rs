@@ -93,9 +93,9 @@ impl Labels {
         self.find(name).ok().map(|at| self.0.remove(at).1)
     }
 
-    /// Removes the labels whose names `keep` refuses.
-    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
-        self.0.retain(|(name, _)| keep(name));
+    /// Removes the labels that `keep` refuses by name and value.
+    pub fn retain(&mut self, keep: impl Fn(&str, &str) -> bool) {
+        self.0.retain(|(name, value)| keep(name, value));
     }
 
     /// The value of a label.

@@ -22,6 +22,7 @@ use crate::logs::stage::Stages;
 use crate::logs::syslog::{Sockets, SyslogSource};
 use crate::logs::{Progress, Source, Waiting};
 use crate::model::Block;
+use crate::status::StagesReport;
 use crate::wal::{AppendError, Encoded, Payload, WalError};
 
 /// Bytes of lines in one block: small enough for any WAL, large enough that its overhead is none.
@@ -145,6 +146,8 @@ pub(super) struct Sources {
     pub(super) log: Rc<Log>,
     pub(super) sources: Vec<Box<dyn Source>>,
     pub(super) stages: Stages,
+    /// How many of them are not from `[[logs.stage]]`.
+    pub(super) first_stages: usize,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -219,7 +222,17 @@ impl Sources {
             source.counts(&mut |name, count| counts.push((name, count)));
             all.push(SourceCounts { name: source.name(), counts });
         }
-        self.state.stages.set(Some(self.stages.counts()));
+        let counts = self.stages.counts();
+        // As the configuration counts its tables.
+        let own = |(at, count): (usize, u64)| (at.saturating_sub(self.first_stages) as u64, count);
+        *self.state.stages.borrow_mut() = Some(StagesReport {
+            streams: counts.streams,
+            held: counts.held,
+            overflow: counts.overflow,
+            trimmed: counts.trimmed,
+            truncated: counts.truncated,
+            misses: self.stages.misses().map(own).collect(),
+        });
     }
 
     /// Writes a block, for as long as it takes. False if the agent drains and the WAL has no room: the

@@ -15,7 +15,6 @@ use super::sources::SourceCounts;
 use crate::collector::{Outcome, Set};
 use crate::encode::{Positions, write_text};
 use crate::host::{Clock, Host};
-use crate::logs::stage;
 use crate::model::{Desc, Labels, Samples};
 use crate::probe::Probes;
 use crate::status::{
@@ -57,7 +56,7 @@ pub(super) struct State {
     pub(super) endpoints: Vec<Rc<RefCell<EndpointState>>>,
     pub(super) sources: RefCell<Vec<SourceCounts>>,
     /// What the stages have met, if there are sources.
-    pub(super) stages: Cell<Option<stage::Counts>>,
+    pub(super) stages: RefCell<Option<StagesReport>>,
     /// Whether the sources are held back because the logs WAL is full.
     pub(super) paused: Cell<bool>,
     /// How far every source of the logs WAL has been read.
@@ -139,13 +138,7 @@ impl State {
             collectors: self.collectors(),
             probes: self.probes(),
             sources: self.sources(),
-            stages: self.stages.get().map(|counts| StagesReport {
-                streams: counts.streams,
-                held: counts.held,
-                overflow: counts.overflow,
-                trimmed: counts.trimmed,
-                truncated: counts.truncated,
-            }),
+            stages: self.stages.borrow().clone(),
             wals: self.logs().map(wal).collect(),
             endpoints: self.endpoints.iter().map(|e| self.endpoint(&e.borrow())).collect(),
             dropped: self.dropped(),

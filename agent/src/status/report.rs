@@ -103,6 +103,9 @@ pub struct StagesReport {
     pub trimmed: u64,
     /// Lines that were cut when their parts were joined.
     pub truncated: u64,
+    /// Numbers of `[[logs.stage]]` tables, from 1, and how many entries each could do nothing with.
+    #[serde(default)]
+    pub misses: Vec<(u64, u64)>,
 }
 
 /// A WAL.
@@ -248,6 +251,10 @@ const TRIMMED: Desc = Desc::counter(
     "mote_log_trimmed_total",
     "Entries whose labels or metadata were cut or moved to stay within Loki's bounds.",
 );
+const MISSES: Desc = Desc::counter(
+    "mote_log_stage_misses_total",
+    "Entries that a stage could do nothing with, such as lines that are no JSON, by its number in the file.",
+);
 const TRUNCATED: Desc = Desc::counter(
     "mote_log_joined_truncated_total",
     "Lines that were cut at logs.max_line when their parts were joined.",
@@ -344,6 +351,9 @@ impl Report {
             out.family(&OVERFLOW).add(&[], stages.overflow as f64);
             out.family(&TRIMMED).add(&[], stages.trimmed as f64);
             out.family(&TRUNCATED).add(&[], stages.truncated as f64);
+            for (stage, count) in &stages.misses {
+                out.family(&MISSES).add(&[("stage", &stage.to_string())], *count as f64);
+            }
         }
         for source in &self.sources {
             for (what, count) in &source.counts {

@@ -445,3 +445,70 @@ fn templated(
     let template = Template::parse(&text.value).map_err(|problem| text.error(problem, ""))?;
     Ok((destination(name(to)?), template))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    /// The message about a stage, without the file's name.
+    fn error(stage: &str) -> String {
+        let text = format!("[[logs.stage]]\n{stage}\n");
+        let error = parse(&text, Path::new("m"), &[]).expect_err(stage).to_string();
+        error.strip_prefix("m:").unwrap_or(&error).to_owned()
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_stage_is_said_with_place_and_hint() {
+        let mut wrong = Vec::new();
+        for (stage, expected) in [
+            (
+                "regex = { expression = '(?P<method>x)', labels = ['metod'] }",
+                "2:51: the expression has no group \"metod\"\n  hint: did you mean \"method\"?",
+            ),
+            (
+                "regex = { expression = 'x' }",
+                "2:9: regex takes nothing: it needs labels, metadata or line",
+            ),
+            ("regex = { labels = ['a'] }", "2:9: regex has no expression"),
+            ("json = { labels = ['ctx.host'] }", "2:20: \"ctx.host\" is not a label name"),
+            ("json = { labels = { host = 'a[' } }", "2:28: \"a[\" is no path of JSON: "),
+            ("json = { drop_malformed = true }", "2:8: json takes nothing"),
+            ("logfmt = { labels = 1 }", "2:21: [logs.stage].logfmt.labels is an integer"),
+            ("labels = { a = '{b' }", "2:16: a brace has no other one"),
+            ("labels = { 'a-b' = 'x' }", "2:12: \"a-b\" is not a label name"),
+            ("rename = { a = 'b-c' }", "2:16: \"b-c\" is not a label name"),
+            ("replace = { replace = 'x' }", "2:11: replace needs either expression or preset"),
+            ("replace = { expression = 'a', preset = 'jwt' }", "2:11: replace needs either"),
+            (
+                "replace = { preset = 'ip' }",
+                "2:22: replace.preset is \"ip\"\n  hint: one of \"ipv4\"",
+            ),
+            ("replace = { expression = '(' }", "2:26: "),
+            ("timestamp = { json = 'time' }", "2:13: timestamp has no format"),
+            ("timestamp = { format = '%Q' }", "2:24: timestamp.format \"%Q\": %Q is no directive"),
+            (
+                "timestamp = { format = 'yyyy' }",
+                "2:24: timestamp.format \"yyyy\": there is no time",
+            ),
+            (
+                "timestamp = { format = 'unix', location = 'Berlin/Europe' }",
+                "2:43: timestamp.location: reading /usr/share/zoneinfo/Berlin/Europe: ",
+            ),
+            (
+                "timestamp = { format = 'unix', json = 'a', logfmt = 'b' }",
+                "2:13: the time can be at one place only",
+            ),
+            ("level = { label = 'a', metadata = 'b' }", "2:35: level has both label and metadata"),
+            ("level = { lable = 'a' }", "2:11: unknown key"),
+            ("json = { labels = ['a'] }\nlevel = {}", "1:1: one [[logs.stage]] has both"),
+        ] {
+            let error = error(stage);
+            if !error.starts_with(expected) {
+                wrong.push(format!("{stage}: {error}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}

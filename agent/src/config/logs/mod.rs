@@ -22,7 +22,7 @@ use crate::model::Labels;
 pub(super) struct Common {
     /// The longest line, in bytes.
     pub(super) max_line: usize,
-    /// Where the host's root is mounted.
+    /// Where the host's root is mounted, with its time zones.
     pub(super) root: PathBuf,
     /// The agent's labels and `instance`.
     agent: Labels,
@@ -90,11 +90,13 @@ pub(super) fn logs(
     let docker = docker::docker(&t, &common, journal.is_some())?;
     let own = stage::stages(&t, &common)?;
     let mut stages = common.first_stages.into_inner();
+    let first = stages.len();
     stages.extend(own);
     // What is held stands in records beside a block and a line.
     let max_held = max_line.max((wal.logs_max_bytes / 16).min(128 << 10)) as usize;
     let setup = Setup {
         stages,
+        first,
         max_line: max_line as usize,
         max_held,
         max_streams: max_streams as usize,

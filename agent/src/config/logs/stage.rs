@@ -278,7 +278,12 @@ mod tests {
             ("", "1:", "nothing to do", "drop ="),
             ("match = '{}'", "1:", "nothing to do", "drop ="),
             ("drop = {}", "2:8", "drop has no condition", "older_than"),
-            ("dorp = { regex = 'x' }", "2:1", "unknown key \"[logs.stage].dorp\"", "\"drop\""),
+            (
+                "rate_limits = { entries = 1 }",
+                "2:1",
+                "unknown key \"[logs.stage].rate_limits\"",
+                "\"rate_limit\"",
+            ),
             (
                 "drop = { regex = 'x' }\nsample = { keep = 0.5 }",
                 "1:",

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::guard::{Guard, MAX_PAIR_BYTES, MAX_PAIRS, Target};
+use super::guard::{Guard, MAX_PAIR_BYTES, MAX_PAIRS, Target, is_stored};
 use super::hash::{Fnv, of_labels};
 use super::held::{Group, KEY_PREFIX, MAX_GROUPS};
 use super::multiline::{Groups, Join, Joined};
@@ -20,6 +20,8 @@ use crate::model::{Block, EntryRef, Labels, StreamId};
 pub struct Setup {
     /// In order.
     pub stages: Vec<Options>,
+    /// How many of them are not from `[[logs.stage]]`; they are the first.
+    pub first: usize,
     /// The longest line that is joined of parts, in bytes.
     pub max_line: usize,
     /// The most bytes of what waits for more lines.
@@ -65,6 +67,8 @@ struct Plan {
     /// It may have a part of a line that is held.
     parts: bool,
     out: Option<Out>,
+    /// A copy of its labels that the working entry does not have at the moment.
+    labels: Option<Labels>,
 }
 
 /// Where entries go.
@@ -219,7 +223,7 @@ impl Stages {
             };
             let parts = self.groups.list.iter().any(|group| group.hash == hash);
             let stages = (first, self.matched.len());
-            self.plans.push(Plan { stages, hash, parts, out: None });
+            self.plans.push(Plan { stages, hash, parts, out: None, labels: None });
         }
     }
 
@@ -232,21 +236,11 @@ impl Stages {
         {
             return false;
         }
-        let targets: Vec<Target> =
-            block.streams().iter().map(|labels| self.guard.target(labels, now_ns)).collect();
-        let stays = targets.iter().all(|target| target.moved.is_empty());
-        for (at, target) in targets.into_iter().enumerate() {
-            let stream = StreamId(at as u16);
-            if !stays {
-                continue;
-            }
-            if target.trimmed {
-                let of_stream = block.entries().filter(|entry| entry.stream == stream);
-                self.counts.trimmed += of_stream.count() as u64;
-            }
-            block.relabel(stream, target.labels);
+        if !block.streams().iter().all(|labels| self.guard.is_plain(labels, now_ns)) {
+            return false;
         }
-        stays
+        block.retain_labels(is_stored);
+        true
     }
 
     fn stage_of(&self, identity: u64) -> Option<usize> {
@@ -280,10 +274,7 @@ impl Stages {
             push(out, entry.timestamp_ns, entry.line, pairs, output, &mut self.counts);
             return;
         }
-        if self.loaded != Some(entry.stream) || self.work.is_relabeled() {
-            self.work.set_stream(labels);
-            self.loaded = Some(entry.stream);
-        }
+        self.load(entry.stream, labels, block);
         self.work.timestamp_ns = entry.timestamp_ns;
         self.work.line.clear();
         self.work.line.push_str(entry.line);
@@ -298,6 +289,31 @@ impl Stages {
         while self.groups.list.len() > MAX_GROUPS || self.groups.bytes > self.max_held {
             let Some(oldest) = self.groups.oldest() else { break };
             self.give_out(oldest, output, now_ns, now);
+        }
+    }
+
+    /// Gives the working entry the labels of a stream. Each stream that needs it has a copy of them, which is
+    /// used in turn.
+    fn load(&mut self, stream: StreamId, labels: &Labels, block: &Block) {
+        let before = self.loaded.replace(stream);
+        if before == Some(stream) {
+            if self.work.is_relabeled() {
+                self.work.set_stream(labels);
+            }
+            return;
+        }
+        let plan = self.plans.get_mut(usize::from(stream.0));
+        let next = plan.and_then(|plan| plan.labels.take()).unwrap_or_else(|| labels.clone());
+        let relabeled = self.work.is_relabeled();
+        let mut old = self.work.replace_stream(next);
+        let Some(before) = before.map(|stream| usize::from(stream.0)) else { return };
+        if let (Some(plan), Some(labels)) =
+            (self.plans.get_mut(before), block.streams().get(before))
+        {
+            if relabeled {
+                old.clone_from(labels);
+            }
+            plan.labels = Some(old);
         }
     }
 
@@ -337,8 +353,11 @@ impl Stages {
                     let hash = plan.filter(|_| !self.work.is_relabeled()).map(|plan| plan.hash);
                     let joined =
                         self.groups.join(join, *identity, &mut self.work, hash, partial, now);
-                    if joined == Joined::Held {
+                    // What begins a group has been taken away whole.
+                    if self.work.labels().is_empty() {
                         self.loaded = None;
+                    }
+                    if joined == Joined::Held {
                         return false;
                     }
                 }
@@ -440,16 +459,14 @@ impl Stages {
         }
     }
 
-    /// The numbers of stages, from 1 as the configuration has them, and how many entries passed each
-    /// untreated because it is not for them.
-    pub fn misses(&self, out: &mut dyn FnMut(usize, u64)) {
-        for (at, stage) in self.stages.iter().enumerate() {
-            if let Kind::Act(action, _) = &stage.kind
-                && action.misses() > 0
-            {
-                out(at, action.misses());
-            }
-        }
+    /// Which stages had entries that are not what they are for, counted from 1 as [`Setup::stages`] has
+    /// them, and how many.
+    pub fn misses(&self) -> impl Iterator<Item = (usize, u64)> {
+        let misses = self.stages.iter().enumerate().map(|(at, stage)| match &stage.kind {
+            Kind::Act(action, _) => (at, action.misses()),
+            Kind::Join(..) => (at, 0),
+        });
+        misses.filter(|(_, count)| *count > 0)
     }
 }
 

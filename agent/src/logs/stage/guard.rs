@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::hash::of_labels;
+use super::hash::{Fnv, of_labels};
 use crate::model::Labels;
 
 /// A stream is active for so long after its last entry.
@@ -20,6 +20,11 @@ const MAX_VALUE_BYTES: usize = 2048;
 /// Loki's `max_structured_metadata_entries_count` and `max_structured_metadata_size`.
 pub(super) const MAX_PAIRS: usize = 128;
 pub(super) const MAX_PAIR_BYTES: usize = 64 << 10;
+
+/// Whether a label goes on to the WAL: internal and empty ones don't.
+pub(super) fn is_stored(name: &str, value: &str) -> bool {
+    !name.starts_with("__") && !value.is_empty()
+}
 
 /// Where the entries of a stream go.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,16 +80,39 @@ impl Guard {
         }
     }
 
+    /// Whether entries with these labels go to the stream that is left without [what is not
+    /// stored](is_stored), and nothing else is to be done. Otherwise [`target`](Guard::target) says what.
+    pub(super) fn is_plain(&mut self, labels: &Labels, now_ns: i64) -> bool {
+        let (mut count, mut hash) = (0, Fnv::new());
+        for (name, value) in labels.iter().filter(|(name, value)| is_stored(name, value)) {
+            if name.len() > MAX_NAME_BYTES || value.len() > MAX_VALUE_BYTES {
+                return false;
+            }
+            count += 1;
+            hash = hash.text(name).text(value);
+        }
+        (1..=MAX_NAMES).contains(&count) && self.admit(hash.finish(), now_ns)
+    }
+
+    /// Whether the stream is active or may become so.
+    fn admit(&mut self, hash: u64, now_ns: i64) -> bool {
+        let now = now_ns.div_euclid(1_000_000_000);
+        if let Some(last) = self.active.get_mut(&hash) {
+            *last = now;
+            return true;
+        }
+        let room = self.active.len() < self.max_streams;
+        if room {
+            self.active.insert(hash, now);
+        }
+        room
+    }
+
     /// Where entries with these labels go.
     pub(super) fn target(&mut self, labels: &Labels, now_ns: i64) -> Target {
         let mut target = self.trim(labels);
-        let now = now_ns.div_euclid(1_000_000_000);
-        let hash = of_labels(&target.labels);
-        if let Some(last) = self.active.get_mut(&hash) {
-            *last = now;
-        } else if self.active.len() < self.max_streams {
-            self.active.insert(hash, now);
-        } else {
+        if !self.admit(of_labels(&target.labels), now_ns) {
+            let now = now_ns.div_euclid(1_000_000_000);
             if self.overflowed.replace(now).is_none() {
                 log::warn!(
                     "there are more log streams than logs.max_streams ({}): entries of further ones, such as \
@@ -108,14 +136,13 @@ impl Guard {
     /// Without internal labels and empty ones, within Loki's bounds.
     fn trim(&self, from: &Labels) -> Target {
         let mut target = Target::default();
-        let outside = |name: &str, value: &str| !name.starts_with("__") && !value.is_empty();
         let fitting = |name: &str| name.len() <= MAX_NAME_BYTES;
         let count =
-            from.iter().filter(|(name, value)| outside(name, value) && fitting(name)).count();
+            from.iter().filter(|(name, value)| is_stored(name, value) && fitting(name)).count();
         // The agent's own labels stay, and of the others the first by name.
         let mut excess = count.saturating_sub(MAX_NAMES);
         for (name, value) in from.iter().rev() {
-            if !outside(name, value) {
+            if !is_stored(name, value) {
                 continue;
             }
             let cut = value.get(..value.floor_char_boundary(MAX_VALUE_BYTES)).unwrap_or_default();

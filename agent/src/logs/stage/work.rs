@@ -27,6 +27,12 @@ impl Work {
         self.relabeled = false;
     }
 
+    /// As [`set_stream`](Work::set_stream), by value; returns the labels that it had.
+    pub(super) fn replace_stream(&mut self, labels: Labels) -> Labels {
+        self.relabeled = false;
+        std::mem::replace(&mut self.labels, labels)
+    }
+
     /// Exchanges the contents with another entry's of the same labels; each keeps the knowledge of whether
     /// they have been changed.
     pub(super) fn exchange(&mut self, other: &mut Work) {

@@ -59,16 +59,11 @@ impl Action for Edit {
                     entry.metadata.remove(name);
                 }
             }
-            Options::KeepLabels(names) => loop {
-                let is_other =
-                    |name: &&str| !name.starts_with("__") && !names.iter().any(|n| n == name);
-                self.value.clear();
-                match entry.labels().iter().map(|(name, _)| name).find(is_other) {
-                    Some(name) => self.value.push_str(name),
-                    None => break,
+            Options::KeepLabels(names) => {
+                while other_label(entry, names, &mut self.value) {
+                    entry.remove_label(&self.value);
                 }
-                entry.remove_label(&self.value);
-            },
+            }
             Options::ToMetadata(names) => {
                 for name in names {
                     if let Some(value) = entry.remove_label(name) {
@@ -79,6 +74,16 @@ impl Action for Edit {
         }
         Verdict::Keep
     }
+}
+
+/// Puts the name of the first label that is none of these and not internal into `name`, if there is one.
+fn other_label(entry: &Work, names: &[String], name: &mut String) -> bool {
+    let labels = entry.labels().iter().map(|(name, _)| name);
+    let mut others =
+        labels.filter(|name| !name.starts_with("__") && names.iter().all(|keep| keep != name));
+    name.clear();
+    name.push_str(others.next().unwrap_or_default());
+    !name.is_empty()
 }
 
 #[cfg(test)]

@@ -174,7 +174,6 @@ fn in_words<'a>(words: &'a [(String, String)], line: &str) -> Option<&'a str> {
     let mut start = 0;
     let mut first = true;
     while let Some(rest) = line.get(start..).filter(|rest| !rest.is_empty()) {
-        let is_word = |c: char| c.is_alphanumeric() || c == '_';
         let len = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
         let word = rest.get(..len).unwrap_or_default();
         if word.bytes().any(|b| b.is_ascii_alphabetic()) {
@@ -205,10 +204,14 @@ fn in_words<'a>(words: &'a [(String, String)], line: &str) -> Option<&'a str> {
     None
 }
 
+/// Letters beyond ASCII are taken for parts of words, without Unicode's tables.
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii()
+}
+
 fn is_stuck(rest: &str, len: usize) -> bool {
     let mut behind = rest.get(len..).unwrap_or_default().chars();
-    matches!(behind.next(), Some('-' | '.' | '/'))
-        && behind.next().is_some_and(char::is_alphanumeric)
+    matches!(behind.next(), Some('-' | '.' | '/')) && behind.next().is_some_and(is_word)
 }
 
 #[cfg(test)]
@@ -301,7 +304,7 @@ mod tests {
     fn what_is_not_found_leaves_the_label_as_it_is() {
         let mut work = Work::default();
         work.set_label("level", "notice");
-        work.line.push_str("x");
+        work.line.push('x');
         Level::new(&options()).apply(&mut work, 0);
         assert_eq!(work.labels().get("level"), Some("notice"));
     }

@@ -106,7 +106,9 @@ fn ipv4(bytes: &[u8], mut from: usize) -> Span {
         let mut numbers = 0;
         let good = bytes.get(start..stop)?.split(|b| *b == b'.').all(|number| {
             numbers += 1;
-            let value = number.iter().fold(0, |n: u32, b| n.saturating_mul(10) + u32::from(b & 15));
+            let value = number
+                .iter()
+                .fold(0, |n: u32, b| n.saturating_mul(10).saturating_add(u32::from(b & 15)));
             (1..=3).contains(&number.len()) && value <= 255
         });
         let first = before(bytes, start);

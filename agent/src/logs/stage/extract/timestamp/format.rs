@@ -126,6 +126,9 @@ const GO: &[(&str, &str)] = &[
     ("5", "%S"),
 ];
 
+/// One of these is in each of Go's layouts; single digits are in other things as well.
+const GO_SIGNS: &[&str] = &["2006", "06", "15", "04", "Jan"];
+
 impl Format {
     /// Reads a format: a name (`rfc3339`, `unix_ms`), strftime's directives if it has a `%`, else a
     /// layout of Go's.
@@ -149,7 +152,7 @@ impl Format {
             parts.strftime(directives)?;
         } else if text.contains('%') {
             parts.strftime(text)?;
-        } else {
+        } else if GO_SIGNS.iter().any(|sign| text.contains(sign)) {
             parts.go(text)?;
         }
         let format = Format { parts: parts.0 };
