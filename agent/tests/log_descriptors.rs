@@ -8,7 +8,7 @@ use std::rc::Rc;
 use mote::host::ManualClock;
 use mote::logs::Progress;
 use mote::logs::file::{FileSource, Options};
-use mote::model::{Block, Labels};
+use mote::model::Block;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 #[tokio::test]
@@ -22,9 +22,8 @@ async fn as_many_log_files_as_descriptors_leave_some_for_the_rest_of_the_agent()
     }
     let options = Options {
         paths: vec![format!("{}/*.log", folder.path().display())],
-        exclude: Vec::new(),
-        labels: Labels::default(),
         max_line: 1024,
+        ..Options::default()
     };
     let clock = Rc::new(ManualClock::at(1));
     let mut source = FileSource::new(&[options], &BTreeMap::new(), clock).unwrap();

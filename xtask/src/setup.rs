@@ -91,6 +91,34 @@ const PROGRAMS: &[Program] = &[
             apk: "systemd (which Alpine has not)",
         },
     },
+    Program {
+        name: "/lib/systemd/systemd-journal-remote",
+        since: Purpose::Test,
+        why: "tests make journal files with it",
+        packages: Packages {
+            apt: &["systemd-journal-remote"],
+            dnf: "systemd-journal-remote",
+            pacman: "systemd",
+            apk: "systemd (which Alpine has not)",
+        },
+    },
+    Program {
+        name: "setpriv",
+        since: Purpose::Test,
+        why: "a test logs as several users",
+        packages: Packages {
+            apt: &["util-linux", "bsdutils"],
+            dnf: "util-linux",
+            pacman: "util-linux",
+            apk: "setpriv logger",
+        },
+    },
+    Program {
+        name: "xz",
+        since: Purpose::Test,
+        why: "a test compresses a journal as older systemds did",
+        packages: Packages { apt: &["xz-utils"], dnf: "xz", pacman: "xz", apk: "xz" },
+    },
 ];
 
 /// A server that tests and the demo talk to.

@@ -14,6 +14,7 @@
 
 mod bytes;
 mod collectors;
+mod containers;
 mod dbus;
 mod encode;
 mod endpoint;
@@ -21,6 +22,7 @@ mod exposition;
 mod extract;
 #[path = "../../tests/fixtures/mod.rs"]
 mod fixtures;
+mod journal;
 mod kmsg;
 mod logs;
 mod mailbox;
@@ -34,11 +36,13 @@ mod text;
 mod wal;
 
 pub use collectors::collectors;
+pub use containers::{cri_file, json_file, local_log};
 pub use dbus::dbus;
 pub use encode::{blocks, rounds, samples};
 pub use endpoint::{answer, url};
 pub use exposition::exposition;
 pub use extract::{logfmt, stage_json, stage_replace, stage_timestamp};
+pub use journal::journal;
 pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
 pub use mailbox::mailbox;
@@ -60,9 +64,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("blocks", blocks),
     ("collectors", collectors),
     ("config", config),
+    ("cri_file", cri_file),
     ("dbus", dbus),
     ("exposition", exposition),
+    ("journal", journal),
     ("kmsg", kmsg),
+    ("json_file", json_file),
+    ("local_log", local_log),
     ("log_file", log_file),
     ("log_position", log_position),
     ("logfmt", logfmt),

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use mote::host::ManualClock;
 use mote::logs::Progress;
 use mote::logs::file::{FileSource, KEY_PREFIX, Limits, Options};
-use mote::model::{Block, Labels};
+use mote::model::Block;
 
 use super::bytes::Input;
 
@@ -37,9 +37,8 @@ fn fresh() -> PathBuf {
 fn source(path: &Path, max_line: usize, stored: &Stored) -> FileSource {
     let options = Options {
         paths: vec![path.to_str().expect("UTF-8").to_owned()],
-        exclude: Vec::new(),
-        labels: Labels::new(),
         max_line,
+        ..Options::default()
     };
     // Watches are the kernel's matter, and there is no runtime to wait for them.
     let limits = Limits { watch: false, ..Limits::default() };
@@ -101,12 +100,13 @@ pub fn log_file(data: &[u8]) {
         reader = source(&path, max_line, &stored);
     }
     lines.extend(read_all(&mut reader, limit, max_line, &mut stored));
-    if is_compressed(contents) {
+    if is_no_log(contents) {
         // Not followed at all, or only as long as it was too short to be recognised.
         return;
     }
     let counters = *reader.counters();
     assert_eq!((counters.truncations, counters.lost_bytes, counters.lost_files), (0, 0, 0));
+    let contents = contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents);
     let mut whole: Vec<&[u8]> = contents.split(|&byte| byte == b'\n').collect();
     // What stands after the last line break is no line yet, unless it is too long to become one.
     let rest = whole.pop().unwrap_or_default();
@@ -124,17 +124,20 @@ pub fn log_file(data: &[u8]) {
     }
 }
 
-fn is_compressed(contents: &[u8]) -> bool {
-    let magic: [&[u8]; 4] = [b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"BZh"];
+/// Compressed, or UTF-16.
+fn is_no_log(contents: &[u8]) -> bool {
+    let magic: [&[u8]; 6] =
+        [b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"BZh", b"\xff\xfe", b"\xfe\xff"];
     magic.iter().any(|magic| contents.starts_with(magic))
 }
 
 /// `[own u8] [a position's bytes]`: with bit 0 of `own`, the first record gets the file's own identity
-/// and with bit 1 an empty head, so that it is believed.
+/// and with bit 1 no check sums, so that it is believed.
 pub fn log_position(data: &[u8]) {
     let mut input = Input(data);
     let own = input.u8();
     let mut position = input.0.to_vec();
+    let first = position.first() == Some(&1);
     let path = fresh();
     append(&path, b"one\ntwo\r\nthree\n\xff\n");
     let metadata = fs::metadata(&path).expect("it was just written");
@@ -145,11 +148,11 @@ pub fn log_position(data: &[u8]) {
         identity[8..].copy_from_slice(&metadata.ino().to_le_bytes());
     }
     if own & 2 != 0
-        && let Some(head) = position.get_mut(25..31)
+        && let Some(sums) = position.get_mut(if first { 25..31 } else { 41..53 })
     {
-        head.fill(0);
+        sums.fill(0);
     }
-    let flags = position.get(31).copied().unwrap_or_default();
+    let flags = position.get(if first { 31 } else { 53 }).copied().unwrap_or_default();
     let key = format!("{KEY_PREFIX}{}", path.display());
     let mut stored = Stored::from([(key.clone(), position)]);
     let mut reader = source(&path, 16, &stored);

@@ -119,12 +119,14 @@ pub struct Logs {
     pub files: Vec<crate::logs::file::Options>,
     /// `[[logs.stage]]` and what else is done with entries
     pub stages: crate::logs::stage::Setup,
+    /// `[logs.journal]`
+    pub journal: Option<crate::logs::journal::Options>,
 }
 
 impl Logs {
     /// Whether any source is to be read.
     pub fn any(&self) -> bool {
-        !self.files.is_empty()
+        !self.files.is_empty() || self.journal.is_some()
     }
 }
 

@@ -8,9 +8,12 @@
 //! stream, and adds those that it knows. Labels whose names begin with `__` are for the stages to match on, and
 //! are removed before the WAL; every stream has [`SOURCE`].
 
+pub mod docker;
 pub mod file;
+pub mod journal;
 pub mod stage;
 mod text;
+mod watch;
 
 use std::pin::Pin;
 

@@ -15,6 +15,7 @@ use super::{Phase, RunError, TOO_LARGE};
 use crate::config::Config;
 use crate::encode::{BLOCK, Positions, apply, decode_positions, encode_block};
 use crate::logs::file::FileSource;
+use crate::logs::journal::JournalSource;
 use crate::logs::stage::Stages;
 use crate::logs::{Progress, Source, Waiting};
 use crate::model::Block;
@@ -95,6 +96,10 @@ pub(super) fn build(config: &Config, state: &State) -> Result<Vec<Box<dyn Source
         let source = FileSource::new(&config.logs.files, &positions, Rc::clone(&state.clock));
         sources.push(Box::new(source.map_err(|error| changed(&error))?));
     }
+    if let Some(options) = &config.logs.journal {
+        let clock = state.clock.as_ref();
+        sources.push(Box::new(JournalSource::new(options, &config.host, &positions, clock)));
+    }
     Ok(sources)
 }
 
@@ -126,7 +131,13 @@ impl Sources {
             // Whoever has much to say must not keep the others waiting.
             first += 1;
             self.stages.run(&mut block, self.state.clock.now_ns(), Instant::now());
-            let written = block.is_empty() || self.write(&block).await;
+            let written = if block.is_empty() {
+                // A source that passes over much gives nothing to wait for.
+                tokio::task::yield_now().await;
+                true
+            } else {
+                self.write(&block).await
+            };
             block.clear();
             if !written {
                 return;

@@ -38,6 +38,8 @@ pub struct Bench {
     /// File name of the label `filename`, and the line.
     pub lines: Vec<(String, String)>,
     pub last: BTreeMap<String, i64>,
+    /// The label as it is, for a source whose paths are not below the directory.
+    pub raw_names: bool,
 }
 
 pub fn options(dir: &Path, patterns: &[&str]) -> Options {
@@ -46,6 +48,7 @@ pub fn options(dir: &Path, patterns: &[&str]) -> Options {
         exclude: vec!["*.gz".to_owned()],
         labels: Labels::from_pairs([("job", "test")]).unwrap(),
         max_line: 1024,
+        ..Options::default()
     }
 }
 
@@ -57,7 +60,7 @@ impl Bench {
         let source = FileSource::new(&options, &BTreeMap::new(), Rc::new(clock.clone())).unwrap();
         let (positions, lines, last) = Default::default();
         let limits = Limits::default();
-        Bench { dir, options, limits, positions, source, clock, lines, last }
+        Bench { dir, options, limits, positions, source, clock, lines, last, raw_names: false }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -89,7 +92,9 @@ impl Bench {
         for entry in block.entries() {
             let labels = &block.streams()[usize::from(entry.stream.0)];
             assert_eq!(labels.get("job"), Some("test"));
-            let name = labels.get("filename").unwrap().strip_prefix(&prefix).unwrap().to_owned();
+            let name = labels.get("filename").unwrap();
+            let short = name.strip_prefix(&prefix).filter(|_| !self.raw_names);
+            let name = short.unwrap_or(name).to_owned();
             let last = self.last.entry(name.clone()).or_insert(i64::MIN);
             assert!(entry.timestamp_ns > *last, "{name}: {} after {last}", entry.timestamp_ns);
             *last = entry.timestamp_ns;

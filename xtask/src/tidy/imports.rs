@@ -49,7 +49,9 @@ const WIRING: &[&str] = &["pipeline", "cli"];
 const OWNERS: &[(&[&str], &[&str])] = &[
     (&["aya", "aya_log", "aya_obj"], &["probe"]),
     (&["prost"], &["encode"]),
-    (&["zstd"], &["wal", "encode"]),
+    // In `logs` only to open what journald has compressed.
+    (&["zstd"], &["wal", "encode", "logs"]),
+    (&["lzma_rust2"], &["logs"]),
     (
         &["hyper", "hyper_util", "http_body_util", "rustls", "tokio_rustls", "rustls_native_certs"],
         &["endpoint", "status"],

@@ -3,7 +3,9 @@
 use super::Common;
 use crate::config::error::ConfigError;
 use crate::config::reader::Reader;
+use crate::config::units;
 use crate::logs;
+use crate::logs::file::StartAt;
 
 pub(super) fn files(
     t: &Reader<'_>,
@@ -15,7 +17,7 @@ pub(super) fn files(
             &file,
             "paths",
             logs::file::check_path,
-            "files to follow, as globs; new ones are found while running",
+            "files to follow, as globs of the host's paths; new ones are found while running",
         )?;
         let exclude =
             globs(&file, "exclude", logs::file::check_exclude, "files to leave out, as globs")?
@@ -25,6 +27,38 @@ pub(super) fn files(
             "labels of these files' streams, beside `filename`, `instance` and those of `[agent]`",
         )?;
         let multiline = super::stage::multiline(&file, common)?;
+        let format = file.choice(
+            "format",
+            "plain",
+            &[
+                ("plain", logs::file::PLAIN),
+                ("docker", logs::docker::disk::JSON_FILE),
+                ("cri", logs::docker::disk::CRI),
+            ],
+            "how lines stand in the files: \"plain\"; \"docker\", Docker's json-file; \"cri\", what containerd \
+             writes for Kubernetes (/var/log/pods) and Podman as k8s-file. These two have the time, the \
+             label `stream` and parts of long lines in them",
+        )?;
+        let start_at = file.choice(
+            "start_at",
+            "beginning",
+            &[("beginning", StartAt::Beginning), ("end", StartAt::End)],
+            "where reading begins in files that are there at the first start: \"beginning\", or \"end\", behind their last line; files that appear later are read whole",
+        )?;
+        let ignore_older = file.string(
+            "ignore_older",
+            "",
+            "files that have not been written to for so long are not opened until they are, such as \"168h\"; default: all are",
+        )?;
+        let ignore_older = ignore_older
+            .map(|given| match units::parse_duration(&given.value) {
+                Ok(age) if !age.is_zero() => Ok(age),
+                _ => Err(given.error(
+                    format!("ignore_older: {:?} is no time", given.value),
+                    "a number with a unit: \"24h\", \"30m\"",
+                )),
+            })
+            .transpose()?;
         let present = file.is_present();
         let place = file.place().clone();
         file.finish()?;
@@ -36,7 +70,17 @@ pub(super) fn files(
         })?;
         let own = common.multiline(own, multiline);
         let (labels, max_line) = (common.labels(own), common.max_line);
-        files.push(logs::file::Options { paths, exclude, labels, max_line });
+        let root = common.root.clone();
+        files.push(logs::file::Options {
+            paths,
+            exclude,
+            labels,
+            max_line,
+            start_at,
+            ignore_older,
+            root,
+            format,
+        });
     }
     Ok(files)
 }
@@ -52,7 +96,7 @@ fn globs(
         check(&pattern.value).map_err(|error| {
             pattern.error(
                 format!("{key}: {error}"),
-                "*, ?, [abc] and ** for any number of directories",
+                "*, ?, [abc], {a,b} and ** for any number of directories",
             )
         })?;
     }

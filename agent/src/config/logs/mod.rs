@@ -2,6 +2,7 @@
 
 mod extract;
 mod file;
+mod journal;
 mod stage;
 
 use std::cell::RefCell;
@@ -18,10 +19,10 @@ use crate::model::Labels;
 pub(super) struct Common {
     /// The longest line, in bytes.
     pub(super) max_line: usize,
+    /// Where the host's root is mounted.
+    pub(super) root: PathBuf,
     /// The agent's labels and `instance`.
     agent: Labels,
-    /// Where the host's root is, with its time zones.
-    root: PathBuf,
     /// Stages that sections of sources ask for, before those of `[[logs.stage]]`.
     first_stages: RefCell<Vec<Options>>,
 }
@@ -80,6 +81,7 @@ pub(super) fn logs(
         first_stages: RefCell::default(),
     };
     let files = file::files(&t, &common)?;
+    let journal = journal::journal(&t, &common)?;
     let own = stage::stages(&t, &common)?;
     let mut stages = common.first_stages.into_inner();
     let first = stages.len();
@@ -94,7 +96,7 @@ pub(super) fn logs(
         max_streams: max_streams as usize,
         common: labels,
     };
-    let logs = Logs { files, stages: setup };
+    let logs = Logs { files, journal, stages: setup };
     // A block is at most a line longer than it should be and has at most a line that is held, and a record is at
     // most a quarter of its WAL.
     if logs.any() && max_line > wal.logs_max_bytes / 16 {

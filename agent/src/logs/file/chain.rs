@@ -3,18 +3,18 @@
 //! how files are found.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use tokio::time::Instant;
 
 use super::follow::{Follow, Place, Sink, Step};
-use super::position;
-use super::{Counters, KEY_PREFIX, Limits};
-use crate::logs::SOURCE;
+use super::format::{Format, Stream};
+use super::position::{self, Head, Identity};
+use super::section::Section;
+use super::writer::Writer;
+use super::{Counters, Limits};
 use crate::logs::text::Converter;
-use crate::model::{Block, Labels, StreamId};
-
-/// A clock that is behind the last entry by more was set back: the entry gets its time all the same.
-const SET_BACK_NS: i64 = 10_000_000_000;
+use crate::model::{Block, Labels};
 
 /// When a position is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,29 +31,100 @@ pub(super) enum Save {
 pub(super) struct Chain {
     /// The position's key.
     pub(super) key: String,
-    pub(super) labels: Labels,
+    /// Where in it the label `filename` begins, if there is one.
+    name_at: Option<usize>,
+    /// Of the section.
+    pub(super) labels: Rc<Labels>,
     pub(super) max_line: usize,
+    format: &'static dyn Format,
+    /// Files stay although nothing leads to them, as long as nothing else is at the path.
+    pub(super) pinned: bool,
+    /// The path is given up: files are finished at their ends, wherever they are.
+    pub(super) retired: bool,
+    /// It has been said that something is malformed.
+    told: bool,
     /// Only the last may be the one that is at the path.
     pub(super) files: VecDeque<Follow>,
-    last_ns: i64,
+    /// A copy of the last file, which may be about to be truncated.
+    pub(super) copy: Option<Box<Follow>>,
+    /// When the newest of the files that were renamed away had last been written to: what rotation
+    /// made later has not been seen. `i64::MAX`: nothing was renamed yet.
+    pub(super) rotated_ns: i64,
+    /// Of contents that were cut off last, how they began.
+    pub(super) cut: Head,
+    /// Not 0: what rotation made is unseen only if it was made later.
+    pub(super) born_ns: i64,
+    /// Files that were finished last, which are not read again.
+    pub(super) done: VecDeque<Identity>,
+    last_ns: [i64; Stream::COUNT],
     pub(super) save: Save,
     pub(super) queued: bool,
 }
 
 impl Chain {
-    pub(super) fn new(path: &str, labels: &Labels, max_line: usize) -> Chain {
-        let mut labels = labels.clone();
-        labels.set("filename", path);
-        labels.set(SOURCE, "file");
+    pub(super) fn new(prefix: &str, path: &str, section: &Section) -> Chain {
         Chain {
-            key: format!("{KEY_PREFIX}{path}"),
-            labels,
-            max_line: max_line.max(16),
+            key: format!("{prefix}{path}"),
+            name_at: section.named.then_some(prefix.len()),
+            labels: section.labels.clone(),
+            max_line: section.max_line.max(16),
+            format: section.format,
+            pinned: section.pinned,
+            retired: false,
+            told: false,
             files: VecDeque::new(),
-            last_ns: i64::MIN,
+            copy: None,
+            rotated_ns: i64::MAX,
+            cut: Head::default(),
+            born_ns: 0,
+            done: VecDeque::new(),
+            last_ns: [i64::MIN; Stream::COUNT],
             save: Save::No,
             queued: false,
         }
+    }
+
+    /// The file at the path.
+    pub(super) fn current(&self) -> Option<&Follow> {
+        self.files.back().filter(|file| file.place == Place::Current)
+    }
+
+    /// Puts a file before the one at the path, and before those that were written later.
+    pub(super) fn push_rotated(&mut self, mut file: Follow, now: Instant) {
+        let modified_ns = file.modified_ns();
+        self.rotated(modified_ns);
+        file.place = Place::Rotated { since: now, replaced: true };
+        let mut at = self.files.len() - usize::from(self.current().is_some());
+        while let Some(before) = at.checked_sub(1)
+            && self.files.get(before).is_some_and(|other| other.modified_ns() > modified_ns)
+        {
+            at = before;
+        }
+        self.files.insert(at, file);
+        self.save(Save::Now);
+    }
+
+    /// A file that had last been written to then was renamed away, or its contents were.
+    pub(super) fn rotated(&mut self, modified_ns: i64) {
+        let known = self.rotated_ns != i64::MAX;
+        if modified_ns > 0 && (!known || modified_ns > self.rotated_ns) {
+            self.rotated_ns = modified_ns;
+        }
+    }
+
+    /// Remembers a file that is not read again.
+    pub(super) fn is_done(&mut self, identity: Identity) {
+        self.done.push_back(identity);
+        if self.done.len() > 8 {
+            self.done.pop_front();
+        }
+    }
+
+    /// Lines are read as a section says from now on.
+    pub(super) fn apply(&mut self, section: &Section) {
+        let with = Chain::new("", "", section);
+        (self.labels, self.max_line, self.format) = (with.labels, with.max_line, with.format);
+        (self.pinned, self.retired) = (with.pinned, false);
     }
 
     /// Asks for the position to be written at this time or earlier.
@@ -74,27 +145,42 @@ impl Chain {
 
     /// When a file is to be finished, unless it grows.
     pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
-        self.files.iter().filter_map(|file| due(file, limits)).min()
+        self.files.iter().filter_map(|file| self.due(file, limits)).min()
+    }
+
+    fn due(&self, file: &Follow, limits: &Limits) -> Option<Instant> {
+        match file.place {
+            _ if self.retired => Some(file.grew),
+            Place::Rotated { replaced: false, .. } if self.pinned => None,
+            _ => due(file, limits),
+        }
     }
 
     /// Reads on by at most one buffer a file, each file only after the one before it has no more.
     pub(super) fn turn(&mut self, pen: &mut Pen<'_>, now: Instant) -> std::io::Result<Step> {
-        let Chain { files, labels, max_line, last_ns, .. } = self;
-        let Pen { block, limit, counters, converter, buffer, now_ns } = pen;
+        let name = self.name_at.and_then(|at| self.key.get(at..));
+        let Chain { files, labels, max_line, format, last_ns, .. } = self;
+        let Pen { block, limit, counters, converter, scratch, buffer, now_ns } = pen;
         let mut sink = Writer {
             block,
             limit: *limit,
             counters,
             converter,
+            name,
+            scratch,
             labels,
             max_line: *max_line,
-            stream: None,
+            format: *format,
+            streams: [None; Stream::COUNT],
             now_ns: *now_ns,
             last_ns,
+            malformed: 0,
         };
         let mut total = Step { end: true, ..Step::default() };
         let result = read_on(files, buffer, now, &mut sink, &mut total, &mut self.save);
         sink.counters.bytes += total.consumed;
+        let malformed = sink.malformed;
+        self.tell(malformed);
         result.map(|()| total)
     }
 
@@ -106,27 +192,32 @@ impl Chain {
         now: Instant,
         limits: &Limits,
     ) -> std::io::Result<Finish> {
-        let Chain { files, labels, max_line, last_ns, .. } = self;
         // Rotated so fast that quiet never comes: the oldest have had their time.
-        let is_crowded = files.len() > position::MAX_RECORDS / 2;
+        let is_crowded = self.files.len() > position::MAX_RECORDS / 2;
         let is_due = |file: &Follow| {
-            due(file, limits).is_some_and(|due| due <= now)
+            self.due(file, limits).is_some_and(|due| due <= now)
                 || (is_crowded && file.place != Place::Current)
         };
-        let Some(index) = files.iter().position(is_due) else {
+        let Some(index) = self.files.iter().position(is_due) else {
             return Ok(Finish::None);
         };
-        let Pen { block, limit, counters, converter, buffer, now_ns } = pen;
+        let name = self.name_at.and_then(|at| self.key.get(at..));
+        let Chain { files, labels, max_line, format, last_ns, .. } = self;
+        let Pen { block, limit, counters, converter, scratch, buffer, now_ns } = pen;
         let mut sink = Writer {
             block,
             limit: *limit,
             counters,
             converter,
+            name,
+            scratch,
             labels,
             max_line: *max_line,
-            stream: None,
+            format: *format,
+            streams: [None; Stream::COUNT],
             now_ns: *now_ns,
             last_ns,
+            malformed: 0,
         };
         let Some(file) = files.get_mut(index) else { return Ok(Finish::None) };
         let step = file.finish(buffer, &mut sink)?;
@@ -138,8 +229,22 @@ impl Chain {
             return Ok(Finish::Grown);
         }
         sink.counters.bytes += step.consumed;
+        let malformed = sink.malformed;
+        let file = files.remove(index);
         self.save = Save::Now;
-        Ok(files.remove(index).map_or(Finish::None, |file| Finish::Done(Box::new(file))))
+        self.tell(malformed);
+        Ok(file.map_or(Finish::None, |file| Finish::Done(Box::new(file))))
+    }
+
+    fn tell(&mut self, malformed: u64) {
+        if malformed > 0 && !std::mem::replace(&mut self.told, true) {
+            log::warn!(
+                "{}: not all of it is in the format {:?}: such lines are kept as they are, with \
+                 the metadata malformed; this is told once, mote_log_source_total counts",
+                self.key,
+                self.format.name(),
+            );
+        }
     }
 }
 
@@ -169,6 +274,7 @@ fn read_on(
         total.consumed += step.consumed;
         total.full = step.full;
         total.end = step.end;
+        total.cut = step.cut;
         if step.full || !step.end {
             break;
         }
@@ -207,70 +313,10 @@ pub(super) struct Pen<'a> {
     pub(super) limit: usize,
     pub(super) counters: &'a mut Counters,
     pub(super) converter: &'a mut Converter,
+    /// What formats unescape into.
+    pub(super) scratch: &'a mut Vec<u8>,
     pub(super) buffer: &'a mut [u8],
     pub(super) now_ns: i64,
-}
-
-struct Writer<'a> {
-    block: &'a mut Block,
-    limit: usize,
-    counters: &'a mut Counters,
-    converter: &'a mut Converter,
-    labels: &'a Labels,
-    max_line: usize,
-    stream: Option<StreamId>,
-    now_ns: i64,
-    last_ns: &'a mut i64,
-}
-
-impl Sink for Writer<'_> {
-    fn line(&mut self, line: &[u8]) -> bool {
-        let text = self.converter.text(line, self.max_line);
-        // A block that is empty takes any line, or a small limit would stop everything.
-        let size = self.block.size();
-        if size > 0 && size + text.text.len() + Block::ENTRY_COST > self.limit {
-            return false;
-        }
-        let Some(stream) = self.stream.or_else(|| self.block.stream(self.labels)) else {
-            return false;
-        };
-        self.stream = Some(stream);
-        let last = *self.last_ns;
-        let now = self.now_ns;
-        let time =
-            if now > last || last.saturating_sub(now) > SET_BACK_NS { now } else { last + 1 };
-        *self.last_ns = time;
-        self.block.push(stream, time, text.text);
-        self.counters.lines += 1;
-        self.counters.truncated_lines += u64::from(text.truncated);
-        self.counters.invalid_utf8 += u64::from(text.replaced);
-        true
-    }
-
-    fn max_line(&self) -> usize {
-        self.max_line
-    }
-
-    fn truncated(&mut self, lost: u64) {
-        self.counters.truncations += 1;
-        self.counters.lost_bytes += lost;
-    }
-}
-
-/// For files that are opened where no line can be written yet.
-impl Sink for Counters {
-    fn line(&mut self, _: &[u8]) -> bool {
-        false
-    }
-
-    fn max_line(&self) -> usize {
-        0
-    }
-
-    fn truncated(&mut self, lost: u64) {
-        self.truncations += 1;
-        self.lost_bytes += lost;
-    }
 }
 
 #[cfg(test)]
@@ -303,8 +349,12 @@ mod tests {
             MAX_LINE
         }
 
-        fn truncated(&mut self, _: u64) {
-            panic!("nothing is truncated here");
+        fn format(&self) -> &'static dyn Format {
+            crate::logs::file::PLAIN
+        }
+
+        fn damaged(&mut self, _: u64) {
+            panic!("nothing is damaged here");
         }
     }
 
@@ -345,7 +395,7 @@ mod tests {
         // 4 before it went back, or there are two.
         let step = turn(&mut race, &mut files);
         assert_eq!(race.lines, ["1", "4"]);
-        assert_eq!(step, Step { consumed: 4, end: true, full: false });
+        assert_eq!(step, Step { consumed: 4, end: true, ..Step::default() });
         turn(&mut race, &mut files);
         assert_eq!(race.lines, ["1", "4", "2", "3", "5", "6"]);
         assert_eq!(turn(&mut race, &mut files).consumed, 0);
@@ -383,7 +433,7 @@ mod tests {
             append(&path, late);
             let lines = sink.lines.len();
             let step = file.finish(&mut buffer, &mut sink).unwrap();
-            assert_eq!(step, Step { consumed: 0, end: false, full: false }, "{late:?}");
+            assert_eq!(step, Step::default(), "{late:?}");
             assert_eq!(sink.lines.len(), lines, "{late:?}");
         }
         while file.step(&mut buffer, u64::MAX, now, &mut sink).unwrap().consumed > 0 {}
@@ -398,7 +448,8 @@ mod tests {
     fn a_file_that_grew_just_before_its_end_is_read_on_and_not_finished() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("old");
-        let mut chain = Chain::new("/old", &Labels::new(), MAX_LINE);
+        let mut chain =
+            Chain::new("file:", "/old", &Section { max_line: MAX_LINE, ..Section::bare() });
         let mut file = open(&path);
         file.place = Place::Rotated { since: Instant::now(), replaced: true };
         chain.files.push_back(file);
@@ -408,6 +459,7 @@ mod tests {
             limit: 1 << 20,
             counters: &mut counters,
             converter: &mut Converter::default(),
+            scratch: &mut Vec::new(),
             buffer: &mut [0; 4096],
             now_ns: 0,
         };

@@ -38,17 +38,27 @@
 
 mod chain;
 mod follow;
+mod format;
+mod kin;
+mod paths;
 mod pattern;
 mod position;
+mod restore;
+mod root;
 mod scan;
+mod section;
 mod source;
-mod watch;
+mod writer;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::Labels;
 
+pub use format::{Entry, Format, Frame, PLAIN, Stream};
+pub use paths::{PathOptions, Paths};
 pub use pattern::{PatternError, check_exclude, check_path};
+pub(in crate::logs) use root::Root;
 pub use source::FileSource;
 
 /// What every key of a position starts with; the path follows.
@@ -65,6 +75,39 @@ pub struct Options {
     pub labels: Labels,
     /// The longest line, in bytes; at least 16 are taken.
     pub max_line: usize,
+    /// Where in files that the first look finds, and that no position names, reading begins.
+    pub start_at: StartAt,
+    /// Files that have not been written to for so long are not opened.
+    pub ignore_older: Option<Duration>,
+    /// Where the host's root is mounted; paths are the host's. The same in all sections.
+    pub root: PathBuf,
+    /// How lines stand in the files: [`PLAIN`], or what a container engine makes of them.
+    pub format: &'static dyn Format,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            paths: Vec::new(),
+            exclude: Vec::new(),
+            labels: Labels::new(),
+            max_line: 64 << 10,
+            start_at: StartAt::Beginning,
+            ignore_older: None,
+            root: PathBuf::from("/"),
+            format: PLAIN,
+        }
+    }
+}
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartAt {
+    /// With the first line.
+    #[default]
+    Beginning,
+    /// Behind the last complete line.
+    End,
 }
 
 /// The bounds and times that hardly anybody needs to set.
@@ -118,4 +161,6 @@ pub struct Counters {
     pub lost_files: u64,
     /// Openings and reads that failed.
     pub errors: u64,
+    /// Lines that are not in their file's format, and damaged places between records.
+    pub malformed: u64,
 }

@@ -4,7 +4,7 @@
 //! are the old file, which has another name by then, and the new one. Its key is `file:` and the
 //! path. Since both stand in one position, no crash can separate them.
 //!
-//! Layout, little-endian: one byte with the version, 1; then 1 to 64 records of 32 bytes, the oldest
+//! Layout, little-endian: one byte with the version, 2; then 1 to 64 records of 56 bytes, the oldest
 //! file first.
 //!
 //! | bytes | what |
@@ -12,10 +12,17 @@
 //! | 0..8 | device (`st_dev`) |
 //! | 8..16 | inode (`st_ino`) |
 //! | 16..24 | offset of the first byte that has not been read |
-//! | 24..28 | CRC32C of the file's first bytes |
-//! | 28..30 | how many first bytes that covers, 0 to 256 |
-//! | 30 | flags: bit 0 = the offset is inside an overlong line, whose rest is to be skipped |
-//! | 31 | 0 |
+//! | 24..32 | the largest size seen: what is beyond the offset is lost with the file |
+//! | 32..40 | when the file had last been written to as it was read, ns since 1970; 0: not known |
+//! | 40..44 | CRC32C of the file's first bytes |
+//! | 44..48 | CRC32C of the bytes before the offset |
+//! | 48..50 | how many first bytes the former covers, 0 to 256 |
+//! | 50..52 | how many bytes before the offset the latter covers, 0 to 256 |
+//! | 52 | flags: bit 0 = the offset is inside an overlong line, whose rest is to be skipped |
+//! | 53..56 | 0 |
+//!
+//! Version 1 is read too: 32 bytes, 0..24 the same, then CRC and length of the first bytes, the flags
+//! and 0.
 //!
 //! Anything else is malformed and read as no position at all. The module must not know how files are
 //! found or read.
@@ -27,8 +34,10 @@ pub(super) const HEAD: usize = 256;
 /// How many files one path may have at once.
 pub(super) const MAX_RECORDS: usize = 64;
 
-const VERSION: u8 = 1;
-const RECORD: usize = 32;
+const VERSION: u8 = 2;
+const RECORD: usize = 56;
+const VERSION_1: u8 = 1;
+const RECORD_1: usize = 32;
 const SKIPPING: u8 = 1;
 
 /// What tells a file from all others while it exists.
@@ -63,6 +72,11 @@ impl Head {
         self.len == 0
     }
 
+    /// Of the bytes that end so; those beyond the last [`HEAD`] don't count.
+    pub(super) fn of_end(bytes: &[u8]) -> Head {
+        Head::of(bytes.get(bytes.len().saturating_sub(HEAD)..).unwrap_or_default())
+    }
+
     /// How many bytes it covers.
     pub(super) fn len(self) -> usize {
         usize::from(self.len)
@@ -74,7 +88,13 @@ impl Head {
 pub(super) struct Record {
     pub(super) identity: Identity,
     pub(super) offset: u64,
+    /// The largest size seen.
+    pub(super) seen: u64,
+    /// When the file had last been written to as it was read; 0: not known.
+    pub(super) modified_ns: i64,
     pub(super) head: Head,
+    /// The bytes before the offset.
+    pub(super) tail: Head,
     pub(super) skipping: bool,
 }
 
@@ -120,9 +140,13 @@ pub(super) fn encode(records: impl ExactSizeIterator<Item = Record>, out: &mut V
         out.extend_from_slice(&record.identity.device.to_le_bytes());
         out.extend_from_slice(&record.identity.inode.to_le_bytes());
         out.extend_from_slice(&record.offset.to_le_bytes());
+        out.extend_from_slice(&record.seen.to_le_bytes());
+        out.extend_from_slice(&record.modified_ns.to_le_bytes());
         out.extend_from_slice(&record.head.crc.to_le_bytes());
+        out.extend_from_slice(&record.tail.crc.to_le_bytes());
         out.extend_from_slice(&record.head.len.to_le_bytes());
-        out.extend_from_slice(&[if record.skipping { SKIPPING } else { 0 }, 0]);
+        out.extend_from_slice(&record.tail.len.to_le_bytes());
+        out.extend_from_slice(&[if record.skipping { SKIPPING } else { 0 }, 0, 0, 0]);
     }
 }
 
@@ -134,28 +158,60 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Record>, PositionError> {
     let Some((&version, records)) = bytes.split_first() else {
         return Err(PositionError::Version(None));
     };
-    if version != VERSION {
-        return Err(PositionError::Version(Some(version)));
+    match version {
+        VERSION => all(records, record),
+        VERSION_1 => all(records, record_1),
+        _ => Err(PositionError::Version(Some(version))),
     }
-    let (records, rest) = records.as_chunks::<RECORD>();
+}
+
+fn all<const N: usize>(
+    bytes: &[u8],
+    one: fn(&[u8; N]) -> Option<Record>,
+) -> Result<Vec<Record>, PositionError> {
+    let (records, rest) = bytes.as_chunks::<N>();
     if !rest.is_empty() || records.is_empty() || records.len() > MAX_RECORDS {
-        return Err(PositionError::Length(bytes.len()));
+        return Err(PositionError::Length(bytes.len() + 1));
     }
-    let read = |(index, bytes)| record(bytes).ok_or(PositionError::Record(index));
+    let read = |(index, bytes)| one(bytes).ok_or(PositionError::Record(index));
     records.iter().enumerate().map(read).collect()
 }
 
-fn record(bytes: &[u8; RECORD]) -> Option<Record> {
-    let u64_at = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn head_at(bytes: &[u8], crc: usize, len: usize) -> Option<Head> {
     let head = Head {
-        crc: u32::from_le_bytes(*bytes.get(24..)?.first_chunk()?),
-        len: u16::from_le_bytes(*bytes.get(28..)?.first_chunk()?),
+        crc: u32::from_le_bytes(*bytes.get(crc..)?.first_chunk()?),
+        len: u16::from_le_bytes(*bytes.get(len..)?.first_chunk()?),
     };
-    let [.., flags, zero] = *bytes;
-    (head.len() <= HEAD && flags & !SKIPPING == 0 && zero == 0).then_some(Record {
-        identity: Identity { device: u64_at(0)?, inode: u64_at(8)? },
-        offset: u64_at(16)?,
-        head,
+    (head.len() <= HEAD).then_some(head)
+}
+
+fn record(bytes: &[u8; RECORD]) -> Option<Record> {
+    let [.., flags, 0, 0, 0] = *bytes else { return None };
+    (flags & !SKIPPING == 0).then_some(Record {
+        identity: Identity { device: u64_at(bytes, 0)?, inode: u64_at(bytes, 8)? },
+        offset: u64_at(bytes, 16)?,
+        seen: u64_at(bytes, 24)?,
+        modified_ns: u64_at(bytes, 32)?.cast_signed(),
+        head: head_at(bytes, 40, 48)?,
+        tail: head_at(bytes, 44, 50)?,
+        skipping: flags == SKIPPING,
+    })
+}
+
+fn record_1(bytes: &[u8; RECORD_1]) -> Option<Record> {
+    let [.., flags, 0] = *bytes else { return None };
+    let offset = u64_at(bytes, 16)?;
+    (flags & !SKIPPING == 0).then_some(Record {
+        identity: Identity { device: u64_at(bytes, 0)?, inode: u64_at(bytes, 8)? },
+        offset,
+        seen: offset,
+        modified_ns: 0,
+        head: head_at(bytes, 24, 28)?,
+        tail: Head::default(),
         skipping: flags == SKIPPING,
     })
 }
@@ -172,10 +228,21 @@ mod tests {
             Record {
                 identity: identity(0x0a0b_0c0d),
                 offset: 0x1_0000_0001,
+                seen: 0x2_0000_0003,
+                modified_ns: 0x0405_0607,
                 head: Head::of(b"123456789"),
+                tail: Head::of(b"a"),
                 skipping: true,
             },
-            Record { identity: identity(7), offset: 0, head: Head::default(), skipping: false },
+            Record {
+                identity: identity(7),
+                offset: 0,
+                seen: 0,
+                modified_ns: -1,
+                head: Head::default(),
+                tail: Head::default(),
+                skipping: false,
+            },
         ]
     }
 
@@ -185,23 +252,49 @@ mod tests {
         encode(sample().into_iter(), &mut bytes);
         #[rustfmt::skip]
         let expected = [
+            2,
+            0x02, 0x01, 0, 0, 0, 0, 0, 0,
+            0x0d, 0x0c, 0x0b, 0x0a, 0, 0, 0, 0,
+            0x01, 0, 0, 0, 0x01, 0, 0, 0,
+            0x03, 0, 0, 0, 0x02, 0, 0, 0,
+            0x07, 0x06, 0x05, 0x04, 0, 0, 0, 0,
+            // CRC-32C's published check value of "123456789" is e3069283; of "a" it is c1d04330.
+            0x83, 0x92, 0x06, 0xe3,
+            0x30, 0x43, 0xd0, 0xc1,
+            9, 0,
+            1, 0,
+            1, 0, 0, 0,
+            0x02, 0x01, 0, 0, 0, 0, 0, 0,
+            7, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0,
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+            0, 0, 0, 0,
+            0, 0, 0, 0,
+            0, 0,
+            0, 0,
+            0, 0, 0, 0,
+        ];
+        assert_eq!(bytes, expected);
+        assert_eq!(decode(&bytes).unwrap(), sample());
+    }
+
+    #[test]
+    fn version_1_is_read() {
+        #[rustfmt::skip]
+        let bytes = [
             1,
             0x02, 0x01, 0, 0, 0, 0, 0, 0,
             0x0d, 0x0c, 0x0b, 0x0a, 0, 0, 0, 0,
             0x01, 0, 0, 0, 0x01, 0, 0, 0,
-            // CRC-32C's published check value of "123456789" is e3069283.
             0x83, 0x92, 0x06, 0xe3,
             9, 0,
             1, 0,
-            0x02, 0x01, 0, 0, 0, 0, 0, 0,
-            7, 0, 0, 0, 0, 0, 0, 0,
-            0, 0, 0, 0, 0, 0, 0, 0,
-            0, 0, 0, 0,
-            0, 0,
-            0, 0,
         ];
-        assert_eq!(bytes, expected);
-        assert_eq!(decode(&bytes).unwrap(), sample());
+        let [first, _] = sample();
+        let (seen, modified_ns, tail) = (first.offset, 0, Head::default());
+        assert_eq!(decode(&bytes).unwrap(), [Record { seen, modified_ns, tail, ..first }]);
+        assert_eq!(decode(&[1; 40]), Err(PositionError::Length(40)));
     }
 
     #[test]
@@ -209,11 +302,11 @@ mod tests {
         let mut good = Vec::new();
         encode(sample().into_iter(), &mut good);
         assert_eq!(decode(&[]), Err(PositionError::Version(None)));
-        assert_eq!(decode(&[2]), Err(PositionError::Version(Some(2))));
+        assert_eq!(decode(&[3]), Err(PositionError::Version(Some(3))));
         assert_eq!(decode(&good[..1]), Err(PositionError::Length(1)));
-        assert_eq!(decode(&good[..64]), Err(PositionError::Length(64)));
-        assert_eq!(decode(&[&[1][..], &[0; 65 * 32]].concat()), Err(PositionError::Length(2081)));
-        for (at, byte) in [(32 + 30, 2), (32 + 31, 2), (32 + 32, 1)] {
+        assert_eq!(decode(&good[..112]), Err(PositionError::Length(112)));
+        assert_eq!(decode(&[&[2][..], &[0; 65 * 56]].concat()), Err(PositionError::Length(3641)));
+        for (at, byte) in [(56 + 50, 2), (56 + 52, 2), (56 + 53, 2), (56 + 56, 1)] {
             let mut bad = good.clone();
             bad[at] = byte;
             assert_eq!(decode(&bad), Err(PositionError::Record(1)), "byte {at}");
@@ -247,15 +340,16 @@ mod tests {
             plausible: bool,
         ) {
             if plausible && !bytes.is_empty() {
-                bytes[0] = 1;
-                bytes.truncate(1 + (bytes.len() - 1) / 32 * 32);
-                for record in bytes[1..].chunks_mut(32) {
-                    record[29] &= 1;
-                    record[30] &= 1;
-                    record[31] = 0;
+                bytes[0] = 2;
+                bytes.truncate(1 + (bytes.len() - 1) / 56 * 56);
+                for record in bytes[1..].chunks_mut(56) {
+                    record[49] = 0;
+                    record[51] = 0;
+                    record[52] &= 1;
+                    record[53..].fill(0);
                 }
             }
-            if let Ok(records) = decode(&bytes) {
+            if let Ok(records) = decode(&bytes) && bytes[0] == 2 {
                 let mut again = Vec::new();
                 encode(records.into_iter(), &mut again);
                 prop_assert_eq!(again, bytes);

@@ -1,28 +1,31 @@
-//! Looking where the files are: new ones are opened, renamed ones noticed, and, the first time,
-//! the files that stored positions name found again. It must not read lines.
+//! Looking where the files are: new ones are opened, renamed ones noticed. It must not read lines.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
+use super::StartAt;
 use super::chain::{Chain, Save};
-use super::follow::{Follow, OpenError, Place};
+use super::follow::{Follow, OpenError, Place, modified_ns};
+use super::kin;
 use super::pattern::Found;
-use super::position::{Identity, MAX_RECORDS, Record};
-use super::source::{FileSource, Section};
+use super::position::{Identity, MAX_RECORDS};
+use super::source::FileSource;
 
 /// How many directories are watched at most; the rest is found by looking.
 const MAX_DIRECTORIES: usize = 4096;
 
-/// How often to look for a file that may be renamed while it is looked for.
-const FIND_ATTEMPTS: usize = 3;
+/// How long a copy is kept that has been removed while its original is as it was.
+const KEEP_COPY: Duration = Duration::from_secs(60);
 
 /// What the patterns lead to now: paths of regular files and their section.
-struct Sight {
-    at: BTreeMap<Rc<str>, (Identity, usize)>,
+pub(super) struct Sight {
+    pub(super) at: BTreeMap<Rc<str>, (Identity, usize)>,
     /// Paths with a trouble now.
     bad: BTreeSet<String>,
 }
@@ -37,17 +40,25 @@ impl FileSource {
         // Watches first: what appears after them makes an event, what was there before is seen.
         let mut directories = BTreeSet::new();
         for section in &self.sections {
-            section.patterns.directories(&mut directories, MAX_DIRECTORIES);
+            section.patterns.directories(&self.root, &mut directories, MAX_DIRECTORIES);
         }
+        let parent = |target: &PathBuf| target.parent().map(Path::to_owned);
+        directories.extend(self.targets.iter().filter_map(parent).take(MAX_DIRECTORIES));
         self.watcher.retry();
-        self.watcher.watch_directories(&directories);
+        self.watcher.watch_directories(&directories, &self.root);
         let sight = self.sight();
         self.places = sight.at.iter().map(|(path, (id, _))| (*id, path.clone())).collect();
+        let mut rotated = BTreeMap::new();
         if !self.stored.is_empty() {
-            self.restore(&sight, now);
+            rotated = self.restore(&sight, now);
         }
         self.place(&sight, now);
         self.adopt_new(&sight, now);
+        self.heirs(&mut rotated);
+        for (path, after_ns) in rotated {
+            self.relatives(&path, after_ns, now);
+        }
+        self.looked = true;
         self.troubles.retain(|path, trouble| {
             sight.bad.contains(path)
                 || self.chains.contains_key(path.as_str())
@@ -58,28 +69,48 @@ impl FileSource {
         });
     }
 
+    /// Adds the logs of which new names may be rotated ones.
+    fn heirs(&mut self, out: &mut BTreeMap<Rc<str>, i64>) {
+        for path in std::mem::take(&mut self.undecided) {
+            out.entry(path).or_insert(i64::MAX);
+        }
+        let newcomers = std::mem::take(&mut self.newcomers);
+        if newcomers.is_empty() {
+            return;
+        }
+        let newcomers: Vec<PathBuf> = newcomers.iter().map(|path| self.root.real(path)).collect();
+        for path in self.chains.keys() {
+            let home = self.root.home(Path::new(&**path));
+            if newcomers.iter().any(|newcomer| kin::is_kin(&home, newcomer)) {
+                out.entry(path.clone()).or_insert(i64::MAX);
+            }
+        }
+    }
+
     fn sight(&mut self) -> Sight {
         let mut at = BTreeMap::new();
         let mut troubles: Vec<(String, String)> = Vec::new();
+        let mut targets = BTreeSet::new();
         let limit = self.limits.max_files.saturating_mul(16);
         for (index, section) in self.sections.iter().enumerate() {
-            for found in section.patterns.expand() {
+            section.patterns.expand(&self.root, &mut |found| {
                 let path = match found {
                     Found::Path(path) => path,
                     Found::NotUtf8(path) => {
                         let path = path.to_string_lossy().into_owned();
                         troubles.push((path, "the name is not UTF-8, ignored".to_owned()));
-                        continue;
+                        return;
                     }
                     Found::Error(path, error) => {
                         troubles.push((path.to_string_lossy().into_owned(), error.to_string()));
-                        continue;
+                        return;
                     }
                 };
                 if at.contains_key(path.as_str()) || at.len() >= limit {
-                    continue;
+                    return;
                 }
-                match std::fs::metadata(&path) {
+                targets.extend(self.root.target(Path::new(&path)));
+                match std::fs::metadata(self.root.real(Path::new(&path))) {
                     Ok(data) if data.is_file() => {
                         let identity = Identity { device: data.dev(), inode: data.ino() };
                         at.insert(Rc::from(path), (identity, index));
@@ -90,8 +121,11 @@ impl FileSource {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     Err(error) => troubles.push((path, error.to_string())),
                 }
-            }
+            });
         }
+        // Where they lead is watched from the next scan on.
+        self.scan_due |= !targets.is_subset(&self.targets);
+        self.targets = targets;
         let mut bad = BTreeSet::new();
         for (path, text) in troubles {
             self.trouble(&path, &text, None);
@@ -100,93 +134,12 @@ impl FileSource {
         Sight { at, bad }
     }
 
-    /// Finds again what an earlier run followed.
-    fn restore(&mut self, sight: &Sight, now: Instant) {
-        let mut stored = std::mem::take(&mut self.stored);
-        stored.retain(|path, _| self.section(path).is_some());
-        let mut elsewhere = moved(&stored, sight);
-        for (path, records) in stored {
-            let Some(section) = self.section(&path) else { continue };
-            let path: Rc<str> = Rc::from(path);
-            let Section { labels, max_line, .. } = &self.sections[section];
-            let mut chain = Chain::new(&path, labels, *max_line);
-            for record in records {
-                match self.find_again(&path, &record, &mut elsewhere, now) {
-                    Some(mut file) => {
-                        file.watch = self.watcher.watch_file(file.file(), &path);
-                        self.owners.insert(file.identity, path.clone());
-                        chain.files.push_back(file);
-                    }
-                    None => {
-                        self.counters.lost_files += 1;
-                        log::warn!(
-                            "log file {path}: the file that was read up to byte {} is gone",
-                            record.offset
-                        );
-                        chain.save(Save::Now);
-                    }
-                }
-            }
-            self.chains.insert(path.clone(), chain);
-            self.enqueue(&path);
-        }
-    }
-
-    fn find_again(
-        &mut self,
-        path: &str,
-        record: &Record,
-        elsewhere: &mut HashMap<u64, Vec<PathBuf>>,
-        now: Instant,
-    ) -> Option<Follow> {
-        let (path, inode) = (Path::new(path), record.identity.inode);
-        for attempt in 0..FIND_ATTEMPTS {
-            if attempt > 0 {
-                // Renamed since we looked, perhaps.
-                let mut found = HashMap::new();
-                find(path.parent()?, &BTreeSet::from([inode]), &mut found);
-                elsewhere.extend(found);
-            }
-            if let Some(file) = self.resume(path, record, false, now) {
-                return Some(file);
-            }
-            for candidate in elsewhere.get(&inode).into_iter().flatten() {
-                // Nothing is known of an empty file's beginning but its name: `app.log.1` may be it.
-                let is_kin = !record.is_blank() || starts_like(candidate, path);
-                if is_kin
-                    && candidate.parent() == path.parent()
-                    && let Some(file) = self.resume(candidate, record, candidate != path, now)
-                {
-                    return Some(file);
-                }
-            }
-        }
-        None
-    }
-
-    /// Opens what may be the file of a record.
-    fn resume(
-        &mut self,
-        candidate: &Path,
-        record: &Record,
-        elsewhere: bool,
-        now: Instant,
-    ) -> Option<Follow> {
-        let is_inode = |data: std::fs::Metadata| data.ino() == record.identity.inode;
-        if !std::fs::metadata(candidate).is_ok_and(is_inode) {
-            return None;
-        }
-        let mut file = Follow::open(candidate, now).ok()?;
-        let is_free = !self.owners.contains_key(&file.identity);
-        (is_free && file.resume(record, elsewhere, &mut self.counters).unwrap_or_default())
-            .then_some(file)
-    }
-
     /// Notes which files are where they were.
     fn place(&mut self, sight: &Sight, now: Instant) {
-        let mut stirred = Vec::new();
+        let (mut stirred, mut copies) = (Vec::new(), Vec::new());
         for (path, chain) in &mut self.chains {
             let here = sight.at.get(path).map(|(identity, _)| *identity);
+            let mut rotated_ns = 0;
             // A file that has come back to its path is the newest again.
             if let Some(index) = chain.files.iter().position(|f| Some(f.identity) == here)
                 && index + 1 < chain.files.len()
@@ -197,7 +150,7 @@ impl FileSource {
             }
             for file in &mut chain.files {
                 if file.watch.is_none() {
-                    file.watch = self.watcher.watch_file(file.file(), path);
+                    file.watch = self.watcher.watch_file(file.file(), path, &self.root);
                     if file.watch.is_some() {
                         // What was written before the watch makes no event.
                         stirred.push(path.clone());
@@ -209,7 +162,7 @@ impl FileSource {
                 }
                 let replaced = here.is_some()
                     || self.places.contains_key(&file.identity)
-                    || file.is_unlinked();
+                    || (file.is_unlinked() && !chain.pinned);
                 let since = match file.place {
                     Place::Rotated { since, .. } => since,
                     Place::Current => {
@@ -219,6 +172,21 @@ impl FileSource {
                     }
                 };
                 file.place = Place::Rotated { since, replaced };
+                rotated_ns = rotated_ns.max(file.modified_ns());
+            }
+            chain.rotated(rotated_ns);
+            // Its original will not be truncated any more, or the copy was somebody's own.
+            let is_stale = |copy: &Follow| {
+                copy.is_unlinked() && now.saturating_duration_since(copy.grew) > KEEP_COPY
+            };
+            if chain.copy.as_deref().is_some_and(is_stale) || chain.current().is_none() {
+                copies.extend(chain.copy.take().map(|copy| (path.clone(), *copy)));
+            }
+        }
+        for (path, copy) in copies {
+            if let Some(mut chain) = self.chains.remove(&path) {
+                self.release(&path, &mut chain, copy);
+                self.chains.insert(path, chain);
             }
         }
         for path in stirred {
@@ -239,18 +207,32 @@ impl FileSource {
                 skipped += 1;
                 continue;
             }
-            match Follow::open(Path::new(&**path), now) {
+            if self.is_too_old(path, section) {
+                continue;
+            }
+            match Follow::open(&self.root.real(Path::new(&**path)), now) {
                 // Another file by now, and one that is followed: the next scan sees it.
                 Ok(file) if self.owners.contains_key(&file.identity) => self.scan_due = true,
                 Ok(mut file) => {
                     self.recovered(path);
-                    file.watch = self.watcher.watch_file(file.file(), path);
+                    if let Some(of) = self.original(path, &file) {
+                        if let Some(mut chain) = self.chains.remove(&of) {
+                            self.keep_copy(&of, &mut chain, file, now);
+                            self.chains.insert(of, chain);
+                        }
+                        continue;
+                    }
+                    if !self.looked && self.sections[section].start_at == StartAt::End {
+                        // What fails now fails again when it is read.
+                        let _ = file.skip_lines();
+                    }
+                    file.watch = self.watcher.watch_file(file.file(), path, &self.root);
                     self.owners.insert(file.identity, path.clone());
-                    let Section { labels, max_line, .. } = &self.sections[section];
+                    let section = &self.sections[section];
                     let chain = self
                         .chains
                         .entry(path.clone())
-                        .or_insert_with(|| Chain::new(path, labels, *max_line));
+                        .or_insert_with(|| Chain::new(self.prefix, path, section));
                     chain.files.push_back(file);
                     chain.save(Save::Later);
                     self.enqueue(path);
@@ -280,37 +262,26 @@ impl FileSource {
         }
         self.skipped = skipped;
     }
-}
 
-/// Where the inodes are that stored positions name and that are not where the position says, as far
-/// as they are in the same directory.
-fn moved(stored: &BTreeMap<String, Vec<Record>>, sight: &Sight) -> HashMap<u64, Vec<PathBuf>> {
-    let mut wanted = BTreeSet::new();
-    let mut directories = BTreeSet::new();
-    for (path, records) in stored {
-        let here = sight.at.get(path.as_str()).map(|(identity, _)| identity.inode);
-        for record in records.iter().filter(|record| Some(record.identity.inode) != here) {
-            wanted.insert(record.identity.inode);
-            directories.extend(Path::new(path).parent());
+    fn is_too_old(&self, path: &str, section: usize) -> bool {
+        let Some(bound) = self.sections[section].ignore_older else { return false };
+        let Ok(metadata) = std::fs::metadata(self.root.real(Path::new(path))) else { return false };
+        let age = self.clock.now_ns().saturating_sub(modified_ns(&metadata));
+        u128::try_from(age).is_ok_and(|age| age > bound.as_nanos())
+    }
+
+    /// The path of the log that a file at a matched path is a copy of.
+    fn original(&self, path: &Rc<str>, file: &Follow) -> Option<Rc<str>> {
+        if !kin::is_stamped(Path::new(&**path)) {
+            return None;
         }
+        let own = self.root.home(Path::new(&**path));
+        let is_original = |(of, chain): &(&Rc<str>, &Chain)| {
+            chain.current().is_some_and(|current| {
+                kin::is_kin(&self.root.home(Path::new(&***of)), &own)
+                    && file.is_copy_of(current).unwrap_or_default()
+            })
+        };
+        self.chains.iter().find(is_original).map(|(of, _)| of.clone())
     }
-    let mut found = HashMap::new();
-    for directory in directories {
-        find(directory, &wanted, &mut found);
-    }
-    found
-}
-
-/// Adds where in a directory these inodes are.
-fn find(directory: &Path, wanted: &BTreeSet<u64>, found: &mut HashMap<u64, Vec<PathBuf>>) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten().filter(|entry| wanted.contains(&entry.ino())) {
-        found.entry(entry.ino()).or_default().push(entry.path());
-    }
-}
-
-/// Whether a file's name begins with another's.
-fn starts_like(candidate: &Path, path: &Path) -> bool {
-    let name = |path: &Path| path.file_name().map(|name| name.as_encoded_bytes().to_vec());
-    name(candidate).zip(name(path)).is_some_and(|(candidate, own)| candidate.starts_with(&own))
 }

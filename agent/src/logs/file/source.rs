@@ -1,23 +1,26 @@
 //! The source: waits, and reads what is ready, one chain after the other. What is where is the
 //! matter of `scan`.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tokio::time::Instant;
 
 use super::chain::{Chain, Finish, Pen, Save};
 use super::follow::{Follow, Place};
-use super::pattern::{PatternError, Patterns};
+use super::kin;
+use super::pattern::PatternError;
 use super::position::{self, Identity, Record};
-use super::watch::{Wake, Watcher};
+use super::root::Root;
+use super::section::Section;
 use super::{Counters, KEY_PREFIX, Limits, Options};
 use crate::host::Clock;
 use crate::logs::text::Converter;
+use crate::logs::watch::{Wake, Watcher};
 use crate::logs::{Progress, Source, Waiting};
-use crate::model::{Block, Labels};
+use crate::model::Block;
 
 /// The least size of the buffer that all files are read through.
 const BUFFER: usize = 64 << 10;
@@ -25,23 +28,28 @@ const BUFFER: usize = 64 << 10;
 /// Descriptors that are left to the rest of the agent, which needs some 40.
 const DESCRIPTORS_KEPT: usize = 128;
 
-pub(super) struct Section {
-    pub(super) patterns: Patterns,
-    pub(super) labels: Labels,
-    pub(super) max_line: usize,
-}
-
 /// Follows log files. See the [module](super).
 pub struct FileSource {
+    /// What the keys of its positions begin with.
+    pub(super) prefix: &'static str,
     pub(super) sections: Vec<Section>,
     pub(super) limits: Limits,
-    clock: Rc<dyn Clock>,
+    pub(super) root: Root,
+    pub(super) clock: Rc<dyn Clock>,
     pub(super) watcher: Watcher,
     pub(super) chains: HashMap<Rc<str>, Chain>,
     /// Which chain follows a file; exactly the files of all chains.
     pub(super) owners: HashMap<Identity, Rc<str>>,
     /// Where the last scan saw files.
     pub(super) places: HashMap<Identity, Rc<str>>,
+    /// What links of matching names lead to, as the host's paths.
+    pub(super) targets: BTreeSet<PathBuf>,
+    /// New names that rotation may have made.
+    pub(super) newcomers: BTreeSet<PathBuf>,
+    /// Logs beside which a new file has nothing in it yet.
+    pub(super) undecided: BTreeSet<Rc<str>>,
+    /// A scan was made.
+    pub(super) looked: bool,
     /// Chains that may have something to read.
     queue: VecDeque<Rc<str>>,
     /// Positions of an earlier run that no scan has looked at yet.
@@ -56,7 +64,8 @@ pub struct FileSource {
     pub(super) next_rescan: Instant,
     next_poll: Instant,
     converter: Converter,
-    buffer: Vec<u8>,
+    scratch: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     position: Vec<u8>,
     wakes: Vec<Wake>,
 }
@@ -87,27 +96,39 @@ impl FileSource {
         clock: Rc<dyn Clock>,
         limits: Limits,
     ) -> Result<FileSource, PatternError> {
-        let section = |options: &Options| {
-            Ok(Section {
-                patterns: Patterns::new(&options.paths, &options.exclude)?,
-                labels: options.labels.clone(),
-                max_line: options.max_line.max(16),
-            })
-        };
-        let sections: Vec<Section> = options.iter().map(section).collect::<Result<_, _>>()?;
-        let longest = sections.iter().map(|section| section.max_line).max().unwrap_or_default();
+        let sections = options.iter().map(Section::new).collect::<Result<_, _>>()?;
+        let stored = stored(KEY_PREFIX, positions);
+        let mut source = FileSource::build(KEY_PREFIX, sections, stored, clock, limits);
+        source.root = Root::new(options.first().map_or(Path::new("/"), |options| &options.root));
+        Ok(source)
+    }
+
+    pub(super) fn build(
+        prefix: &'static str,
+        sections: Vec<Section>,
+        stored: BTreeMap<String, Vec<Record>>,
+        clock: Rc<dyn Clock>,
+        limits: Limits,
+    ) -> FileSource {
+        let longest = sections.iter().map(Section::buffer).max().unwrap_or_default();
         let now = Instant::now();
         let limits = Limits { max_files: limits.max_files.min(descriptors()), ..limits };
-        Ok(FileSource {
+        FileSource {
+            prefix,
             sections,
             limits,
+            root: Root::new(Path::new("/")),
             clock,
-            watcher: Watcher::new(limits.watch),
+            watcher: Watcher::new("log files", limits.watch),
             chains: HashMap::new(),
             owners: HashMap::new(),
             places: HashMap::new(),
+            targets: BTreeSet::new(),
+            newcomers: BTreeSet::new(),
+            undecided: BTreeSet::new(),
+            looked: false,
             queue: VecDeque::new(),
-            stored: stored(positions),
+            stored,
             troubles: HashMap::new(),
             skipped: 0,
             counters: Counters::default(),
@@ -116,11 +137,11 @@ impl FileSource {
             next_rescan: now,
             next_poll: now,
             converter: Converter::default(),
-            // Two more: a line that just fits, with its \r\n.
-            buffer: vec![0; BUFFER.max(longest + 2)],
+            scratch: Vec::new(),
+            buffer: vec![0; BUFFER.max(longest)],
             position: Vec::new(),
             wakes: Vec::new(),
-        })
+        }
     }
 
     /// What was done so far.
@@ -149,7 +170,7 @@ impl FileSource {
                 return;
             }
             let deadline = self.deadline();
-            self.watcher.wait(deadline, &mut self.wakes).await;
+            self.watcher.wait(deadline, false, &mut self.wakes).await;
         }
     }
 
@@ -164,7 +185,7 @@ impl FileSource {
             if Instant::now() >= end {
                 return;
             }
-            self.watcher.wait(end, &mut self.wakes).await;
+            self.watcher.wait(end, true, &mut self.wakes).await;
         }
     }
 
@@ -226,6 +247,7 @@ impl FileSource {
             limit,
             counters: &mut self.counters,
             converter: &mut self.converter,
+            scratch: &mut self.scratch,
             buffer: &mut self.buffer,
             now_ns: self.clock.now_ns(),
         };
@@ -233,6 +255,9 @@ impl FileSource {
         let result = (|| -> std::io::Result<Turn> {
             let step = chain.turn(&mut pen, now)?;
             *budget = budget.saturating_sub(step.consumed);
+            if step.cut {
+                return Ok(Turn::Cut);
+            }
             if step.full {
                 return Ok(Turn::Full);
             }
@@ -249,11 +274,16 @@ impl FileSource {
             }
         })();
         for file in finished {
+            chain.is_done(file.identity);
             // There is room for one that was left out.
             self.scan_due |= self.skipped > 0;
             self.hand_over(path, file);
         }
         match result {
+            Ok(Turn::Cut) => {
+                self.cut(path, chain, now);
+                Turn::Again
+            }
             Ok(turn) => {
                 self.recovered(path);
                 turn
@@ -280,16 +310,16 @@ impl FileSource {
     /// A finished file goes on under the path where it is now, if that is followed too.
     fn hand_over(&mut self, from: &Rc<str>, mut file: Follow) {
         let to = self.places.get(&file.identity).filter(|to| *to != from).cloned();
-        let Some(to) = to.filter(|to| identity_at(to) == Some(file.identity)) else {
+        let Some(to) = to.filter(|to| self.identity_at(to) == Some(file.identity)) else {
             return self.drop_file(file);
         };
         let Some(section) = self.section(&to) else { return self.drop_file(file) };
         file.place = Place::Current;
         self.watcher.rename(file.watch, &to);
         self.owners.insert(file.identity, to.clone());
-        let Section { labels, max_line, .. } = &self.sections[section];
+        let section = &self.sections[section];
         let chain =
-            self.chains.entry(to.clone()).or_insert_with(|| Chain::new(&to, labels, *max_line));
+            self.chains.entry(to.clone()).or_insert_with(|| Chain::new(self.prefix, &to, section));
         chain.files.push_back(file);
         chain.save(Save::Now);
         self.enqueue(&to);
@@ -298,6 +328,13 @@ impl FileSource {
     pub(super) fn drop_file(&mut self, file: Follow) {
         self.owners.remove(&file.identity);
         self.watcher.forget(file.watch);
+    }
+
+    /// What a path leads to, if that is a regular file.
+    fn identity_at(&self, path: &str) -> Option<Identity> {
+        let metadata = std::fs::metadata(self.root.real(Path::new(path))).ok();
+        let metadata = metadata.filter(|metadata| metadata.is_file())?;
+        Some(Identity { device: metadata.dev(), inode: metadata.ino() })
     }
 
     /// The first section that a path belongs to.
@@ -354,12 +391,16 @@ impl FileSource {
                     self.scan_due = true;
                 }
                 Wake::Name(path, is_directory) => {
-                    self.scan_due |= self.sections.iter().any(|section| {
-                        section.patterns.matches(&path)
-                            || (is_directory && section.patterns.leads(&path))
-                    });
+                    self.scan_due |= self.targets.contains(&path)
+                        || self.sections.iter().any(|section| {
+                            section.patterns.matches(&path)
+                                || (is_directory && section.patterns.leads(&path))
+                        });
+                    if !is_directory && kin::is_stamped(&path) && self.newcomers.len() < 256 {
+                        self.scan_due |= self.newcomers.insert(path);
+                    }
                 }
-                Wake::Directory => self.scan_due = true,
+                Wake::Directory | Wake::Inside(_) => self.scan_due = true,
                 Wake::Overflow => {
                     self.scan_due = true;
                     self.enqueue_where(|_| true);
@@ -455,6 +496,7 @@ impl Source for FileSource {
         out("rotations", c.rotations);
         out("lost_bytes", c.lost_bytes);
         out("lost_files", c.lost_files);
+        out("malformed", c.malformed);
         out("errors", c.errors);
     }
 }
@@ -466,6 +508,8 @@ enum Turn {
     Done,
     /// There may be more.
     Again,
+    /// The contents of a file are gone, and its place in the chain is not yet.
+    Cut,
     /// The block has no room.
     Full,
 }
@@ -486,15 +530,12 @@ fn descriptors() -> usize {
     limit.saturating_sub(DESCRIPTORS_KEPT).max(limit / 2)
 }
 
-/// What a path leads to, if that is a regular file.
-pub(super) fn identity_at(path: &str) -> Option<Identity> {
-    let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.is_file())?;
-    Some(Identity { device: metadata.dev(), inode: metadata.ino() })
-}
-
-fn stored(positions: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<Record>> {
+pub(super) fn stored(
+    prefix: &str,
+    positions: &BTreeMap<String, Vec<u8>>,
+) -> BTreeMap<String, Vec<Record>> {
     let read = |(key, bytes): (&String, &Vec<u8>)| {
-        let path = key.strip_prefix(KEY_PREFIX)?;
+        let path = key.strip_prefix(prefix)?;
         match position::decode(bytes) {
             Ok(records) => Some((path.to_owned(), records)),
             Err(error) => {
@@ -525,9 +566,8 @@ mod tests {
         file.write_all(b"\xff\nnext\n").unwrap();
         let options = Options {
             paths: vec![path.to_str().unwrap().to_owned()],
-            exclude: Vec::new(),
-            labels: Labels::new(),
             max_line: MAX,
+            ..Options::default()
         };
         let clock = Rc::new(ManualClock::at(0));
         let mut source = FileSource::new(&[options], &BTreeMap::new(), clock).unwrap();

@@ -1,0 +1,3 @@
+//! The logs of containers.
+
+pub mod disk;

@@ -1,0 +1,263 @@
+//! The journal reader beside a journald that writes, rotates, flushes and vacuums: each entry arrives
+//! once and in order. Needs root, `unshare` and Debian's package `systemd`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "support/journald.rs"]
+mod journald;
+#[path = "support/journals.rs"]
+mod journals;
+
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use journald::{Journald, send};
+use mote::logs::journal::{Directory, Entry, FieldSet, Journal, Limits, Matches, Next, Start};
+use rustix::process::Signal;
+
+fn journal(directories: &[PathBuf]) -> Journal {
+    let directory = |path: &PathBuf| Directory { path: path.clone(), subdirectories: false };
+    let fields = FieldSet::new().with("MESSAGE", 1_000).with("NUMBER", 20).with("TEST", 20);
+    let limits = Limits { open_files: 3, ..Limits::default() };
+    Journal::new(directories.iter().map(directory).collect(), fields, Matches::default(), limits)
+}
+
+/// Numbers of the entries that are the test's own, until there are as many as wanted.
+struct Follower {
+    directories: Vec<PathBuf>,
+    journal: Journal,
+    entry: Entry,
+    numbers: Vec<usize>,
+    restarts: usize,
+    lost: u64,
+}
+
+impl Follower {
+    fn new(directories: &[PathBuf]) -> Follower {
+        let mut journal = journal(directories);
+        journal.seek(Start::Head);
+        let directories = directories.to_vec();
+        Follower {
+            directories,
+            journal,
+            entry: Entry::new(),
+            numbers: Vec::new(),
+            restarts: 0,
+            lost: 0,
+        }
+    }
+
+    /// Reads what there is; begins anew with the cursor now and then.
+    fn read(&mut self, restart: bool) {
+        let mut read = 0;
+        loop {
+            match self.journal.next(&mut self.entry).unwrap() {
+                Next::Entry => {
+                    read += 1;
+                    if let Some(number) = self.entry.get("NUMBER") {
+                        let number = std::str::from_utf8(number).unwrap().parse().unwrap();
+                        self.numbers.push(number);
+                    }
+                }
+                Next::Busy => {}
+                Next::Idle => break,
+            }
+            if restart && read == 700 {
+                break;
+            }
+        }
+        if restart && let Some(cursor) = self.journal.cursor() {
+            self.lost += self.journal.counts().lost_entries;
+            self.journal = journal(&self.directories);
+            self.journal.seek(Start::After(cursor));
+            self.restarts += 1;
+        }
+    }
+
+    fn until(&mut self, count: usize, restarts: bool) {
+        let began = Instant::now();
+        let mut round = 0;
+        while self.numbers.len() < count {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{} of {count}, {:?}",
+                self.numbers.len(),
+                self.journal.counts()
+            );
+            round += 1;
+            self.read(restarts && round % 3 == 0);
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn check(follower: &Follower, count: usize) {
+    for (at, number) in follower.numbers.iter().enumerate() {
+        let around = &follower.numbers[at.saturating_sub(3)..(at + 3).min(follower.numbers.len())];
+        assert_eq!(*number, at, "{around:?}, {:?}", follower.journal.counts());
+    }
+    assert_eq!(follower.numbers.len(), count);
+    assert_eq!(follower.lost + follower.journal.counts().lost_entries, 0);
+    assert_eq!(follower.journal.counts().damaged_objects, 0);
+}
+
+#[test]
+fn rotated_while_followed_each_entry_arrives_once_and_in_order() {
+    let root = tempfile::tempdir().unwrap();
+    let journald = Journald::start(root.path(), "Storage=persistent\nSplitMode=none");
+    let directories = journald.directories();
+    let socket = journald.socket();
+    const COUNT: usize = 20_000;
+    let writer = thread::spawn(move || {
+        let own = UnixDatagram::unbound().unwrap();
+        own.connect(socket).unwrap();
+        for number in 0..COUNT {
+            send(&own, number, "own");
+            if number % 50 == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    let rotor = {
+        thread::spawn(move || {
+            for _ in 0..8 {
+                thread::sleep(Duration::from_millis(120));
+                journald.signal(Signal::USR2);
+            }
+            journald
+        })
+    };
+    let mut straight = Follower::new(&directories);
+    let mut restarted = Follower::new(&directories);
+    while !writer.is_finished() {
+        straight.read(false);
+        restarted.read(true);
+    }
+    writer.join().unwrap();
+    straight.until(COUNT, false);
+    restarted.until(COUNT, true);
+    check(&straight, COUNT);
+    check(&restarted, COUNT);
+    assert!(restarted.restarts > 10, "{}", restarted.restarts);
+    let _journald = rotor.join().unwrap();
+    assert!(straight.journal.files().count() > 4);
+    // And as journalctl sees it.
+    let theirs = journals::journalctl(["--directory".as_ref(), directories[1].as_os_str()]);
+    let theirs = theirs.iter().filter_map(|told| told.fields.get("NUMBER"));
+    let ours = straight.numbers.iter().map(|number| vec![number.to_string().into_bytes()]);
+    assert!(theirs.cloned().eq(ours));
+}
+
+#[test]
+fn a_flush_of_the_volatile_journal_repeats_nothing() {
+    for restarts in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let journald = Journald::start(root.path(), "Storage=auto");
+        let directories = journald.directories();
+        let own = UnixDatagram::unbound().unwrap();
+        own.connect(journald.socket()).unwrap();
+        let mut follower = Follower::new(&directories);
+        for number in 0..300 {
+            send(&own, number, "volatile");
+        }
+        follower.until(200, restarts);
+        assert!(directories[0].join("system.journal").exists());
+        journald.signal(Signal::USR1);
+        for number in 300..600 {
+            send(&own, number, "flushing");
+            follower.read(restarts && number % 50 == 0);
+        }
+        let began = Instant::now();
+        while !directories[1].join("system.journal").exists() {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(10));
+        }
+        for number in 600..900 {
+            send(&own, number, "persistent");
+        }
+        follower.until(900, restarts);
+        follower.read(restarts);
+        check(&follower, 900);
+    }
+}
+
+#[test]
+fn users_files_that_come_late_are_in_order_with_the_systems() {
+    let root = tempfile::tempdir().unwrap();
+    let journald = Journald::start(root.path(), "Storage=persistent\nSplitMode=uid");
+    let directories = journald.directories();
+    let own = UnixDatagram::unbound().unwrap();
+    own.connect(journald.socket()).unwrap();
+    let mut journal = journal(&directories);
+    journal.seek(Start::Head);
+    let mut entry = Entry::new();
+    let mut seen = Vec::new();
+    for round in 0..40 {
+        send(&own, round, "system");
+        journald.log_as(1_000 + round as u32 % 4, &format!("user {round}"));
+        let began = Instant::now();
+        while seen.len() < 2 * (round + 1) {
+            assert!(began.elapsed() < Duration::from_secs(20), "{seen:?} {:?}", journal.counts());
+            if journal.next(&mut entry).unwrap() == Next::Entry {
+                let message = String::from_utf8(entry.get("MESSAGE").unwrap().to_vec()).unwrap();
+                if message.starts_with("line ") || message.starts_with("user ") {
+                    seen.push(message);
+                }
+            }
+        }
+    }
+    let want = (0..40).flat_map(|round| [format!("line {round}"), format!("user {round}")]);
+    assert!(seen.iter().cloned().eq(want), "{seen:?}");
+    assert_eq!(journal.counts().lost_entries, 0);
+    assert!(journal.files().count() >= 5, "{:?}", journal.files().collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_vacuumed_unread_is_counted() {
+    let root = tempfile::tempdir().unwrap();
+    let journald = Journald::start(root.path(), "Storage=persistent\nSplitMode=none");
+    let directories = journald.directories();
+    let own = UnixDatagram::unbound().unwrap();
+    own.connect(journald.socket()).unwrap();
+    let mut follower = Follower::new(&directories);
+    for number in 0..100 {
+        send(&own, number, "own");
+    }
+    follower.until(100, false);
+    let cursor = follower.journal.cursor().unwrap();
+    let wait = |files: usize| {
+        let began = Instant::now();
+        while std::fs::read_dir(&directories[1]).map_or(0, |files| files.count()) < files {
+            assert!(began.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    // 400 entries in a file of their own, which is gone before anybody reads it.
+    journald.signal(Signal::USR2);
+    wait(2);
+    for number in 100..500 {
+        send(&own, number, "own");
+    }
+    thread::sleep(Duration::from_millis(300));
+    journald.signal(Signal::USR2);
+    wait(3);
+    for number in 500..600 {
+        send(&own, number, "own");
+    }
+    thread::sleep(Duration::from_millis(300));
+    for file in std::fs::read_dir(&directories[1]).unwrap() {
+        let path = file.unwrap().path();
+        if path.display().to_string().contains('@') {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let mut again = journal(&directories);
+    again.seek(Start::After(cursor));
+    follower.journal = again;
+    follower.until(200, false);
+    assert_eq!(follower.numbers[100..], (500..600).collect::<Vec<_>>());
+    // journald itself may say a word between.
+    let lost = follower.journal.counts().lost_entries;
+    assert!((400..410).contains(&lost), "{lost}");
+}

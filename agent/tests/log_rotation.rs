@@ -1,0 +1,400 @@
+//! What rotation leaves behind: the copies of copytruncate, files that were renamed more than once
+//! while nobody looked, logs behind links.
+
+// clippy.toml allows these in #[test] functions, not in their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod log_bench;
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use log_bench::*;
+use mote::logs::file::StartAt;
+use tokio::time::{advance, timeout};
+
+/// As logrotate's copytruncate does it, with what is written between the copy and the truncation.
+fn copy_truncate(bench: &Bench, name: &str, to: &str, between: &str) {
+    fs::copy(bench.path(name), bench.path(to)).unwrap();
+    bench.append(name, between);
+    OpenOptions::new().write(true).open(bench.path(name)).unwrap().set_len(0).unwrap();
+}
+
+/// Writes fall into different ticks of the file system's clock.
+fn tick() {
+    std::thread::sleep(Duration::from_millis(12));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_copy_has_and_was_not_read_before_the_truncation_is_read_from_it() {
+    let mut bench = Bench::new(&["app.log"]);
+    for round in 0..4 {
+        bench.append("app.log", format!("{round} read\n"));
+        assert_eq!(bench.read(), [format!("app.log: {round} read")]);
+        bench.append("app.log", format!("{round} not read\n"));
+        let between = if round == 2 { "gone\n" } else { "" };
+        copy_truncate(&bench, "app.log", "app.log.1", between);
+        bench.append("app.log", format!("{round} new\n"));
+        // With a stop between, and without.
+        if round % 2 == 1 {
+            bench.restart();
+        }
+        let expected = [format!("app.log: {round} not read"), format!("app.log: {round} new")];
+        assert_eq!(bench.read(), expected, "{round}");
+        let counters = *bench.source.counters();
+        assert_eq!(counters.lost_files, 0);
+        assert!(counters.truncations > 0);
+        advance(QUIET).await;
+        assert_eq!(bench.read(), NOTHING);
+        assert_eq!(bench.source.followed(), 1);
+        tick();
+    }
+    assert_eq!(bench.source.counters().lost_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_between_the_copy_and_the_truncation_is_counted() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", "1\n");
+    bench.read();
+    bench.append("app.log", "2\n");
+    fs::copy(bench.path("app.log"), bench.path("app.log.1")).unwrap();
+    bench.append("app.log", "three\nfour");
+    // The size is seen, the last line is not complete.
+    assert_eq!(bench.read(), ["app.log: 2", "app.log: three"]);
+    File::create(bench.path("app.log")).unwrap();
+    bench.append("app.log", "5\n");
+    assert_eq!(bench.read(), ["app.log: 5"]);
+    assert_eq!(bench.source.counters().lost_bytes, 4);
+    // Seen, stopped, and truncated without any copy.
+    bench.append("app.log", "six");
+    assert_eq!(bench.read(), NOTHING);
+    bench.append("app.log", "\n7\n");
+    bench.read_once(50, true);
+    File::create(bench.path("app.log")).unwrap();
+    bench.restart();
+    bench.append("app.log", "8\n");
+    let from = bench.lines.len();
+    bench.read();
+    assert_eq!(bench.lines[from..].last().unwrap().1, "8");
+    assert_eq!(bench.source.counters().lost_bytes, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_compressed_at_once_was_held() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", "1\n");
+    bench.read();
+    bench.append("app.log", "2\n");
+    fs::copy(bench.path("app.log"), bench.path("app.log.1")).unwrap();
+    bench.source.scan();
+    bench.source.gather(tokio::time::Instant::now()).await;
+    bench.append("app.log", "lost\n");
+    File::create(bench.path("app.log")).unwrap();
+    bench.remove("app.log.1");
+    bench.append("app.log", "3\n");
+    assert_eq!(bench.read(), ["app.log: 2", "app.log: 3"]);
+    assert_eq!(bench.source.counters().lost_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_matched_too_is_not_read_twice() {
+    let mut bench = Bench::new(&["app.log*"]);
+    for round in 0..3 {
+        let line = format!("{round} {}", "x".repeat(300));
+        bench.append("app.log", format!("{line}\n"));
+        assert_eq!(bench.read(), [format!("app.log: {line}")]);
+        bench.append("app.log", format!("{round} not read\n"));
+        if round > 0 {
+            bench.rename("app.log.1", &format!("app.log.{}", round + 1));
+        }
+        fs::copy(bench.path("app.log"), bench.path("app.log.1")).unwrap();
+        if round == 1 {
+            // Read between the copy and the truncation.
+            assert_eq!(bench.read(), [format!("app.log: {round} not read")]);
+        }
+        File::create(bench.path("app.log")).unwrap();
+        bench.append("app.log", format!("{round} new\n"));
+        let mut expected =
+            vec![format!("app.log: {round} not read"), format!("app.log: {round} new")];
+        if round == 1 {
+            expected.remove(0);
+        }
+        assert_eq!(bench.read(), expected, "{round}");
+        advance(QUIET).await;
+        assert_eq!(bench.read(), NOTHING);
+        bench.restart();
+        assert_eq!(bench.read(), NOTHING);
+        tick();
+    }
+    assert_eq!(bench.source.counters().lost_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebodys_own_copy_takes_nothing_from_the_log() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", "1\n");
+    bench.read();
+    fs::copy(bench.path("app.log"), bench.path("app.log.1")).unwrap();
+    bench.append("app.log", "2\n");
+    assert_eq!(bench.read(), ["app.log: 2"]);
+    bench.rename("app.log", "app.log.2");
+    bench.append("app.log", "3\n");
+    assert_eq!(bench.read(), ["app.log: 3"]);
+    advance(QUIET).await;
+    assert_eq!(bench.read(), NOTHING);
+    assert_eq!(bench.source.followed(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rotated_several_times_while_stopped() {
+    for numbered in [true, false] {
+        for is_removed in [false, true] {
+            let mut bench = Bench::new(&["app.log"]);
+            // Of another life, and of another program.
+            bench.append("app.log.7", "ancient\n");
+            bench.append("app.log.err", "another\n");
+            tick();
+            bench.append("app.log", "1\n");
+            assert_eq!(bench.read(), ["app.log: 1"]);
+            bench.append("app.log", "2\n");
+            let held = is_removed.then(|| File::open(bench.path("app.log")).unwrap());
+            for rotation in 0..3 {
+                if numbered {
+                    for old in (1..=rotation).rev() {
+                        bench.rename(&format!("app.log.{old}"), &format!("app.log.{}", old + 1));
+                    }
+                    bench.rename("app.log", "app.log.1");
+                } else {
+                    bench.rename("app.log", &format!("app.log-2026030{rotation}"));
+                }
+                bench.append("app.log", format!("{}\n", rotation + 3));
+            }
+            bench.append("app.log.err", "more\n");
+            if is_removed {
+                bench.remove(if numbered { "app.log.3" } else { "app.log-20260300" });
+            }
+            bench.restart();
+            let mut expected: Vec<String> = (2..6).map(|line| format!("app.log: {line}")).collect();
+            if is_removed {
+                expected.remove(0);
+            }
+            assert_eq!(bench.read(), expected, "numbered {numbered} removed {is_removed}");
+            assert_eq!(bench.source.counters().lost_files, u64::from(is_removed));
+            // All of it once.
+            bench.restart();
+            assert_eq!(bench.read(), NOTHING);
+            advance(QUIET).await;
+            assert_eq!(bench.read(), NOTHING);
+            assert_eq!(bench.source.followed(), 1);
+            bench.restart();
+            assert_eq!(bench.read(), NOTHING);
+            drop(held);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn truncated_and_then_rotated_while_stopped() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", "1\n");
+    bench.read();
+    bench.append("app.log", "2\n");
+    copy_truncate(&bench, "app.log", "app.log.1", "");
+    tick();
+    bench.append("app.log", "3\n");
+    bench.rename("app.log.1", "app.log.2");
+    copy_truncate(&bench, "app.log", "app.log.1", "");
+    tick();
+    bench.append("app.log", "4\n");
+    for old in [2, 1] {
+        bench.rename(&format!("app.log.{old}"), &format!("app.log.{}", old + 1));
+    }
+    bench.rename("app.log", "app.log.1");
+    bench.append("app.log", "5\n");
+    bench.restart();
+    let mut read = bench.read();
+    assert_eq!(read.remove(0), "app.log: 2");
+    read.sort();
+    assert_eq!(read, ["app.log: 3", "app.log: 4", "app.log: 5"]);
+    assert_eq!(bench.source.counters().lost_files, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rotated_twice_between_two_looks() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log.9", "ancient\n");
+    tick();
+    bench.append("app.log", "1\n");
+    bench.read();
+    for round in 0..5 {
+        for step in 0..3 {
+            tick();
+            bench.rename("app.log", &format!("app.log.{}", 2026_03_01_00 + round * 10 + step));
+            bench.append("app.log", format!("{round}.{step}\n"));
+        }
+        let expected = [0, 1, 2].map(|step| format!("app.log: {round}.{step}"));
+        assert_eq!(bench.read(), expected);
+        if round % 2 == 1 {
+            advance(QUIET).await;
+            assert_eq!(bench.read(), NOTHING);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_with_a_file_is_counted_as_far_as_it_was_seen() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", "1\nand more");
+    assert_eq!(bench.read(), ["app.log: 1"]);
+    let held = File::open(bench.path("app.log")).unwrap();
+    bench.remove("app.log");
+    bench.restart();
+    assert_eq!(bench.read(), NOTHING);
+    let counters = bench.source.counters();
+    assert_eq!((counters.lost_files, counters.lost_bytes), (1, 8));
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_link_to_a_log_that_is_rotated_where_it_is() {
+    // As in Kubernetes: a link in one directory, the log in another, which is what is rotated.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let mut bench = Bench::new(&["containers/*.log"]);
+    fs::create_dir_all(bench.path("pods/a")).unwrap();
+    fs::create_dir(bench.path("containers")).unwrap();
+    bench.append("pods/a/0.log", "1\n");
+    symlink("../pods/a/0.log", bench.path("containers/a.log")).unwrap();
+    assert_eq!(bench.read(), ["containers/a.log: 1"]);
+    for round in 0..3 {
+        let _ = timeout(Duration::from_millis(20), bench.source.ready()).await;
+        bench.read();
+        bench.append("pods/a/0.log", format!("{round} old\n"));
+        bench.rename("pods/a/0.log", &format!("pods/a/0.log.20260301-00000{round}"));
+        let mut got = Vec::new();
+        while got.is_empty() {
+            timeout(PATIENCE, bench.source.ready()).await.expect("no wake-up for the old one");
+            got = bench.read();
+        }
+        // Not there for a moment.
+        assert_eq!(got, [format!("containers/a.log: {round} old")]);
+        bench.append("pods/a/0.log", format!("{round} new\n"));
+        let mut got = Vec::new();
+        while got.is_empty() {
+            timeout(PATIENCE, bench.source.ready()).await.expect("no wake-up for the new one");
+            got = bench.read();
+        }
+        assert_eq!(got, [format!("containers/a.log: {round} new")]);
+        // Rotated while stopped, more than once.
+        bench.append("pods/a/0.log", format!("{round} more\n"));
+        for time in 0..2 {
+            tick();
+            let to = format!("pods/a/0.log.20260301-1{round}000{time}");
+            bench.rename("pods/a/0.log", &to);
+            bench.append("pods/a/0.log", format!("{round} again {time}\n"));
+        }
+        bench.restart();
+        let expected = ["more", "again 0", "again 1"];
+        let expected = expected.map(|text| format!("containers/a.log: {round} {text}"));
+        assert_eq!(bench.read(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_mounted_elsewhere() {
+    let mut bench = Bench::new(&[]);
+    fs::create_dir_all(bench.path("var/log/pods")).unwrap();
+    bench.append("var/log/pods/0.log", "1\n");
+    symlink("/var/log/pods/0.log", bench.path("var/log/a.log")).unwrap();
+    bench.append("var/log/b.log", "2\n");
+    bench.options[0].paths = vec!["/var/log/*.log".to_owned()];
+    bench.options[0].root = bench.dir.path().to_owned();
+    bench.restart();
+    bench.raw_names = true;
+    assert_eq!(bench.read(), ["/var/log/a.log: 1", "/var/log/b.log: 2"]);
+    bench.append("var/log/b.log", "3\n");
+    bench.rename("var/log/b.log", "var/log/b.log.1");
+    bench.append("var/log/b.log", "4\n");
+    bench.append("var/log/pods/0.log", "5\n");
+    bench.rename("var/log/pods/0.log", "var/log/pods/0.log.1");
+    bench.append("var/log/pods/0.log", "6\n");
+    bench.restart();
+    let mut read = bench.read();
+    read.sort();
+    let expected = ["a.log: 5", "a.log: 6", "b.log: 3", "b.log: 4"];
+    assert_eq!(read, expected.map(|text| format!("/var/log/{text}")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_at_the_end_and_old_files_left_alone() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.options[0].start_at = StartAt::End;
+    bench.restart();
+    bench.append("a.log", format!("old\n{}\nunfinished", "x".repeat(9_000)));
+    bench.append("b.log", "");
+    assert_eq!(bench.read(), NOTHING);
+    bench.append("a.log", " line\nnew\n");
+    bench.append("b.log", "whole\n");
+    bench.append("c.log", "whole, too\n");
+    let expected = ["a.log: unfinished line", "a.log: new", "b.log: whole", "c.log: whole, too"];
+    let mut read = bench.read();
+    read.sort_by_key(|line| line.split(':').next().unwrap().to_owned());
+    assert_eq!(read, expected);
+    bench.append("a.log", "while stopped\n");
+    bench.restart();
+    assert_eq!(bench.read(), ["a.log: while stopped"]);
+
+    let mut bench = Bench::new(&["*.log"]);
+    bench.options[0].ignore_older = Some(Duration::from_secs(3600));
+    bench.append("old.log", "1\n");
+    bench.append("new.log", "2\n");
+    let modified = fs::metadata(bench.path("new.log")).unwrap().modified().unwrap();
+    let now = modified.duration_since(std::time::UNIX_EPOCH).unwrap();
+    bench.clock.set(i64::try_from(now.as_nanos()).unwrap());
+    let before = modified - Duration::from_secs(3601);
+    File::options().write(true).open(bench.path("old.log")).unwrap().set_modified(before).unwrap();
+    bench.restart();
+    assert_eq!(bench.read(), ["new.log: 2"]);
+    assert_eq!(bench.source.followed(), 1);
+    bench.append("old.log", "3\n");
+    advance(Duration::from_secs(61)).await;
+    assert_eq!(bench.read(), ["old.log: 1", "old.log: 3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn byte_order_marks_tell_the_encoding() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.append("a.log", b"\xef\xbb\xbfone\ntwo\n");
+    bench.append("b.log", b"\xff\xfeo\0n\0e\0\n\0");
+    assert_eq!(bench.read(), ["a.log: one", "a.log: two"]);
+    assert_eq!(bench.source.followed(), 1);
+    // A name that is not UTF-8 does nobody harm.
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::OsStr::from_bytes(b"\xff.log");
+    fs::write(bench.dir.path().join(name), "x\n").unwrap();
+    bench.append("c.log", "3\n");
+    bench.restart();
+    assert_eq!(bench.read(), ["c.log: 3"]);
+}
+
+#[tokio::test]
+async fn writes_wake_nobody_who_only_holds() {
+    use mote::logs::Source;
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", "0\n");
+    bench.read();
+    for round in 1..4 {
+        bench.append("app.log", format!("{round}\n"));
+        bench.remove("app.log");
+        // Created, and removed with the next round: only who looks in between has it.
+        bench.append("app.log", format!("{round} in a new file\n"));
+        let _ = timeout(Duration::from_millis(50), Source::hold(&mut bench.source)).await;
+    }
+    let lines: Vec<String> = bench.read();
+    let expected: Vec<String> = (1..4)
+        .flat_map(|round| [format!("{round}"), format!("{round} in a new file")])
+        .map(|line| format!("app.log: {line}"))
+        .collect();
+    assert_eq!(lines, expected);
+}

@@ -1,0 +1,93 @@
+//! A journald of the test's own: Debian's, with its own /run and /var/log/journal.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// It runs until it is dropped. Root and `unshare` are needed.
+pub(crate) struct Journald {
+    child: Child,
+    root: PathBuf,
+}
+
+impl Drop for Journald {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Journald {
+    /// Keeps its files below `root`, in `run/log/journal` and `var/log/journal`.
+    pub(crate) fn start(root: &Path, configuration: &str) -> Journald {
+        fs::set_permissions(root, Permissions::from_mode(0o755)).unwrap();
+        let folder = root.join("run/systemd/journald.conf.d");
+        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(root.join("var/log/journal")).unwrap();
+        let text = "[Journal]\nRateLimitIntervalSec=0\nReadKMsg=no\nAudit=no\n";
+        fs::write(folder.join("test.conf"), format!("{text}{configuration}\n")).unwrap();
+        let run = root.join("run/systemd/journal");
+        fs::create_dir_all(&run).unwrap();
+        let _ = fs::remove_file(run.join("socket"));
+        if configuration.contains("persistent") {
+            // Else it waits for the flush that a boot brings.
+            fs::write(run.join("flushed"), "").unwrap();
+        }
+        let script = "mkdir -p /var/log/journal && mount --bind \"$0/run\" /run && \
+                      mount --bind \"$0/var/log/journal\" /var/log/journal && \
+                      exec /lib/systemd/systemd-journald";
+        let child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .arg(root)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let journald = Journald { child, root: root.to_owned() };
+        let began = Instant::now();
+        while UnixDatagram::unbound().unwrap().connect(journald.socket()).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20), "journald does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        journald
+    }
+
+    /// Where programs send their entries.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.root.join("run/systemd/journal/socket")
+    }
+
+    /// SIGUSR1 has it flush the volatile journal, SIGUSR2 rotate.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// The directories of this machine, whether they are there yet or not.
+    pub(crate) fn directories(&self) -> [PathBuf; 2] {
+        let id = fs::read_to_string("/etc/machine-id").unwrap();
+        ["run/log/journal", "var/log/journal"].map(|path| self.root.join(path).join(id.trim()))
+    }
+
+    /// Sends the entries that `script` echoes as another user would.
+    pub(crate) fn log_as(&self, user: u32, line: &str) {
+        let status = Command::new("setpriv")
+            .args([&format!("--reuid={user}"), "--clear-groups", "logger", "--socket"])
+            .arg(self.root.join("run/systemd/journal/dev-log"))
+            .arg(line)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+}
+
+/// One entry in journald's own protocol.
+pub(crate) fn send(socket: &UnixDatagram, number: usize, user: &str) {
+    let text = format!("MESSAGE=line {number}\nNUMBER={number}\nTEST={user}\nPRIORITY=6\n");
+    socket.send(text.as_bytes()).unwrap();
+}
