@@ -71,7 +71,8 @@ impl Chain {
             pinned: section.pinned,
             retired: false,
             told: false,
-            files: VecDeque::new(),
+            // One is all that most ever have.
+            files: VecDeque::with_capacity(1),
             copy: None,
             rotated_ns: i64::MAX,
             cut: Head::default(),
