@@ -11,7 +11,7 @@ use mote::host::ManualClock;
 use mote::logs::Progress;
 use mote::logs::docker::disk::{CRI, JSON_FILE, LOCAL};
 use mote::logs::file::{FileSource, Format, Limits, Options};
-use mote::model::{Block, Labels};
+use mote::model::Block;
 
 use super::bytes::Input;
 
@@ -94,8 +94,6 @@ fn source(
 ) -> FileSource {
     let options = Options {
         paths: vec![path.to_str().expect("UTF-8").to_owned()],
-        exclude: Vec::new(),
-        labels: Labels::new(),
         max_line,
         format,
         ..Options::default()

@@ -11,7 +11,7 @@ use super::Limits;
 use super::follow::{Follow, Place, Sink, Step};
 use super::format::{Format, Stream};
 use super::position::{self, Head, Identity};
-use super::source::Section;
+use super::section::Section;
 use super::writer::{Pen, Writer};
 use crate::model::{Block, Labels};
 

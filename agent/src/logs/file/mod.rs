@@ -65,6 +65,7 @@ mod position;
 mod restore;
 mod root;
 mod scan;
+mod section;
 mod source;
 mod wake;
 mod watch;

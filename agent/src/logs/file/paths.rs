@@ -5,15 +5,19 @@
 //! It must not know whose files they are.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::chain::{Chain, Save};
 use super::format::Format;
 use super::pattern::{PatternError, Patterns};
 use super::position::Record;
-use super::source::{FileSource, Section, stored};
-use super::{Counters, Limits, PLAIN, StartAt};
+use super::root::Root;
+use super::section::Section;
+use super::source::{FileSource, stored};
+use super::{Counters, Limits, StartAt};
 use crate::host::Clock;
 use crate::logs::{Progress, Source, Waiting};
 use crate::model::{Block, Labels};
@@ -50,6 +54,12 @@ impl Paths {
             source: FileSource::build(prefix, Vec::new(), BTreeMap::new(), clock, limits),
             waiting: stored(prefix, positions),
         }
+    }
+
+    /// Paths are those of a host whose root is mounted there; before any is added.
+    pub fn with_root(mut self, root: &Path) -> Paths {
+        self.source.root = Root::new(root);
+        self
     }
 
     /// Follows a path, from where an earlier run was. One that is followed gets these options from its
@@ -95,6 +105,11 @@ impl Paths {
         gone.len()
     }
 
+    /// The path by which this process finds what the host has there.
+    pub fn real(&self, path: &str) -> PathBuf {
+        self.source.root.real(Path::new(path))
+    }
+
     /// Whether a path has been added, or is being read to its end after it was removed.
     pub fn follows(&self, path: &str) -> bool {
         self.source.section(path).is_some() || self.source.chains.contains_key(path)
@@ -137,18 +152,45 @@ impl Source for Paths {
     }
 }
 
-impl Section {
-    /// For a path of which only the position is left.
-    pub(super) fn bare() -> Section {
-        Section {
-            patterns: Patterns::none(),
-            labels: Rc::new(Labels::new()),
-            max_line: 0,
-            start_at: StartAt::Beginning,
-            ignore_older: None,
-            format: PLAIN,
-            named: false,
-            pinned: false,
+impl FileSource {
+    /// Follows one more section from now on, whose only path this is, or follows it so from now on.
+    fn add(&mut self, path: &str, section: Section, records: Option<Vec<Record>>) {
+        if self.buffer.len() < section.buffer() {
+            self.buffer = vec![0; section.buffer()];
+        }
+        if let Some(chain) = self.chains.get_mut(path) {
+            chain.apply(&section);
+        }
+        self.sections.retain(|section| !section.patterns.matches(Path::new(path)));
+        self.sections.push(section);
+        self.stored.extend(records.map(|records| (path.to_owned(), records)));
+        self.scan_due = true;
+    }
+
+    /// Follows the only path of a section no further: what is there now is read, then its position
+    /// is forgotten.
+    fn retire(&mut self, path: &str) {
+        self.sections.retain(|section| !section.patterns.matches(Path::new(path)));
+        self.forget(path);
+        if let Some(chain) = self.chains.get_mut(path) {
+            chain.retired = true;
+            let path = Rc::from(path);
+            self.enqueue(&path);
+        }
+        // The directory need not be watched any longer.
+        self.scan_due = true;
+    }
+
+    /// Forgets the stored position of a path, unless its files are being read.
+    fn forget(&mut self, path: &str) {
+        self.stored.remove(path);
+        if !self.chains.contains_key(path) {
+            let section = Section::bare();
+            let mut chain = Chain::new(self.prefix, path, &section);
+            chain.save(Save::Now);
+            let path: Rc<str> = Rc::from(path);
+            self.chains.insert(path.clone(), chain);
+            self.enqueue(&path);
         }
     }
 }

@@ -5,64 +5,29 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::chain::{Chain, Finish, Save};
 use super::follow::{Follow, Place};
-use super::format::Format;
-use super::pattern::{PatternError, Patterns};
+use super::pattern::PatternError;
 use super::position::{self, Identity, Record};
 use super::root::Root;
+use super::section::Section;
 use super::wake::Trouble;
 use super::watch::{Wake, Watcher};
 use super::writer::Pen;
-use super::{Counters, KEY_PREFIX, Limits, Options, StartAt};
+use super::{Counters, KEY_PREFIX, Limits, Options};
 use crate::host::Clock;
 use crate::logs::text::Converter;
 use crate::logs::{Progress, Source, Waiting};
-use crate::model::{Block, Labels};
+use crate::model::Block;
 
 /// The least size of the buffer that all files are read through.
 const BUFFER: usize = 64 << 10;
 
 /// Descriptors that are left to the rest of the agent, which needs some 40.
 const DESCRIPTORS_KEPT: usize = 128;
-
-pub(super) struct Section {
-    pub(super) patterns: Patterns,
-    pub(super) labels: Rc<Labels>,
-    pub(super) max_line: usize,
-    pub(super) start_at: StartAt,
-    pub(super) ignore_older: Option<Duration>,
-    pub(super) format: &'static dyn Format,
-    /// The label `filename` is added.
-    pub(super) named: bool,
-    /// See [`Chain::pinned`].
-    pub(super) pinned: bool,
-}
-
-impl Section {
-    pub(super) fn new(options: &Options) -> Result<Section, PatternError> {
-        Ok(Section {
-            patterns: Patterns::new(&options.paths, &options.exclude)?,
-            labels: Rc::new(options.labels.clone()),
-            max_line: options.max_line.max(16),
-            start_at: options.start_at,
-            ignore_older: options.ignore_older,
-            format: options.format,
-            named: true,
-            pinned: false,
-        })
-    }
-
-    /// The size of the buffer that its records take.
-    fn buffer(&self) -> usize {
-        // Two more: a line that just fits, with its \r\n.
-        self.format.max_record(self.max_line) + self.format.overhead().max(2)
-    }
-}
 
 /// Follows log files. See the [module](super).
 pub struct FileSource {
@@ -101,7 +66,7 @@ pub struct FileSource {
     pub(super) next_poll: Instant,
     converter: Converter,
     scratch: Vec<u8>,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     position: Vec<u8>,
     pub(super) wakes: Vec<Wake>,
 }
@@ -177,47 +142,6 @@ impl FileSource {
             buffer: vec![0; BUFFER.max(longest)],
             position: Vec::new(),
             wakes: Vec::new(),
-        }
-    }
-
-    /// Follows one more section from now on, whose only path this is, or follows it so from now on.
-    pub(super) fn add(&mut self, path: &str, section: Section, records: Option<Vec<Record>>) {
-        if self.buffer.len() < section.buffer() {
-            self.buffer = vec![0; section.buffer()];
-        }
-        if let Some(chain) = self.chains.get_mut(path) {
-            chain.apply(&section);
-        }
-        self.sections.retain(|section| !section.patterns.matches(Path::new(path)));
-        self.sections.push(section);
-        self.stored.extend(records.map(|records| (path.to_owned(), records)));
-        self.scan_due = true;
-    }
-
-    /// Follows the only path of a section no further: what is there now is read, then its position
-    /// is forgotten.
-    pub(super) fn retire(&mut self, path: &str) {
-        self.sections.retain(|section| !section.patterns.matches(Path::new(path)));
-        self.forget(path);
-        if let Some(chain) = self.chains.get_mut(path) {
-            chain.retired = true;
-            let path = Rc::from(path);
-            self.enqueue(&path);
-        }
-        // The directory need not be watched any longer.
-        self.scan_due = true;
-    }
-
-    /// Forgets the stored position of a path, unless its files are being read.
-    pub(super) fn forget(&mut self, path: &str) {
-        self.stored.remove(path);
-        if !self.chains.contains_key(path) {
-            let section = Section::bare();
-            let mut chain = Chain::new(self.prefix, path, &section);
-            chain.save(Save::Now);
-            let path: Rc<str> = Rc::from(path);
-            self.chains.insert(path.clone(), chain);
-            self.enqueue(&path);
         }
     }
 

@@ -26,6 +26,7 @@ mod time;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ const NAME: &str = "docker";
 pub struct Container {
     /// The container's full id.
     pub id: String,
-    /// The log file, as the agent sees it.
+    /// The log file, as the host sees it.
     pub path: String,
     /// What is in it.
     pub format: &'static dyn Format,
@@ -89,24 +90,6 @@ impl fmt::Display for DiskError {
 
 impl std::error::Error for DiskError {}
 
-/// Whether a log can be read. An empty one can.
-///
-/// # Errors
-/// Why not; nothing of it is logged.
-pub fn check(path: &str) -> Result<(), DiskError> {
-    // A pipe in its place must not be waited for: it is only looked at.
-    let is_file = std::fs::metadata(path).map(|metadata| metadata.is_file());
-    let opened = is_file.and_then(|is_file| match is_file {
-        true => std::fs::File::open(path).map(|_| ()),
-        false => Err(io::Error::other("not a regular file")),
-    });
-    opened.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => DiskError::Absent,
-        io::ErrorKind::PermissionDenied => DiskError::Refused,
-        _ => DiskError::Io(error),
-    })
-}
-
 /// Where dockerd has the log of a container's with the driver `local`, of which its API tells no path;
 /// `root` is its data root, /var/lib/docker.
 pub fn local_path(root: &str, id: &str) -> String {
@@ -127,7 +110,8 @@ pub struct DiskContainers {
 }
 
 impl DiskContainers {
-    /// Reads nothing yet; the limits are usually [`limits`]. Positions whose keys start with [`KEY_PREFIX`] wait for their containers.
+    /// Reads nothing yet; the limits are usually [`limits`]. Positions whose keys start with
+    /// [`KEY_PREFIX`] wait for their containers.
     pub fn new(
         positions: &BTreeMap<String, Vec<u8>>,
         clock: Rc<dyn Clock>,
@@ -137,15 +121,39 @@ impl DiskContainers {
         DiskContainers { paths, known: HashMap::new() }
     }
 
+    /// Paths are those of a host whose root is mounted there.
+    pub fn with_root(self, root: &Path) -> DiskContainers {
+        DiskContainers { paths: self.paths.with_root(root), ..self }
+    }
+
+    /// Whether a log can be read. An empty one can.
+    ///
+    /// # Errors
+    /// Why not; nothing of it is logged.
+    pub fn check(&self, path: &str) -> Result<(), DiskError> {
+        let path = self.paths.real(path);
+        // A pipe in its place must not be waited for: it is only looked at.
+        let is_file = std::fs::metadata(&path).map(|metadata| metadata.is_file());
+        let opened = is_file.and_then(|is_file| match is_file {
+            true => std::fs::File::open(&path).map(|_| ()),
+            false => Err(io::Error::other("not a regular file")),
+        });
+        opened.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => DiskError::Absent,
+            io::ErrorKind::PermissionDenied => DiskError::Refused,
+            _ => DiskError::Io(error),
+        })
+    }
+
     /// Reads a container's log from where an earlier run was, else from its start. A container that
     /// has been added gets other labels so, from its next line on.
     ///
     /// # Errors
-    /// It can't be read, see [`check`]. Then it is not added, and a position of an earlier run is kept.
+    /// It can't be read, see [`check`](DiskContainers::check). Then it is not added, and a position of an earlier run is kept.
     pub fn add(&mut self, container: &Container) -> Result<(), DiskError> {
         let Container { id, path, format, labels, max_line } = container;
         if self.known.get(id) != Some(path) {
-            check(path)?;
+            self.check(path)?;
         }
         let mut labels = labels.clone();
         labels.set_default(SOURCE, NAME);
