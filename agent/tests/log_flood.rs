@@ -206,10 +206,10 @@ fn a_flood_that_is_rotated_in_every_way_past_an_agent_that_dies_arrives_once_and
         while Instant::now() < until {
             observe(&agent, life);
             if dice.roll(4) == 0 {
-                loki.script(match dice.roll(4) {
-                    0 => Fault::status(500).body("tired"),
-                    1 => Fault::status(429).body("slower"),
-                    2 => Fault::close(),
+                loki.script(match dice.roll(12) {
+                    0 => Fault::status(429).body("slower"),
+                    1..5 => Fault::status(500).body("tired"),
+                    5..9 => Fault::close(),
                     _ => Fault::accept_then_lose_answer(),
                 });
             }

@@ -231,7 +231,7 @@ async fn rotated_twice_between_two_looks() {
     for round in 0..5 {
         for step in 0..3 {
             tick();
-            bench.rename("app.log", &format!("app.log.{}", 2026_03_01_00 + round * 10 + step));
+            bench.rename("app.log", &format!("app.log.{}", 2_026_030_100u64 + round * 10 + step));
             bench.append("app.log", format!("{round}.{step}\n"));
         }
         let expected = [0, 1, 2].map(|step| format!("app.log: {round}.{step}"));

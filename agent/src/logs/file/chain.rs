@@ -7,13 +7,12 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::Limits;
 use super::follow::{Follow, Place, Sink, Step};
 use super::format::{Format, Stream};
 use super::position::{self, Head, Identity};
 use super::section::Section;
-use super::writer::Writer;
-use super::{Counters, Limits};
-use crate::logs::text::Converter;
+use super::writer::{Pen, Writer};
 use crate::model::{Block, Labels};
 
 /// When a position is to be written.
@@ -72,7 +71,8 @@ impl Chain {
             pinned: section.pinned,
             retired: false,
             told: false,
-            files: VecDeque::new(),
+            // One is all that most ever have.
+            files: VecDeque::with_capacity(1),
             copy: None,
             rotated_ns: i64::MAX,
             cut: Head::default(),
@@ -307,18 +307,6 @@ fn due(file: &Follow, limits: &Limits) -> Option<Instant> {
     }
 }
 
-/// What all chains write with.
-pub(super) struct Pen<'a> {
-    pub(super) block: &'a mut Block,
-    pub(super) limit: usize,
-    pub(super) counters: &'a mut Counters,
-    pub(super) converter: &'a mut Converter,
-    /// What formats unescape into.
-    pub(super) scratch: &'a mut Vec<u8>,
-    pub(super) buffer: &'a mut [u8],
-    pub(super) now_ns: i64,
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{File, OpenOptions};
@@ -326,6 +314,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::logs::file::Counters;
+    use crate::logs::text::Converter;
 
     const MAX_LINE: usize = 100;
 

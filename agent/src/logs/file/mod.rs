@@ -1,11 +1,15 @@
 //! Log files: follows every file that a glob matches, through rotation and truncation, and turns its
 //! lines into entries.
 //!
-//! **Use.** It is a [`Source`](crate::logs::Source): [`FileSource::ready`] waits until there may be something to read, [`FileSource::read`]
-//! puts lines and the positions that cover them into a block. Whoever stores the block stores both
-//! or neither; a source built with the stored positions goes on exactly there. While nothing may be
-//! read (a full WAL), [`FileSource::scan`] from time to time keeps hold of files that are rotated
-//! away meanwhile.
+//! **Use.** It is a [`Source`](crate::logs::Source): [`FileSource::ready`] waits until there may be
+//! something to read, [`FileSource::read`] puts lines and the positions that cover them into a block.
+//! Whoever stores the block stores both or neither; a source built with the stored positions goes on
+//! exactly there. While nothing may be read (a full WAL) or lines gather, what happens to names wakes
+//! it, so that a file that is rotated away is held open; what is written wakes nobody.
+//!
+//! **Paths** are the host's, below [`Options::root`]; so are the links in them, and the label
+//! `filename`. A link is followed to its log, and the log's rotation is seen where that is (as in
+//! Kubernetes' /var/log/containers).
 //!
 //! **Identity.** A file is its device and inode, and, since inodes are used again, its first bytes;
 //! its name is where it was found. A path's *chain* is the file that is there now and those before it
@@ -13,26 +17,41 @@
 //! which one writer wrote them. A renamed file is finished when it stands at its end and was quiet
 //! for [`Limits::quiet`] while its path held another file (or nothing led to it), or for
 //! [`Limits::orphaned`] otherwise. If it has arrived at a path that is matched as well (`app.log.1`),
-//! that path takes it over with its offset, else it is closed. A file that was renamed while the
-//! agent was not running is looked for in its directory by inode and first bytes, whether its new
-//! name is matched or not.
+//! that path takes it over with its offset, else it is closed.
 //!
-//! **Truncation** (copytruncate) shows as a size below the offset, or, if the file has grown beyond
-//! it again, as other first bytes: it is read from the start. What was between the offset and the
-//! last size seen is counted as lost. Not noticed: contents of at least the same size with the same
-//! 256 first bytes. A writer without O_APPEND, which leaves a hole of zeros, is read on where it was.
+//! What was not seen as it happened, since the agent was stopped or rotation was quicker than a look, is
+//! made up for in the log's directory:
+//! - the file of a position, by inode, first bytes and the bytes before its offset;
+//! - a file that was renamed before anybody had read it, by its name (the log's own with a number or a
+//!   date, see `kin`) and by having been written to later than the last file that is known to have been
+//!   renamed: read whole, in the order of the times of writing;
+//! - a copy (copytruncate) by its first bytes and those before the offset: what it has more is read
+//!   from it, before what came after the truncation. A copy is held open from when it appears, since it
+//!   may be compressed at once; one that is matched too is not read twice.
+//!
+//! A file that is gone, or was compressed meanwhile, is counted (`lost_files`), and what of it was seen
+//! and not read (`lost_bytes`).
+//!
+//! **Truncation** shows as a size below the offset, or, if the file has grown to it again, as other
+//! first bytes: it is read from the start, after what a copy has of what was before. What was between
+//! the offset and the last size seen and is in no copy is counted as lost: what was written between
+//! copy and truncation is nowhere. Not noticed while running: contents of at least the same size with
+//! the same 256 first bytes. A writer without O_APPEND, which leaves a hole of zeros, is read on where
+//! it was.
 //!
 //! **Lines** end in `\n`, a `\r` before it is not part of them, NUL bytes and empty lines are (as in
 //! Promtail and Alloy). A last line without its end waits for it, or for the file to be finished. A
 //! longer line than [`Options::max_line`] is cut on a character's boundary, its rest is passed over
-//! as it streams by. What is not UTF-8 becomes U+FFFD. Files that begin as gzip, xz, zstd or bzip2
-//! are not logs, nor is anything but a regular file.
+//! as it streams by. What is not UTF-8 becomes U+FFFD; a byte order mark of UTF-8 is left out.
+//! Files that begin as gzip, xz, zstd, bzip2 or UTF-16 are not logs, nor is anything but a regular file.
 //!
 //! **Timestamps** are the time of reading, rising by at least 1 ns within a stream: Loki drops a line
 //! that repeats another's text and time.
 //!
-//! **Not covered**: files that came and went while nobody looked, and two rotations while the agent
-//! was stopped, if the names that they got are not matched by a glob.
+//! **Not covered**: files that came and went while nobody looked, or that were copied and truncated
+//! before anybody had looked; rotation into another directory while the agent was stopped; a matched
+//! copy whose original was truncated while the agent was stopped and after it had read on (it comes
+//! twice); text in UTF-16, which is refused with a message.
 //!
 //! The module must not know the WAL, and reads the file system only, no configuration.
 
@@ -48,6 +67,7 @@ mod root;
 mod scan;
 mod section;
 mod source;
+mod wake;
 mod writer;
 
 use std::path::PathBuf;

@@ -81,8 +81,11 @@ fn compile(pattern: &str) -> Result<Vec<Pattern>, PatternError> {
     all.iter().map(one).collect()
 }
 
+/// A text, and where its characters are in the pattern that was given.
+type Placed = (String, Vec<usize>);
+
 /// A pattern with `{a,b}` as those that it stands for, each with where its characters are.
-fn alternatives(pattern: &str) -> Result<Vec<(String, Vec<usize>)>, (usize, &'static str)> {
+fn alternatives(pattern: &str) -> Result<Vec<Placed>, (usize, &'static str)> {
     let chars: Vec<(usize, char)> = pattern.chars().enumerate().collect();
     let mut done = Vec::new();
     let mut todo = vec![chars];
@@ -110,11 +113,11 @@ fn alternatives(pattern: &str) -> Result<Vec<(String, Vec<usize>)>, (usize, &'st
     Ok(done)
 }
 
+/// Where a `{`, its `}` and the commas between them are.
+type Braces = (usize, usize, Vec<usize>);
+
 /// The first `{`, its `}` and the commas between them, outside of `[…]`.
-#[allow(clippy::type_complexity)]
-fn braces(
-    chars: &[(usize, char)],
-) -> Result<Option<(usize, usize, Vec<usize>)>, (usize, &'static str)> {
+fn braces(chars: &[(usize, char)]) -> Result<Option<Braces>, (usize, &'static str)> {
     let mut open: Option<(usize, usize)> = None;
     let (mut depth, mut commas, mut index) = (0, Vec::new(), 0);
     while let Some(&(at, c)) = chars.get(index) {

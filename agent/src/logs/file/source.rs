@@ -8,13 +8,14 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
-use super::chain::{Chain, Finish, Pen, Save};
+use super::chain::{Chain, Finish, Save};
 use super::follow::{Follow, Place};
-use super::kin;
 use super::pattern::PatternError;
 use super::position::{self, Identity, Record};
 use super::root::Root;
 use super::section::Section;
+use super::wake::Trouble;
+use super::writer::Pen;
 use super::{Counters, KEY_PREFIX, Limits, Options};
 use crate::host::Clock;
 use crate::logs::text::Converter;
@@ -51,7 +52,7 @@ pub struct FileSource {
     /// A scan was made.
     pub(super) looked: bool,
     /// Chains that may have something to read.
-    queue: VecDeque<Rc<str>>,
+    pub(super) queue: VecDeque<Rc<str>>,
     /// Positions of an earlier run that no scan has looked at yet.
     pub(super) stored: BTreeMap<String, Vec<Record>>,
     /// What is wrong with a path, to say it once.
@@ -60,14 +61,14 @@ pub struct FileSource {
     pub(super) counters: Counters,
     pub(super) scan_due: bool,
     /// Chains have positions to be written when there is room.
-    unsaved: bool,
+    pub(super) unsaved: bool,
     pub(super) next_rescan: Instant,
-    next_poll: Instant,
+    pub(super) next_poll: Instant,
     converter: Converter,
     scratch: Vec<u8>,
     pub(super) buffer: Vec<u8>,
     position: Vec<u8>,
-    wakes: Vec<Wake>,
+    pub(super) wakes: Vec<Wake>,
 }
 
 impl FileSource {
@@ -370,92 +371,12 @@ impl FileSource {
         }
     }
 
-    fn enqueue_where(&mut self, wanted: impl Fn(&Chain) -> bool) {
+    pub(super) fn enqueue_where(&mut self, wanted: impl Fn(&Chain) -> bool) {
         for (path, chain) in &mut self.chains {
             if !chain.queued && wanted(chain) {
                 chain.queued = true;
                 self.queue.push_back(path.clone());
             }
-        }
-    }
-
-    /// Acts on what the kernel told.
-    fn look(&mut self) {
-        let mut wakes = std::mem::take(&mut self.wakes);
-        self.watcher.look(&mut wakes);
-        for wake in wakes.drain(..) {
-            match wake {
-                Wake::Written(path) => self.enqueue(&path),
-                Wake::Moved(path) => {
-                    self.enqueue(&path);
-                    self.scan_due = true;
-                }
-                Wake::Name(path, is_directory) => {
-                    self.scan_due |= self.targets.contains(&path)
-                        || self.sections.iter().any(|section| {
-                            section.patterns.matches(&path)
-                                || (is_directory && section.patterns.leads(&path))
-                        });
-                    if !is_directory && kin::is_stamped(&path) && self.newcomers.len() < 256 {
-                        self.scan_due |= self.newcomers.insert(path);
-                    }
-                }
-                Wake::Directory | Wake::Inside(_) => self.scan_due = true,
-                Wake::Overflow => {
-                    self.scan_due = true;
-                    self.enqueue_where(|_| true);
-                }
-            }
-        }
-        self.wakes = wakes;
-    }
-
-    fn act_on_time(&mut self, now: Instant) {
-        if now >= self.next_rescan {
-            self.next_rescan = now + self.limits.rescan;
-            self.scan_due = true;
-            self.enqueue_where(|_| true);
-        }
-        if self.watcher.is_degraded() && now >= self.next_poll {
-            self.poll(now);
-        }
-        let limits = self.limits;
-        let is_due = |chain: &Chain| chain.deadline(&limits).is_some_and(|due| due <= now);
-        if self.chains.values().any(is_due) {
-            // Where the files are now decides what becomes of them.
-            self.scan_due = true;
-            self.enqueue_where(is_due);
-        }
-    }
-
-    fn poll(&mut self, now: Instant) {
-        self.next_poll = now + self.limits.poll;
-        self.scan_due = true;
-        self.enqueue_where(|chain| chain.files.iter().any(|file| file.watch.is_none()));
-    }
-
-    fn deadline(&self) -> Instant {
-        let poll = self.watcher.is_degraded().then_some(self.next_poll);
-        let due = self.chains.values().filter_map(|chain| chain.deadline(&self.limits)).min();
-        [poll, due].into_iter().flatten().fold(self.next_rescan, Instant::min)
-    }
-
-    /// Something is wrong with a path; said when it changes.
-    pub(super) fn trouble(&mut self, path: &str, text: &str, ignored: Option<Identity>) {
-        if let Some(have) = self.troubles.get_mut(path).filter(|have| have.text == text) {
-            have.ignored = ignored;
-            return;
-        }
-        // A path that is left out is news once only; there may be as many as files.
-        if self.troubles.len() < 4 * self.limits.max_files {
-            log::warn!("log file {path}: {text}");
-            self.troubles.insert(path.to_owned(), Trouble { text: text.to_owned(), ignored });
-        }
-    }
-
-    pub(super) fn recovered(&mut self, path: &str) {
-        if !self.troubles.is_empty() && self.troubles.remove(path).is_some() {
-            log::info!("log file {path}: readable again");
         }
     }
 }
@@ -514,13 +435,6 @@ enum Turn {
     Full,
 }
 
-/// Why a path is not read.
-pub(super) struct Trouble {
-    pub(super) text: String,
-    /// The file that is ignored for what it is; another one at the path gets its chance.
-    pub(super) ignored: Option<Identity>,
-}
-
 /// How many of the descriptors that the process may have log files can take. 1,024 is what a shell or
 /// an init script gives, as many as the files alone would take; without one for its WAL, its
 /// connections and the files of /proc, the agent would stand still.
@@ -556,13 +470,13 @@ mod tests {
     use crate::host::ManualClock;
 
     #[tokio::test(start_paused = true)]
-    async fn a_line_of_64_mib_needs_no_more_memory_than_any_other() {
+    async fn a_line_of_a_gibibyte_needs_no_more_memory_than_any_other() {
         const MAX: usize = 64 << 10;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         let mut file = File::create(&path).unwrap();
         // Zeros are characters too, and a hole costs the disk nothing.
-        file.seek(SeekFrom::Start(64 << 20)).unwrap();
+        file.seek(SeekFrom::Start(1 << 30)).unwrap();
         file.write_all(b"\xff\nnext\n").unwrap();
         let options = Options {
             paths: vec![path.to_str().unwrap().to_owned()],
@@ -586,7 +500,7 @@ mod tests {
         let memory = source.buffer.capacity() + source.converter.capacity();
         assert!(memory <= MAX + 2, "{memory}");
         let expected =
-            Counters { lines: 2, bytes: (64 << 20) + 7, truncated_lines: 1, ..Counters::default() };
+            Counters { lines: 2, bytes: (1 << 30) + 7, truncated_lines: 1, ..Counters::default() };
         assert_eq!(source.counters, expected);
     }
 

@@ -1,5 +1,4 @@
-//! What becomes of records: entries of a block, with their stream and time, within its bound. It must
-//! not know files.
+//! Lines to entries of a block: their text, their time, their stream. It must not know files.
 
 use super::Counters;
 use super::follow::Sink;
@@ -19,7 +18,19 @@ const MALFORMED: &str = "malformed";
 /// What it takes of a block, about.
 const MALFORMED_COST: usize = 16;
 
-/// Writes the records of one chain, for a turn.
+/// What all chains write with.
+pub(super) struct Pen<'a> {
+    pub(super) block: &'a mut Block,
+    pub(super) limit: usize,
+    pub(super) counters: &'a mut Counters,
+    pub(super) converter: &'a mut Converter,
+    /// What formats unescape into.
+    pub(super) scratch: &'a mut Vec<u8>,
+    pub(super) buffer: &'a mut [u8],
+    pub(super) now_ns: i64,
+}
+
+/// What takes the lines of one chain.
 pub(super) struct Writer<'a> {
     pub(super) block: &'a mut Block,
     pub(super) limit: usize,
@@ -132,8 +143,8 @@ impl Writer<'_> {
 impl Sink for Writer<'_> {
     fn line(&mut self, record: &[u8]) -> bool {
         let mut scratch = std::mem::take(self.scratch);
-        let entry = self.format.decode(record, self.max_line, &mut scratch);
-        let taken = entry.map(|entry| self.entry(&entry, false));
+        let decoded = self.format.decode(record, self.max_line, &mut scratch);
+        let taken = decoded.map(|entry| self.entry(&entry, false));
         *self.scratch = scratch;
         taken.unwrap_or_else(|| self.malformed(record, self.format.again(record)))
     }
