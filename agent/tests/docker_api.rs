@@ -276,6 +276,8 @@ async fn a_container_is_read_by_its_new_name_or_not_at_all() {
     daemon.rename(&db, "sql");
     reader.lines(15).await;
     daemon.rename(&db, "db-2");
+    reader.until("the rename is seen", |_| daemon.asked(&format!("{db}/json")).len() == 3).await;
+    reader.no_more().await;
     daemon.lines(&db, 1, 5..10);
     reader.no_more().await;
     daemon.rename(&db, "sql");
@@ -515,4 +517,23 @@ async fn a_log_is_read_from_disk_where_root_says_so_and_goes_on_by_the_api() {
     daemon.remove(&id);
     reader.until("it is forgotten", |reader| reader.positions.is_empty()).await;
     daemon.assert_clean();
+}
+
+#[tokio::test]
+async fn small_messages_that_fill_the_kernels_buffer_do_not_wait_for_entries_to_gather() {
+    let daemon = Dockerd::new();
+    let id = daemon.run("app");
+    daemon.lines(&id, 1, 0..20_000);
+    let mut reader = Reader::new(options(&daemon), limits());
+    let (began, mut blocks) = (Instant::now(), 0);
+    while reader.entries.len() < 20_000 {
+        reader.source.ready().await;
+        reader.source.gather(Instant::now() + Duration::from_secs(1)).await;
+        while reader.read() == Progress::More {}
+        blocks += 1;
+        assert!(began.elapsed() < Duration::from_secs(30), "{} entries", reader.entries.len());
+    }
+    // One of about 280 messages a second, as much as the socket takes, would be 70.
+    assert!((10..60).contains(&blocks), "{blocks} blocks");
+    assert_eq!(reader.of("app", "stdout"), lines(0..20_000));
 }

@@ -3,6 +3,7 @@
 //! a message whose end has not come, which is read again from the daemon if need be.
 
 use std::pin::Pin;
+use std::task::Context;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -40,7 +41,7 @@ pub(super) enum Link {
 
 /// An answer to a request for a log.
 pub(super) struct Stream {
-    pub(super) socket: Socket,
+    socket: Socket,
     head: Option<Head>,
     body: Option<Body>,
     /// The head as far as it has come, or the text of a failure.
@@ -48,6 +49,10 @@ pub(super) struct Stream {
     frames: Frames,
     resume: Resume,
     began: Instant,
+    /// Taken from the socket while entries gather, and not looked at.
+    ahead: Vec<u8>,
+    /// It has ended, or failed: the next read tells how.
+    over: bool,
 }
 
 /// How a stream ended.
@@ -206,6 +211,8 @@ impl Follow {
             frames: Frames::new(max_line),
             resume: Resume::new(self.mark),
             began: Instant::now(),
+            ahead: Vec::new(),
+            over: false,
         }));
     }
 
@@ -255,7 +262,15 @@ impl Follow {
         let (Some(out), Some(err)) = (work.block.stream(out), work.block.stream(err)) else {
             return Turn::Quiet;
         };
-        let count = match stream.socket.try_read(buffer) {
+        let ahead = stream.ahead.len().min(buffer.len());
+        let read = if ahead > 0 {
+            buffer.iter_mut().zip(stream.ahead.drain(..ahead)).for_each(|(to, from)| *to = from);
+            Ok(ahead)
+        } else {
+            stream.ahead = Vec::new();
+            stream.socket.try_read(buffer)
+        };
+        let count = match read {
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Turn::Quiet,
             Err(error) => return Turn::Ended(End::Cut(error.to_string())),
@@ -302,6 +317,34 @@ fn hint(code: u16, said: &str) -> &'static str {
 }
 
 impl Stream {
+    /// Whether there is something to read.
+    pub(super) fn is_ready(&self, context: &mut Context<'_>) -> bool {
+        !self.ahead.is_empty() || self.socket.poll_read(context).is_ready()
+    }
+
+    /// How much was taken ahead.
+    pub(super) fn ahead(&self) -> usize {
+        self.ahead.len()
+    }
+
+    /// Takes what is there from the socket, at most so much: a daemon that writes each message by itself fills
+    /// the kernel's buffer, which counts a page for some bytes, with some hundred of them.
+    pub(super) fn take_ahead(&mut self, context: &mut Context<'_>, most: usize) {
+        let mut chunk = [0; 4 << 10];
+        let mut room = most;
+        while room > 0 && !self.over && self.socket.poll_read(context).is_ready() {
+            let chunk = chunk.get_mut(..room.min(4 << 10)).unwrap_or_default();
+            match self.socket.try_read(chunk) {
+                Ok(count) if count > 0 => {
+                    self.ahead.extend_from_slice(chunk.get(..count).unwrap_or_default());
+                    room = room.saturating_sub(count);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Ok(_) | Err(_) => self.over = true,
+            }
+        }
+    }
+
     fn is_log(&self) -> bool {
         self.head.is_some_and(|head| head.status == 200)
     }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::api::{self, Daemon};
 use super::discover::Reports;
-use super::follow::{Counters, End, Follow, Link, Turn, Work};
+use super::follow::{Counters, End, Follow, Link, Stream, Turn, Work};
 use super::options::{Limits, Options};
 use crate::host::Clock;
 use crate::logs::Progress;
@@ -21,6 +21,9 @@ const TURN: usize = 16 << 10;
 
 /// What one call of `read` reads at most, skipped messages included.
 const BUDGET: usize = 512 << 10;
+
+/// What all connections together take ahead while entries gather: about a block.
+const AHEAD: usize = 64 << 10;
 
 /// Connections that are made at the same time.
 const MAX_CONNECTING: usize = 8;
@@ -40,6 +43,17 @@ pub(super) struct Host {
 pub(super) enum Wake {
     Reports,
     Data,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Something to read.
+    Data,
+    /// As much as one block takes.
+    Full,
+    /// Nothing: all goes on but reading.
+    Never,
 }
 
 /// All connections.
@@ -67,7 +81,7 @@ impl Links {
     }
 
     /// Lets everything go on that needs no block.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>, data: bool) -> Poll<Wake> {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>, until: Until) -> Poll<Wake> {
         for host in &mut self.hosts {
             // It does not end.
             let _ = host.discovery.as_mut().poll(context);
@@ -77,16 +91,39 @@ impl Links {
         }
         let now = Instant::now();
         while self.connect(now, context) {}
-        if data {
-            let ready = self.follows.iter().any(|follow| match &follow.link {
-                Link::Open(stream) => stream.socket.poll_read(context).is_ready(),
-                Link::Off | Link::Wait(_) | Link::Connecting(_) => false,
-            });
-            if ready || !self.forget.is_empty() {
-                return Poll::Ready(Wake::Data);
+        let ready = match until {
+            Until::Data => {
+                !self.forget.is_empty() || self.streams().any(|stream| stream.is_ready(context))
             }
+            Until::Full => self.take_ahead(context),
+            Until::Never => false,
+        };
+        if ready {
+            return Poll::Ready(Wake::Data);
         }
         self.poll_timer(now, context)
+    }
+
+    fn streams(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.follows.iter_mut().filter_map(|follow| match &mut follow.link {
+            Link::Open(stream) => Some(&mut **stream),
+            Link::Off | Link::Wait(_) | Link::Connecting(_) => None,
+        })
+    }
+
+    /// Takes what sockets have into memory, each an equal part of what is left. Whether there is enough of it.
+    fn take_ahead(&mut self, context: &mut Context<'_>) -> bool {
+        let (mut held, mut count) = (0, 0);
+        for stream in self.streams() {
+            (held, count) = (held + stream.ahead(), count + 1);
+        }
+        for stream in self.streams() {
+            let most = (AHEAD.saturating_sub(held) / 2).max(AHEAD / (2 * count.max(1)));
+            let before = stream.ahead();
+            stream.take_ahead(context, most.min(AHEAD.saturating_sub(held)));
+            held += stream.ahead() - before;
+        }
+        held >= AHEAD / 2
     }
 
     /// Makes the connections that are due, as many as may be. Whether one was, or failed: then there may be

@@ -14,7 +14,7 @@ use super::discover::{Discovery, Report, Reports};
 use super::disk::{self, DiskContainers, DiskError};
 use super::follow::{Counters, Follow};
 use super::labels::{ID, labels};
-use super::links::{Host, Links, Wake};
+use super::links::{Host, Links, Until, Wake};
 use super::options::{Limits, Options, Read};
 use super::place::place;
 use super::position::Mark;
@@ -289,7 +289,7 @@ impl Source for DockerSource {
                 self.apply();
                 let DockerSource { links, disk, .. } = self;
                 tokio::select! {
-                    wake = poll_fn(|context| links.poll(context, true)) => {
+                    wake = poll_fn(|context| links.poll(context, Until::Data)) => {
                         if wake == Wake::Data {
                             return;
                         }
@@ -307,7 +307,11 @@ impl Source for DockerSource {
                 let DockerSource { links, disk, .. } = self;
                 // New containers are connected to meanwhile: they may not live as long.
                 tokio::select! {
-                    _ = poll_fn(|context| links.poll(context, false)) => {}
+                    wake = poll_fn(|context| links.poll(context, Until::Full)) => {
+                        if wake == Wake::Data {
+                            return;
+                        }
+                    }
                     () = disk.gather(until) => return,
                 }
             }
@@ -335,7 +339,7 @@ impl Source for DockerSource {
                 self.apply();
                 let DockerSource { links, disk, .. } = self;
                 tokio::select! {
-                    _ = poll_fn(|context| links.poll(context, false)) => {}
+                    _ = poll_fn(|context| links.poll(context, Until::Never)) => {}
                     () = disk.hold() => {}
                 }
             }
