@@ -185,6 +185,13 @@ fn every_level_and_facility_is_told_as_dmesg_tells_it() {
 fn a_first_start_reads_the_ring_as_dmesg_does_and_a_later_one_nothing_twice() {
     let runtime = runtime();
     let _entered = runtime.enter();
+    // Others' messages may have taken the place of the kernel's own: it says what it thinks of an option.
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..3 {
+        let option = std::ffi::CString::new(format!("nonsense{number}=1")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", folder.path(), "tmpfs", flags, &*option).unwrap_err();
+    }
     let before = dmesg();
     let mut positions = Positions::new();
     let mut first = source(&options(), &positions);
@@ -198,7 +205,7 @@ fn a_first_start_reads_the_ring_as_dmesg_does_and_a_later_one_nothing_twice() {
         .map(|((_, level), text)| (level.as_str(), text))
         .collect();
     let newest = &newest[newest.len().saturating_sub(300)..];
-    assert!(newest.len() > 50, "a kernel has more to say than {} lines", newest.len());
+    assert!(newest.len() >= 3, "the kernel has said {} lines", newest.len());
     let ours: Vec<_> = kernel
         .iter()
         .filter(|entry| !entry.2.contains(|c: char| c == '\\' || (c.is_control() && c != '\n')))
