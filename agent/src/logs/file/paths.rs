@@ -35,7 +35,7 @@ pub struct PathOptions {
     pub format: &'static dyn Format,
 }
 
-/// Follows paths that are added and removed. See the [module](self).
+/// Follows paths that are added and removed. See the module.
 pub struct Paths {
     source: FileSource,
     /// Positions of an earlier run whose paths have not been added.

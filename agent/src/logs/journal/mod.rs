@@ -11,7 +11,7 @@
 //! bound, have a C library for XZ or a licence that does not fit; hence own code.
 //!
 //! **No mmap**: a failing card would answer with SIGBUS. Everything is read with pread through one
-//! small cache of pages that all files share ([`pages`]); a file costs its row in a table, and at most
+//! small cache of pages that all files share (`pages.rs`); a file costs its row in a table, and at most
 //! [`Limits::open_files`] are open.
 //!
 //! **While journald writes**: the header's `n_entries` is read first, and pages are thrown away when
@@ -20,7 +20,7 @@
 //! **Damage** costs the entry or the data object that it hit; it is counted, and told once for each
 //! file. Payloads are not checked against their hashes, as sd-journal doesn't either.
 //!
-//! **Order and identity** are in [`order`], what a stored position holds in [`cursor`]. Lost entries
+//! **Order and identity** are in `order.rs`, what a stored position holds in `cursor.rs`. Lost entries
 //! (vacuumed while nobody read) show as missing numbers and are counted; while some file may not be
 //! read nothing is said of them, since that file may have them.
 //!

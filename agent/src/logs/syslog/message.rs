@@ -140,7 +140,7 @@ fn elements(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The parameters of structured data: the element's id, the name, and the value with its escapes, which
-/// [`unescape`] resolves. Ends where the form ends.
+/// `unescape` resolves. Ends where the form ends.
 pub fn params(structured: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
     let mut rest = structured;
     let mut id: &[u8] = b"";
