@@ -18,6 +18,9 @@ use crate::wal::{ReaderId, WalError};
 const MAX_PAIRS: usize = 128;
 const MAX_PAIRS_BYTES: usize = 64 << 10;
 
+/// Bytes of a batch whose memory is given back when nothing waits any more.
+const LARGE: u64 = 32 << 10;
+
 /// The logs signal of one endpoint.
 pub(super) struct EntriesSignal {
     max_bytes: u64,
@@ -32,6 +35,8 @@ pub(super) struct EntriesSignal {
     sent: (usize, usize),
     request: LokiPush,
     payload: Vec<u8>,
+    /// A batch has needed more memory than those of a quiet host.
+    is_large: bool,
     dropped: Rc<Dropped>,
 }
 
@@ -48,6 +53,7 @@ impl EntriesSignal {
             sent: (0, 0),
             request: LokiPush::new(),
             payload: Vec::new(),
+            is_large: false,
             dropped,
         }
     }
@@ -134,6 +140,7 @@ impl Signal for EntriesSignal {
                 self.batch.clear();
             } else {
                 self.batch_bytes = bytes;
+                self.is_large |= bytes > LARGE;
             }
             gathered.until = record.next;
             gathered.full = self.batch_bytes >= self.max_bytes;
@@ -181,6 +188,14 @@ impl Signal for EntriesSignal {
         self.order = Some(order);
         let (items, bytes) = (self.request.entries() as u64, self.request.len() as u64);
         Some(Request { body: self.request.finish(), items, bytes })
+    }
+
+    fn rest(&mut self) {
+        if std::mem::take(&mut self.is_large) {
+            self.batch = Block::new();
+            self.request = LokiPush::new();
+            self.payload = Vec::new();
+        }
     }
 
     /// Loki keeps the good entries of a push that it refuses, so nothing is sent again, but for a Loki that

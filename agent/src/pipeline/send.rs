@@ -78,6 +78,9 @@ pub(super) trait Signal {
     /// Takes the last request back, which the server refused with these words, to be sent in another way.
     /// False if there is none, and it stays sent.
     fn split(&mut self, why: &str) -> bool;
+
+    /// Nothing waits to be sent: memory that only a backlog takes is given back.
+    fn rest(&mut self) {}
 }
 
 /// What an endpoint has been through, for the status page and the metrics.
@@ -150,6 +153,9 @@ impl<S: Signal> Sender<S> {
                 log.acknowledge(self.reader, gathered.until).await;
             }
             let patience = self.patience(&gathered, &mut waiting);
+            if gathered.items == 0 && !gathered.full {
+                self.signal.rest();
+            }
             if !gathered.full && !self.draining() && patience.is_none_or(|left| !left.is_zero()) {
                 tokio::select! {
                     () = appended => {}
