@@ -202,6 +202,8 @@ impl FileSource {
             if self.owners.contains_key(&identity) || ignored == Some(identity) {
                 continue;
             }
+            // It could not be opened a moment ago: the next scan goes on where its position says.
+            let waits = self.stored.contains_key(&**path);
             let full = self.chains.get(path).is_some_and(|c| c.files.len() >= MAX_RECORDS);
             if full || self.owners.len() >= self.limits.max_files {
                 skipped += 1;
@@ -212,7 +214,9 @@ impl FileSource {
             }
             match Follow::open(&self.root.real(Path::new(&**path)), now) {
                 // Another file by now, and one that is followed: the next scan sees it.
-                Ok(file) if self.owners.contains_key(&file.identity) => self.scan_due = true,
+                Ok(file) if waits || self.owners.contains_key(&file.identity) => {
+                    self.scan_due = true;
+                }
                 Ok(mut file) => {
                     self.recovered(path);
                     if let Some(of) = self.original(path, &file) {
