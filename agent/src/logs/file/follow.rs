@@ -274,6 +274,15 @@ impl Follow {
         }
     }
 
+    /// Notes its size.
+    pub(super) fn measure(&mut self, now: Instant) {
+        if let Ok(size) = self.size()
+            && size > self.seen
+        {
+            (self.seen, self.grew) = (size, now);
+        }
+    }
+
     /// How much of it is known and has not been read.
     pub(super) fn unread(&self) -> u64 {
         self.seen.saturating_sub(self.offset)

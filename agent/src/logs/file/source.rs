@@ -16,7 +16,7 @@ use super::root::Root;
 use super::section::Section;
 use super::wake::Trouble;
 use super::writer::Pen;
-use super::{Counters, KEY_PREFIX, Limits, Options};
+use super::{Counters, KEY_PREFIX, Limits, Options, StartAt};
 use crate::host::Clock;
 use crate::logs::text::Converter;
 use crate::logs::watch::{Wake, Watcher};
@@ -97,8 +97,13 @@ impl FileSource {
         clock: Rc<dyn Clock>,
         limits: Limits,
     ) -> Result<FileSource, PatternError> {
-        let sections = options.iter().map(Section::new).collect::<Result<_, _>>()?;
+        let mut sections = options.iter().map(Section::new).collect::<Result<Vec<_>, _>>()?;
         let stored = stored(KEY_PREFIX, positions);
+        for path in stored.keys() {
+            let first = sections.iter_mut().find(|s| s.patterns.matches(Path::new(path)));
+            // Not its first start: what it has no position of came later.
+            first.into_iter().for_each(|section| section.start_at = StartAt::Beginning);
+        }
         let mut source = FileSource::build(KEY_PREFIX, sections, stored, clock, limits);
         source.root = Root::new(options.first().map_or(Path::new("/"), |options| &options.root));
         Ok(source)
@@ -362,6 +367,13 @@ impl FileSource {
         }
     }
 
+    /// Notes how large the files are: what is cut off before it can be read is counted as lost.
+    fn measure(&mut self, now: Instant) {
+        for file in self.chains.values_mut().flat_map(|chain| &mut chain.files) {
+            file.measure(now);
+        }
+    }
+
     /// Puts a chain at the end of the queue, unless it stands there.
     pub(super) fn enqueue(&mut self, path: &Rc<str>) {
         if let Some(chain) = self.chains.get_mut(path)
@@ -401,8 +413,23 @@ impl Source for FileSource {
     fn hold(&mut self) -> Waiting<'_> {
         Box::pin(async {
             loop {
-                FileSource::gather(self, Instant::now() + self.limits.rescan).await;
-                self.scan();
+                // This future is made anew all the time; what is due is not put off by that.
+                let now = Instant::now();
+                if now >= self.next_rescan {
+                    self.next_rescan = now + self.limits.rescan;
+                    self.scan_due = true;
+                    self.enqueue_where(|_| true);
+                    self.measure(now);
+                }
+                let mut until = self.next_rescan;
+                if self.watcher.is_degraded() {
+                    if now >= self.next_poll {
+                        self.poll(now);
+                        self.measure(now);
+                    }
+                    until = until.min(self.next_poll);
+                }
+                FileSource::gather(self, until).await;
             }
         })
     }
