@@ -315,6 +315,19 @@ impl Follow {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
+    /// Whether what comes next can't be read: a bad sector, a disk that was pulled out.
+    pub(super) fn is_unreadable(&self) -> bool {
+        fill(&self.file, &mut [0], self.offset).is_err()
+    }
+
+    /// From now on nothing can be read.
+    #[cfg(test)]
+    pub(super) fn break_down(&mut self) {
+        use std::os::fd::AsRawFd;
+        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        self.file = OpenOptions::new().append(true).open(own).unwrap();
+    }
+
     /// The descriptor, for a watch.
     pub(super) fn file(&self) -> &File {
         &self.file

@@ -36,7 +36,7 @@ impl FileSource {
                 self.stored.insert(path.to_string(), records);
                 continue;
             }
-            let mut chain = Chain::new(self.prefix, &path, &self.sections[section]);
+            let mut chain = Box::new(Chain::new(self.prefix, &path, &self.sections[section]));
             let here = sight.at.get(&path).map(|(identity, _)| identity.inode);
             let mut is_rotated =
                 records.last().is_none_or(|last| Some(last.identity.inode) != here);
