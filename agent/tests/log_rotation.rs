@@ -398,3 +398,59 @@ async fn writes_wake_nobody_who_only_holds() {
         .collect();
     assert_eq!(lines, expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn reading_from_the_end_is_for_the_first_start_only() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.options[0].start_at = StartAt::End;
+    bench.restart();
+    bench.append("app.log", "before\n");
+    assert_eq!(bench.read(), NOTHING);
+    bench.append("app.log", "1\n");
+    assert_eq!(bench.read(), ["app.log: 1"]);
+    // What is rotated or created while the agent is stopped is not there from before.
+    bench.append("app.log", "2\n");
+    bench.rename("app.log", "app.log.1");
+    bench.append("app.log", "3\n");
+    bench.append("new.log", "4\n");
+    bench.restart();
+    let mut read = bench.read();
+    read.sort();
+    assert_eq!(read, ["app.log: 2", "app.log: 3", "new.log: 4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_cut_off_while_nothing_may_be_read_is_counted() {
+    use mote::logs::Source;
+    // However often whoever holds is interrupted.
+    for hold in [10, 59, 600] {
+        let mut bench = Bench::new(&["app.log"]);
+        bench.append("app.log", "1\n");
+        bench.read();
+        bench.append("app.log", "never read\n");
+        let pause = tokio::time::Instant::now() + Duration::from_secs(600);
+        while tokio::time::Instant::now() < pause {
+            let _ = timeout(Duration::from_secs(hold), Source::hold(&mut bench.source)).await;
+        }
+        File::create(bench.path("app.log")).unwrap();
+        bench.append("app.log", "2\n");
+        assert_eq!(bench.read(), ["app.log: 2"], "{hold}");
+        assert_eq!(bench.source.counters().lost_bytes, 11, "{hold}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rotated_twice_between_two_looks_while_many_old_files_are_not_quiet_yet() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", "first\n");
+    bench.read();
+    for round in 0..50u64 {
+        for step in 0..2 {
+            tick();
+            bench.rename("app.log", &format!("app.log.{}", 2_026_030_100 + round * 10 + step));
+            bench.append("app.log", format!("{round}.{step}\n"));
+        }
+        let expected = [0, 1].map(|step| format!("app.log: {round}.{step}"));
+        assert_eq!(bench.read(), expected);
+    }
+}

@@ -229,11 +229,25 @@ impl Chain {
             return Ok(Finish::Grown);
         }
         sink.counters.bytes += step.consumed;
+        // Behind a bad sector.
+        sink.counters.lost_bytes += file.size()?.saturating_sub(file.record().offset);
         let malformed = sink.malformed;
         let file = files.remove(index);
         self.save = Save::Now;
         self.tell(malformed);
         Ok(file.map_or(Finish::None, |file| Finish::Done(Box::new(file))))
+    }
+
+    /// Takes out a file that can't be read and had its time, so that newer ones need not wait for it.
+    pub(super) fn give_up(&mut self, now: Instant, limits: &Limits) -> Option<Follow> {
+        let index = self.files.iter().position(Follow::is_unreadable)?;
+        let Place::Rotated { since, .. } = self.files.get(index)?.place else { return None };
+        let is_waited_for = index + 1 < self.files.len();
+        if !is_waited_for || now < since + limits.quiet {
+            return None;
+        }
+        self.save = Save::Now;
+        self.files.remove(index)
     }
 
     fn tell(&mut self, malformed: u64) {

@@ -274,6 +274,15 @@ impl Follow {
         }
     }
 
+    /// Notes its size.
+    pub(super) fn measure(&mut self, now: Instant) {
+        if let Ok(size) = self.size()
+            && size > self.seen
+        {
+            (self.seen, self.grew) = (size, now);
+        }
+    }
+
     /// How much of it is known and has not been read.
     pub(super) fn unread(&self) -> u64 {
         self.seen.saturating_sub(self.offset)
@@ -304,6 +313,19 @@ impl Follow {
     /// Whether no name leads to the file.
     pub(super) fn is_unlinked(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
+    /// Whether what comes next can't be read: a bad sector, a disk that was pulled out.
+    pub(super) fn is_unreadable(&self) -> bool {
+        fill(&self.file, &mut [0], self.offset).is_err()
+    }
+
+    /// From now on nothing can be read.
+    #[cfg(test)]
+    pub(super) fn break_down(&mut self) {
+        use std::os::fd::AsRawFd;
+        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        self.file = OpenOptions::new().append(true).open(own).unwrap();
     }
 
     /// The descriptor, for a watch.

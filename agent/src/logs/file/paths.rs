@@ -193,7 +193,7 @@ impl FileSource {
         self.stored.remove(path);
         if !self.chains.contains_key(path) {
             let section = Section::bare();
-            let mut chain = Chain::new(self.prefix, path, &section);
+            let mut chain = Box::new(Chain::new(self.prefix, path, &section));
             chain.save(Save::Now);
             let path: Rc<str> = Rc::from(path);
             self.chains.insert(path.clone(), chain);

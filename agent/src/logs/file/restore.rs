@@ -2,6 +2,7 @@
 //! renamed twice, and the copies that copytruncate leaves. It must not read lines.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -9,7 +10,7 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::chain::{Chain, Save};
-use super::follow::{Follow, Place, Resumed};
+use super::follow::{Follow, OpenError, Place, Resumed};
 use super::kin::{self, Kin};
 use super::position::{MAX_RECORDS, Record};
 use super::scan::Sight;
@@ -30,7 +31,12 @@ impl FileSource {
             let Some(section) = self.section(&path) else { continue };
             let path: Rc<str> = Rc::from(path);
             let home = self.root.home(Path::new(&*path));
-            let mut chain = Chain::new(self.prefix, &path, &self.sections[section]);
+            if is_out_of_reach(&home, now) {
+                // Its position waits: without it, all would be read once more.
+                self.stored.insert(path.to_string(), records);
+                continue;
+            }
+            let mut chain = Box::new(Chain::new(self.prefix, &path, &self.sections[section]));
             let here = sight.at.get(&path).map(|(identity, _)| identity.inode);
             let mut is_rotated =
                 records.last().is_none_or(|last| Some(last.identity.inode) != here);
@@ -268,7 +274,7 @@ impl FileSource {
             is_later |= chain.files.iter().any(|file| file.identity == kin.identity);
             let is_known = self.owners.contains_key(&kin.identity)
                 || chain.done.contains(&kin.identity)
-                || chain.files.len() >= MAX_RECORDS / 2
+                || chain.files.len() >= MAX_RECORDS * 3 / 4
                 || self.owners.len() >= self.limits.max_files;
             if is_known {
                 continue;
@@ -345,6 +351,12 @@ enum Role {
     /// Too short to say.
     Unknown,
     Other,
+}
+
+/// Whether something is there that can't be opened, for want of rights or descriptors, say.
+fn is_out_of_reach(home: &Path, now: Instant) -> bool {
+    let Err(OpenError::Io(error)) = Follow::open(home, now) else { return false };
+    !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// Adds where in a directory these inodes are.

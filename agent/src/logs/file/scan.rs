@@ -47,7 +47,9 @@ impl FileSource {
         self.watcher.retry();
         self.watcher.watch_directories(&directories, &self.root);
         let sight = self.sight();
-        self.places = sight.at.iter().map(|(path, (id, _))| (*id, path.clone())).collect();
+        let known = |id, path| self.owners.get(id).filter(|own| *own == path).unwrap_or(path);
+        let places = sight.at.iter().map(|(path, (id, _))| (*id, known(id, path).clone()));
+        self.places = places.collect();
         let mut rotated = BTreeMap::new();
         if !self.stored.is_empty() {
             rotated = self.restore(&sight, now);
@@ -202,6 +204,8 @@ impl FileSource {
             if self.owners.contains_key(&identity) || ignored == Some(identity) {
                 continue;
             }
+            // It could not be opened a moment ago: the next scan goes on where its position says.
+            let waits = self.stored.contains_key(&**path);
             let full = self.chains.get(path).is_some_and(|c| c.files.len() >= MAX_RECORDS);
             if full || self.owners.len() >= self.limits.max_files {
                 skipped += 1;
@@ -212,7 +216,9 @@ impl FileSource {
             }
             match Follow::open(&self.root.real(Path::new(&**path)), now) {
                 // Another file by now, and one that is followed: the next scan sees it.
-                Ok(file) if self.owners.contains_key(&file.identity) => self.scan_due = true,
+                Ok(file) if waits || self.owners.contains_key(&file.identity) => {
+                    self.scan_due = true;
+                }
                 Ok(mut file) => {
                     self.recovered(path);
                     if let Some(of) = self.original(path, &file) {
@@ -232,7 +238,7 @@ impl FileSource {
                     let chain = self
                         .chains
                         .entry(path.clone())
-                        .or_insert_with(|| Chain::new(self.prefix, path, section));
+                        .or_insert_with(|| Box::new(Chain::new(self.prefix, path, section)));
                     chain.files.push_back(file);
                     chain.save(Save::Later);
                     self.enqueue(path);
@@ -276,12 +282,12 @@ impl FileSource {
             return None;
         }
         let own = self.root.home(Path::new(&**path));
-        let is_original = |(of, chain): &(&Rc<str>, &Chain)| {
+        let is_original = |of: &str, chain: &Chain| {
             chain.current().is_some_and(|current| {
-                kin::is_kin(&self.root.home(Path::new(&***of)), &own)
+                kin::is_kin(&self.root.home(Path::new(of)), &own)
                     && file.is_copy_of(current).unwrap_or_default()
             })
         };
-        self.chains.iter().find(is_original).map(|(of, _)| of.clone())
+        self.chains.iter().find(|(of, chain)| is_original(of, chain)).map(|(of, _)| of.clone())
     }
 }

@@ -16,7 +16,7 @@ use super::root::Root;
 use super::section::Section;
 use super::wake::Trouble;
 use super::writer::Pen;
-use super::{Counters, KEY_PREFIX, Limits, Options};
+use super::{Counters, KEY_PREFIX, Limits, Options, StartAt};
 use crate::host::Clock;
 use crate::logs::text::Converter;
 use crate::logs::watch::{Wake, Watcher};
@@ -38,7 +38,8 @@ pub struct FileSource {
     pub(super) root: Root,
     pub(super) clock: Rc<dyn Clock>,
     pub(super) watcher: Watcher,
-    pub(super) chains: HashMap<Rc<str>, Chain>,
+    /// Boxed: half of the map's places are empty.
+    pub(super) chains: HashMap<Rc<str>, Box<Chain>>,
     /// Which chain follows a file; exactly the files of all chains.
     pub(super) owners: HashMap<Identity, Rc<str>>,
     /// Where the last scan saw files.
@@ -97,8 +98,13 @@ impl FileSource {
         clock: Rc<dyn Clock>,
         limits: Limits,
     ) -> Result<FileSource, PatternError> {
-        let sections = options.iter().map(Section::new).collect::<Result<_, _>>()?;
+        let mut sections = options.iter().map(Section::new).collect::<Result<Vec<_>, _>>()?;
         let stored = stored(KEY_PREFIX, positions);
+        for path in stored.keys() {
+            let first = sections.iter_mut().find(|s| s.patterns.matches(Path::new(path)));
+            // Not its first start: what it has no position of came later.
+            first.into_iter().for_each(|section| section.start_at = StartAt::Beginning);
+        }
         let mut source = FileSource::build(KEY_PREFIX, sections, stored, clock, limits);
         source.root = Root::new(options.first().map_or(Path::new("/"), |options| &options.root));
         Ok(source)
@@ -301,6 +307,18 @@ impl FileSource {
             Err(error) => {
                 self.counters.errors += 1;
                 self.trouble(path, &error.to_string(), None);
+                if let Some(file) = chain.give_up(now, &self.limits) {
+                    let lost = file.size().unwrap_or_default().saturating_sub(file.record().offset);
+                    self.counters.lost_files += 1;
+                    self.counters.lost_bytes += lost;
+                    log::warn!(
+                        "log file {path}: {lost} bytes of a file that was rotated away can't be read, \
+                         newer ones are read on"
+                    );
+                    chain.is_done(file.identity);
+                    self.drop_file(file);
+                    return Turn::Again;
+                }
                 // Not before the next time that something happens.
                 chain.files.iter_mut().for_each(|file| file.grew = now);
                 Turn::Done
@@ -319,8 +337,10 @@ impl FileSource {
         self.watcher.rename(file.watch, &to);
         self.owners.insert(file.identity, to.clone());
         let section = &self.sections[section];
-        let chain =
-            self.chains.entry(to.clone()).or_insert_with(|| Chain::new(self.prefix, &to, section));
+        let chain = self
+            .chains
+            .entry(to.clone())
+            .or_insert_with(|| Box::new(Chain::new(self.prefix, &to, section)));
         chain.files.push_back(file);
         chain.save(Save::Now);
         self.enqueue(&to);
@@ -359,6 +379,13 @@ impl FileSource {
         }
         if gone {
             self.chains.retain(|_, chain| !chain.files.is_empty() || chain.save != Save::No);
+        }
+    }
+
+    /// Notes how large the files are: what is cut off before it can be read is counted as lost.
+    fn measure(&mut self, now: Instant) {
+        for file in self.chains.values_mut().flat_map(|chain| &mut chain.files) {
+            file.measure(now);
         }
     }
 
@@ -401,8 +428,23 @@ impl Source for FileSource {
     fn hold(&mut self) -> Waiting<'_> {
         Box::pin(async {
             loop {
-                FileSource::gather(self, Instant::now() + self.limits.rescan).await;
-                self.scan();
+                // This future is made anew all the time; what is due is not put off by that.
+                let now = Instant::now();
+                if now >= self.next_rescan {
+                    self.next_rescan = now + self.limits.rescan;
+                    self.scan_due = true;
+                    self.enqueue_where(|_| true);
+                    self.measure(now);
+                }
+                let mut until = self.next_rescan;
+                if self.watcher.is_degraded() {
+                    if now >= self.next_poll {
+                        self.poll(now);
+                        self.measure(now);
+                    }
+                    until = until.min(self.next_poll);
+                }
+                FileSource::gather(self, until).await;
             }
         })
     }
@@ -502,6 +544,36 @@ mod tests {
         let expected =
             Counters { lines: 2, bytes: (1 << 30) + 7, truncated_lines: 1, ..Counters::default() };
         assert_eq!(source.counters, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rotated_file_that_cannot_be_read_does_not_keep_newer_ones_waiting_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        std::fs::write(&path, "1\n").unwrap();
+        let options = Options { paths: vec![path.to_str().unwrap().into()], ..Options::default() };
+        let clock = Rc::new(ManualClock::at(0));
+        let mut source = FileSource::new(&[options], &BTreeMap::new(), clock).unwrap();
+        let mut block = Block::new();
+        while source.read(&mut block, 1 << 20) == Progress::More {}
+        let mut file = File::options().append(true).open(&path).unwrap();
+        file.write_all(b"never\n").unwrap();
+        source.chains.values_mut().flat_map(|chain| &mut chain.files).for_each(Follow::break_down);
+        for waited in [0, 5, 15] {
+            assert_eq!(source.counters.lost_files, 0, "{waited}");
+            tokio::time::advance(std::time::Duration::from_secs(waited)).await;
+            if waited == 0 {
+                std::fs::rename(&path, dir.path().join("a.log.1")).unwrap();
+                std::fs::write(&path, "2\n").unwrap();
+            }
+            while source.read(&mut block, 1 << 20) == Progress::More {}
+        }
+        assert_eq!(block.entries().map(|entry| entry.line).collect::<Vec<_>>(), ["1", "2"]);
+        let counters = source.counters;
+        assert_eq!((counters.lost_files, counters.lost_bytes), (1, 6));
+        assert_eq!(source.followed(), 1);
+        // A few errors, and no end of looking.
+        assert!(counters.errors < 8, "{}", counters.errors);
     }
 
     #[test]

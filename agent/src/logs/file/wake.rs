@@ -59,7 +59,7 @@ impl FileSource {
         }
         let limits = self.limits;
         let is_due = |chain: &Chain| chain.deadline(&limits).is_some_and(|due| due <= now);
-        if self.chains.values().any(is_due) {
+        if self.chains.values().any(|chain| is_due(chain)) {
             // Where the files are now decides what becomes of them.
             self.scan_due = true;
             self.enqueue_where(is_due);
