@@ -36,6 +36,9 @@ const MAX_HEAD: usize = 16 << 10;
 /// An answer's body is read up to here, so that its connection can be kept; beyond, it is closed.
 const MAX_BODY: usize = 64 << 10;
 
+/// The largest request whose memory is kept for the next one.
+const MAX_KEPT: usize = 16 << 10;
+
 /// How long the rest of an answer may take after its status said that all is well.
 const REST_OF_GOOD_ANSWER: Duration = Duration::from_secs(5);
 
@@ -158,6 +161,9 @@ impl Client {
                 Ok(true) => answer = self.exchange(content, &body, deadline).await,
                 Err(fault) => answer = Err(fault),
             }
+        }
+        if body.len() > MAX_KEPT {
+            self.buffer = BytesMut::new();
         }
         match answer {
             Ok(Answer { code, headers, said }) => {

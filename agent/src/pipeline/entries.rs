@@ -175,8 +175,11 @@ impl Signal for EntriesSignal {
         self.sent.1 = next;
         if self.request.is_empty() {
             self.sent = (0, 0);
-            self.batch.clear();
             self.batch_bytes = 0;
+            // A backlog's last batch has made them large, and the next may be far off.
+            self.batch = Block::new();
+            self.request = LokiPush::new();
+            self.payload = Vec::new();
             return None;
         }
         self.order = Some(order);
