@@ -14,6 +14,7 @@ mod metrics;
 mod open;
 mod pace;
 mod process;
+mod refusal;
 mod rounds;
 mod send;
 mod sources;

@@ -44,6 +44,75 @@ fn bad_usage_and_bad_configuration_exit_with_2_and_start_nothing() {
     assert!(!agent.path("state").exists());
 }
 
+/// The logs' part of the configuration that users have been promised.
+const LOGS: &str = r#"
+[agent]
+instance = "${HOSTNAME:-box}"
+labels = { site = "home" }
+
+[[loki]]
+url = "http://127.0.0.1:3100/loki/api/v1/push"
+batch_bytes = "256KiB"
+batch_wait = "5s"
+
+[wal]
+sync = "round"
+min_free = "64MiB"
+[wal.logs]
+max_bytes = "32MiB"
+on_full = "pause"
+
+[logs]
+max_line = "64KiB"
+[logs.journal]
+max_age = "12h"
+matches = ["_TRANSPORT=kernel"]
+labels = { job = "integrations/node_exporter" }
+[[logs.file]]
+paths = ["/var/log/*.log", "/var/log/syslog"]
+exclude = ["*.gz"]
+labels = { job = "file-logs" }
+[logs.docker]
+host = "unix:///var/run/docker.sock"
+[[logs.stage]]                        # in order, for the streams that match
+match = '{unit="cron.service"}'
+drop = { regex = "pam_unix.*session (opened|closed)" }
+[[logs.stage]]
+drop = { older_than = "167h" }
+"#;
+
+#[test]
+fn what_users_were_promised_to_write_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mote.toml");
+    let file = file.to_str().unwrap();
+    let check = |text: &str| {
+        fs::write(file, text).unwrap();
+        mote(&["check", "--config", file])
+    };
+    let output = check(LOGS);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    // Each key is looked at, in tables of tables, too.
+    for (good, bad, near) in [
+        ("batch_wait", "batch_wiat", "batch_wait"),
+        ("on_full", "on_ful", "on_full"),
+        ("max_line", "maxline", "max_line"),
+        ("matches", "match", "matches"),
+        ("exclude", "excludes", "exclude"),
+        ("host =", "hosts =", "host"),
+        ("{ regex", "{ regexp", "regex"),
+        ("older_than", "olderthan", "older_than"),
+        ("[[logs.stage]] ", "[[logs.stages]] ", "stage"),
+        ("[[logs.file]]", "[[logs.files]]", "file"),
+    ] {
+        let output = check(&LOGS.replacen(good, bad, 1));
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{bad}: {error}");
+        assert!(error.contains(&format!("did you mean \"{near}\"?")), "{bad}: {error}");
+    }
+}
+
 #[test]
 fn every_command_has_help() {
     for command in ["run", "check", "status", "wal", "version"] {

@@ -95,10 +95,10 @@ async fn what_it_refuses_comes_with_its_words() {
     let outcome = right.post(Content::RemoteWrite1, &body(now, 1.0)).await;
     assert_eq!(outcome, Outcome::Accepted { code: 204 }, "an exact repeat of the newest sample");
     let outcome = right.post(Content::RemoteWrite1, &body(now - 1000, 1.0)).await;
-    let Outcome::Refused { code: 400, why } = outcome else { panic!("{outcome:?}") };
+    let Outcome::Refused { code: 400, why, .. } = outcome else { panic!("{outcome:?}") };
     assert!(why.contains("out of order"), "{why}");
     let outcome = right.post(Content::RemoteWrite1, &body(now, 2.0)).await;
-    let Outcome::Refused { code: 400, why } = outcome else { panic!("{outcome:?}") };
+    let Outcome::Refused { code: 400, why, .. } = outcome else { panic!("{outcome:?}") };
     assert!(why.contains("duplicate"), "{why}");
     let outcome = client("/nowhere").post(Content::RemoteWrite1, &body(now, 1.0)).await;
     let Outcome::Misconfigured { code: Some(code), why } = outcome else { panic!("{outcome:?}") };

@@ -8,34 +8,45 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
 
-use mote::logs::stage::{Step, Work};
+use mote::logs::stage::{Stages, Step, Work};
+use mote::model::{Block, Labels};
+use tokio::time::Instant;
 
 /// The system's allocator, with a count of what this thread asked of it.
 struct Tally;
 
 thread_local! {
     static CALLS: Cell<usize> = const { Cell::new(0) };
+    /// Bytes that it has not given back.
+    static LIVE: Cell<isize> = const { Cell::new(0) };
 }
 
 fn count() {
     let _ending = CALLS.try_with(|calls| calls.set(calls.get() + 1));
 }
 
+fn live(more: usize, less: usize) {
+    let _ending = LIVE.try_with(|live| live.set(live.get() + more as isize - less as isize));
+}
+
 // SAFETY: every call goes to `System` with the caller's own arguments.
 unsafe impl GlobalAlloc for Tally {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
+        live(layout.size(), 0);
         // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract, which is System's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        live(0, layout.size());
         // SAFETY: the pointer came from `alloc` above, and so from System, with this layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         count();
+        live(new_size, layout.size());
         // SAFETY: as `dealloc`; `new_size` is the caller's and keeps System's contract.
         unsafe { System.realloc(pointer, layout, new_size) }
     }
@@ -97,4 +108,28 @@ fn an_entry_costs_no_memory_of_its_own() {
         run(other, 8);
         assert_eq!((run(good, 100), run(other, 100)), (0, 0), "{stage}");
     }
+}
+
+#[test]
+fn what_a_burst_has_made_large_is_given_back() {
+    let toml = "[[logs.stage]]\nreplace = { preset = 'ipv4', source = '*' }\n\
+                [[logs.stage]]\nlevel = { metadata = 'level' }\n";
+    let config = mote::config::parse(toml, Path::new("mote.toml"), &[]).unwrap();
+    let mut stages = Stages::new(&config.logs.stages, &Default::default(), Instant::now());
+    let mut run = |stages: &mut Stages| {
+        let mut block = Block::new();
+        let stream = block.stream(&Labels::from_pairs([("job", "a")]).unwrap()).unwrap();
+        block.push(stream, 0, &"192.0.2.1 ".repeat(6_000));
+        stages.run(&mut block, 0, Instant::now());
+        assert!(block.entries().all(|entry| entry.line.starts_with("*** ***")));
+    };
+    // What is there for as long as the stages are.
+    run(&mut stages);
+    stages.rest();
+    let idle = LIVE.get();
+    run(&mut stages);
+    let large = LIVE.get() - idle;
+    assert!(large > 60_000, "{large} bytes are there to be given back");
+    stages.rest();
+    assert!(LIVE.get() - idle < 1_000, "{} bytes are kept", LIVE.get() - idle);
 }

@@ -13,6 +13,9 @@ use crate::endpoint::{
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
+/// An entry may wait for an hour for its request (`batch_wait`).
+const SHORTEST_AGE: Duration = HOUR;
+
 /// Places of the keys whose values only the client can judge.
 type Places = HashMap<&'static str, Place>;
 
@@ -76,10 +79,19 @@ fn limits(t: &Reader<'_>) -> Result<Limits, ConfigError> {
     let max_age = match max_age {
         None => Some(168 * HOUR),
         Some(given) if given.value == "off" => None,
-        Some(given) => Some(units::parse_duration(&given.value).map_err(|problem| {
-            let hint = "\"off\", or a duration such as \"168h\"";
-            given.error(format!("max_entry_age: {problem}"), hint)
-        })?),
+        Some(given) => {
+            let age = match units::parse_duration(&given.value) {
+                // On its way an entry grows older, too.
+                Ok(age) if age < SHORTEST_AGE => {
+                    Err("less than 1h, so that most would go".to_owned())
+                }
+                parsed => parsed,
+            };
+            Some(age.map_err(|problem| {
+                let hint = "\"off\", or a duration such as \"168h\"";
+                given.error(format!("max_entry_age: {problem}"), hint)
+            })?)
+        }
     };
     let max_line = t.size(
         "max_line",

@@ -9,6 +9,9 @@ use hyper::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 /// The most that a server may ask for with Retry-After; more is a fault of the server's or of a clock.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
+/// How many bytes of an answer are kept.
+pub const MAX_SAID: usize = 4 << 10;
+
 /// How many characters of an answer are kept for messages.
 const MAX_WORDS: usize = 512;
 
@@ -37,6 +40,8 @@ pub enum Outcome {
         code: u16,
         /// One line for the log, with the server's words.
         why: String,
+        /// What the server said, up to [`MAX_SAID`] bytes of it, for who understands it.
+        said: String,
     },
     /// No request can succeed until somebody mends the configuration here or on the server (3xx, 401,
     /// 403, 404, 405, 407, 415, an unreadable secret, no CA certificates). Nothing is dropped: the same
@@ -90,21 +95,22 @@ fn class(code: u16) -> Class {
     }
 }
 
-/// The meaning of an answer. `attempt` is what was attempted, such as `POST http://…`.
+/// The meaning of an answer. `attempt` is what was attempted, such as `POST http://…`, and `said` the answer's
+/// body.
 pub fn judge(
     attempt: &str,
     code: u16,
     headers: &HeaderMap,
-    words: &str,
+    said: &str,
     now: SystemTime,
 ) -> Outcome {
-    let why = || explain(attempt, code, headers, words);
+    let why = || explain(attempt, code, headers, &words(said.as_bytes()));
     match class(code) {
         Class::Accepted => Outcome::Accepted { code },
         Class::Retry => {
             Outcome::Retry { code: Some(code), after: retry_after(headers, now), why: why() }
         }
-        Class::Refused => Outcome::Refused { code, why: why() },
+        Class::Refused => Outcome::Refused { code, why: why(), said: said.to_owned() },
         Class::Misconfigured => Outcome::Misconfigured { code: Some(code), why: why() },
     }
 }

@@ -23,7 +23,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{Outcome, judge, words};
+use super::answer::{MAX_SAID, Outcome, judge};
 use super::connect::{ConnectError, Lookup, Stream, Tls, connect};
 use super::options::{
     Content, Credentials, Options, OptionsError, check, credentials, fixed_headers,
@@ -36,8 +36,8 @@ const MAX_HEAD: usize = 16 << 10;
 /// An answer's body is read up to here, so that its connection can be kept; beyond, it is closed.
 const MAX_BODY: usize = 64 << 10;
 
-/// What is kept of a body to take the server's words from.
-const KEPT_BODY: usize = 4 << 10;
+/// The largest request whose memory is kept for the next one.
+const MAX_KEPT: usize = 16 << 10;
 
 /// How long the rest of an answer may take after its status said that all is well.
 const REST_OF_GOOD_ANSWER: Duration = Duration::from_secs(5);
@@ -81,7 +81,7 @@ enum Fault {
 struct Answer {
     code: u16,
     headers: HeaderMap,
-    words: String,
+    said: String,
 }
 
 impl Client {
@@ -162,11 +162,14 @@ impl Client {
                 Err(fault) => answer = Err(fault),
             }
         }
+        if body.len() > MAX_KEPT {
+            self.buffer = BytesMut::new();
+        }
         match answer {
-            Ok(Answer { code, headers, words }) => {
+            Ok(Answer { code, headers, said }) => {
                 self.server_ms =
                     date_ms(&headers).map(|ms| (ms, Instant::now())).or(self.server_ms);
-                judge(&self.attempt, code, &headers, &words, SystemTime::now())
+                judge(&self.attempt, code, &headers, &said, SystemTime::now())
             }
             Err(fault) => self.no_answer(&fault),
         }
@@ -284,7 +287,7 @@ impl Client {
         drop(incoming);
         let keep = whole.unwrap_or(false) && link.is_open().await;
         let code = head.status.as_u16();
-        Ok((Answer { code, headers: head.headers, words: self.words(&kept) }, keep))
+        Ok((Answer { code, headers: head.headers, said: self.said(&kept) }, keep))
     }
 
     fn request(&self, content: Content, body: Bytes) -> Request<Full<Bytes>> {
@@ -302,8 +305,8 @@ impl Client {
         request
     }
 
-    /// The server's words without the secrets, which some servers repeat.
-    fn words(&self, body: &[u8]) -> String {
+    /// What the server said, without the secrets, which some servers repeat.
+    fn said(&self, body: &[u8]) -> String {
         let secrets = self.credentials.iter().flat_map(|credentials| &credentials.hide);
         let mut text = String::from_utf8_lossy(body);
         for secret in secrets.chain(&self.hide) {
@@ -311,7 +314,7 @@ impl Client {
                 text = text.replace(secret.as_str(), "(redacted)").into();
             }
         }
-        words(text.as_bytes())
+        text.into_owned()
     }
 }
 
@@ -402,7 +405,7 @@ impl Driver {
                 Some(Ok(frame)) => {
                     let Some(data) = frame.data_ref() else { continue };
                     read = read.saturating_add(data.len());
-                    let room = KEPT_BODY.saturating_sub(kept.len()).min(data.len());
+                    let room = MAX_SAID.saturating_sub(kept.len()).min(data.len());
                     kept.extend_from_slice(data.get(..room).unwrap_or_default());
                     if read > MAX_BODY {
                         return false;

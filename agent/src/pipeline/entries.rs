@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::log::Log;
 use super::losses::Dropped;
+use super::refusal;
 use super::send::{Gathered, Request, Signal};
 use super::{DAMAGED, TOO_LARGE};
 use crate::config::Limits;
@@ -181,8 +182,11 @@ impl Signal for EntriesSignal {
         self.sent.1 = next;
         if self.request.is_empty() {
             self.sent = (0, 0);
-            self.batch.clear();
             self.batch_bytes = 0;
+            // A backlog's last batch has made them large, and the next may be far off.
+            self.batch = Block::new();
+            self.request = LokiPush::new();
+            self.payload = Vec::new();
             return None;
         }
         self.order = Some(order);
@@ -209,6 +213,15 @@ impl Signal for EntriesSignal {
         self.limits.no_metadata = true;
         self.sent.1 = self.sent.0;
         true
+    }
+
+    fn refused(&self, said: &str, items: u64) -> u64 {
+        let sent = self.order.as_ref().and_then(|order| order.get(self.sent.0..self.sent.1));
+        let times = sent
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|index| self.batch.entry(*index as usize).map(|entry| entry.timestamp_ns));
+        refusal::lost(said, times).unwrap_or(items)
     }
 }
 

@@ -88,6 +88,13 @@ impl Dropped {
         count.total
     }
 
+    /// Counts `items` that the configuration wants gone: there is nothing to report of them.
+    pub(super) fn add_wanted(&self, signal: &'static str, reason: &str, items: u64) {
+        let mut counts = self.counts.borrow_mut();
+        let fresh = Count { total: 0, stretch: None };
+        counts.entry((signal, reason.to_owned())).or_insert(fresh).total += items;
+    }
+
     /// Counts what a WAL has given up by itself.
     pub(super) fn take_from(&self, log: &Log) {
         for loss in log.take_losses() {
@@ -176,6 +183,8 @@ impl LossReport {
             "max_series" => "more series than metrics.max_series".to_owned(),
             "too_large" => "too large".to_owned(),
             "event_rate" => "too many events of one kind, which the metrics count".to_owned(),
+            "too_old" => "older than Loki takes them (loki.max_entry_age)".to_owned(),
+            "line_too_long" => "longer than Loki takes them (loki.max_line)".to_owned(),
             "events_full" => "no room for the probes' events".to_owned(),
             other => match other.strip_prefix("http_") {
                 Some(code) => {
@@ -267,7 +276,11 @@ mod tests {
         assert_eq!(dropped.over(true), [report(3, 1_000, 9_500)]);
         dropped.reported(&dropped.over(true));
         assert_eq!(dropped.over(true), []);
-        assert_eq!(dropped.total(), 2_117);
+        // What a stage drops is no loss.
+        dropped.add_wanted("logs", "healthchecks", 1);
+        dropped.add_wanted("logs", "healthchecks", 2);
+        assert_eq!(dropped.over(true), []);
+        assert_eq!(dropped.total(), 2_120);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@
 //! | accepted | the cursor moves past what was sent |
 //! | retry (5xx, 429, no connection, timeout) | the same bytes again, after a growing pause or Retry-After |
 //! | misconfigured (401, 403, 404, 405, 407, 415, 3xx) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
-//! | refused (any other 4xx) | round by round; what is refused alone is dropped, counted by code, logged with the server's words |
+//! | refused (any other 4xx) | round by round; what is refused alone is dropped, counted by code, logged with the server's words; of entries only those that Loki says it has not taken |
 //!
 //! Prometheus refuses a batch that it has stored already and whose answer got lost, except for the newest
 //! round of it, and keeps nothing of a batch that it refuses. A batch that was formed anew after a crash
@@ -81,6 +81,12 @@ pub(super) trait Signal {
 
     /// Nothing waits to be sent: memory that only a backlog takes is given back.
     fn rest(&mut self) {}
+
+    /// How many items of the last request the server has not taken, by what it said when it refused it;
+    /// `items` are all of them.
+    fn refused(&self, _said: &str, items: u64) -> u64 {
+        items
+    }
 }
 
 /// What an endpoint has been through, for the status page and the metrics.
@@ -230,15 +236,17 @@ impl<S: Signal> Sender<S> {
                         self.backoff.reset();
                         break;
                     }
-                    Outcome::Refused { why, .. } => {
+                    Outcome::Refused { why, said, .. } => {
                         self.backoff.reset();
                         if self.signal.split(&why) {
                             break;
                         }
                         let mut state = state.borrow_mut();
+                        let lost = self.signal.refused(&said, items).min(items);
+                        state.sent += items - lost;
                         complaints.log(&why, || {
                             log::error!(
-                                "{}: {items} {} refused and dropped: {why}",
+                                "{}: {lost} of {items} {} refused and dropped: {why}",
                                 state.name,
                                 if state.signal == "metrics" { "samples" } else { "entries" }
                             );
@@ -246,7 +254,7 @@ impl<S: Signal> Sender<S> {
                         let suffix = if repeat { "_repeat" } else { "" };
                         let reason = format!("http_{code}{suffix}");
                         let now_ms = self.clock.now_ms();
-                        self.dropped.add_of(state.signal, &reason, items, oldest_ms, now_ms);
+                        self.dropped.add_of(state.signal, &reason, lost, oldest_ms, now_ms);
                         state.trouble = Some(why);
                         break;
                     }

@@ -174,7 +174,7 @@ impl Sources {
             }
             let dropped = &self.state.dropped;
             self.stages.take_dropped(&mut |reason, count| {
-                dropped.add("logs", reason, count);
+                dropped.add_wanted("logs", reason, count);
             });
             self.count();
             if more {
@@ -183,6 +183,9 @@ impl Sources {
             if draining {
                 return;
             }
+            // What a burst has made large is not kept until the next one.
+            block = Block::new();
+            self.stages.rest();
             let due = self.stages.due();
             let Sources { sources, phase, .. } = &mut self;
             tokio::select! {

@@ -239,8 +239,10 @@ const REQUESTS: Desc = Desc::counter(
     "mote_endpoint_requests_total",
     "Requests to an endpoint by the code of the answer.",
 );
-const SOURCE: Desc =
-    Desc::counter("mote_log_source_total", "What a log reader has met, by what is counted.");
+const SOURCE: Desc = Desc::counter(
+    "mote_log_source_total",
+    "Lines, bytes, errors and losses of a log source, as the label event says; before any stage.",
+);
 const STREAMS: Desc =
     Desc::gauge("mote_log_streams", "Log streams that had an entry in the last hour.");
 const OVERFLOW: Desc = Desc::counter(

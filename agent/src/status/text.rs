@@ -70,7 +70,7 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
     for p in &r.probes {
         writeln!(out, "{}", format!("  {:<12} {:<10} {}", p.name, p.mode, p.reason).trim_end())?;
     }
-    if !r.sources.is_empty() {
+    if !r.sources.is_empty() || r.stages.is_some() {
         writeln!(out, "\nlogs")?;
     }
     for source in &r.sources {
@@ -82,6 +82,23 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
             .map(|(what, count)| format!("{count} {what}"))
             .collect();
         writeln!(out, "  {}  {}{paused}", source.name, counts.join(", "))?;
+    }
+    if let Some(stages) = &r.stages {
+        let counts = [
+            (stages.held, "entries waiting for more lines"),
+            (
+                stages.overflow,
+                "entries in job=\"mote/overflow\": more streams than logs.max_streams",
+            ),
+            (stages.trimmed, "entries trimmed to Loki's bounds"),
+            (stages.truncated, "joined lines cut at logs.max_line"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: String = counts.map(|(count, what)| format!(", {count} {what}")).collect();
+        writeln!(out, "  streams  {} active{counts}", stages.streams)?;
+        for (stage, count) in &stages.misses {
+            writeln!(out, "  [[logs.stage]] {stage}  could do nothing with {count} entries")?;
+        }
     }
     writeln!(out, "\nWALs")?;
     for w in &r.wals {
@@ -150,7 +167,7 @@ fn span(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{CollectorReport, EndpointReport};
+    use crate::status::{CollectorReport, EndpointReport, StagesReport};
 
     #[test]
     fn trouble_is_seen() {
@@ -174,9 +191,17 @@ mod tests {
                 lag_seconds: 300.0,
                 ..Default::default()
             }],
+            stages: Some(StagesReport {
+                streams: 3,
+                overflow: 7,
+                misses: vec![(2, 9)],
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let text = render(&report);
+        assert!(text.contains("  streams  3 active, 7 entries in job=\"mote/overflow\""), "{text}");
+        assert!(text.contains("[[logs.stage]] 2  could do nothing with 9 entries"), "{text}");
         assert!(text.contains("REFUSED 17 samples"), "{text}");
         assert!(text.contains("no data here:    bonding\n"), "{text}");
         assert!(text.contains("FAILED") && text.contains("parsing proc/stat"), "{text}");

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::http::{Request, Response, Server, Service};
 use super::wire::{Fields, Value, is_label_name, once, pair, text};
@@ -29,6 +30,10 @@ pub struct Loki {
     pub lines: u64,
     /// Requests whose contents were stored.
     pub accepted: u64,
+    /// How old an entry may be; None: as old as it likes. Where it is set, entries that come more than an hour
+    /// behind their stream's newest are refused, too, instead of none that comes behind it, and answers have
+    /// a Date.
+    pub max_age: Option<Duration>,
 }
 
 /// The server.
@@ -37,6 +42,11 @@ pub struct StrictLoki(Server<Loki>);
 impl StrictLoki {
     pub fn new() -> StrictLoki {
         StrictLoki(Server::with(Loki::default()))
+    }
+
+    /// One that refuses old entries as Loki does, and keeps the good ones beside them.
+    pub fn with_max_age(max_age: Duration) -> StrictLoki {
+        StrictLoki(Server::with(Loki { max_age: Some(max_age), ..Loki::default() }))
     }
 
     pub fn with_tls(config: rustls::ServerConfig) -> StrictLoki {
@@ -104,6 +114,9 @@ impl Service for Loki {
             }
             Ok(streams) if store => {
                 self.accepted += 1;
+                if let Some(max_age) = self.max_age {
+                    return self.store_good(streams, max_age);
+                }
                 for (stream, entries) in streams {
                     self.store(stream, entries, violations);
                 }
@@ -115,6 +128,66 @@ impl Service for Loki {
 }
 
 impl Loki {
+    /// Stores what is neither too old nor too far behind, and says of the rest what Loki says: of several
+    /// streams with entries too far behind only the last is named, and then nothing of entries too old.
+    fn store_good(&mut self, streams: Vec<(Stream, Vec<Entry>)>, max_age: Duration) -> Response {
+        let now = SystemTime::now();
+        let oldest = now - max_age;
+        let oldest_ns = oldest.duration_since(UNIX_EPOCH).unwrap().as_nanos() as i128;
+        let (mut old, mut behind) = (BTreeMap::<String, u64>::new(), None);
+        for (stream, entries) in streams {
+            let name = format!("{stream:?}");
+            let have = self.streams.entry(stream).or_default();
+            let (total, mut ignored) = (entries.len(), String::new());
+            let mut count = 0;
+            for entry in entries {
+                let time = rfc3339(entry.timestamp_ns);
+                let newest = have.last().map_or(0, |last| last.timestamp_ns);
+                let floor = newest - 3_600_000_000_000;
+                if entry.timestamp_ns < oldest_ns {
+                    let text = format!(
+                        "entry for stream '{name}' has timestamp too old: {time}, oldest acceptable timestamp is: {}",
+                        rfc3339(oldest_ns)
+                    );
+                    *old.entry(text).or_default() += 1;
+                } else if have.contains(&entry) {
+                    self.repeats += 1;
+                } else if entry.timestamp_ns < floor {
+                    count += 1;
+                    let reason = format!(
+                        "entry too far behind, entry timestamp is: {time}, oldest acceptable timestamp is: {}",
+                        rfc3339(floor)
+                    );
+                    if count <= 10 {
+                        ignored +=
+                            &format!("entry with timestamp {time} ignored, reason: '{reason}',\n");
+                    }
+                } else {
+                    let at = have.partition_point(|e| e.timestamp_ns <= entry.timestamp_ns);
+                    have.insert(at, entry);
+                    self.lines += 1;
+                }
+            }
+            if count > 0 {
+                let total = format!("total ignored: {count} out of {total} for stream: {name}");
+                behind = Some(format!("{ignored}user 'fake', {total}"));
+            }
+        }
+        let number = old.values().sum::<u64>();
+        let like = |(text, count): (&String, &u64)| match number {
+            1 => text.clone(),
+            _ => format!("{count} errors like: {text}"),
+        };
+        let old = old.iter().map(like).collect::<Vec<_>>().join("; ");
+        let mut response = match (behind, old.is_empty()) {
+            (Some(behind), _) => Response::new(400, behind),
+            (None, false) => Response::new(400, old),
+            (None, true) => Response::new(204, ""),
+        };
+        response.headers.push(("Date".into(), httpdate::fmt_http_date(now)));
+        response
+    }
+
     fn store(&mut self, stream: Stream, entries: Vec<Entry>, violations: &mut Vec<String>) {
         let name = format!("{stream:?}");
         let have = self.streams.entry(stream).or_default();
@@ -132,6 +205,11 @@ impl Loki {
             }
         }
     }
+}
+
+fn rfc3339(ns: i128) -> String {
+    let time = UNIX_EPOCH + Duration::from_nanos(ns.max(0) as u64);
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// The streams of a request's body.

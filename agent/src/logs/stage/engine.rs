@@ -208,6 +208,18 @@ impl Stages {
         self.loaded = None;
     }
 
+    /// Gives back the memory that only blocks need; call it when there is nothing more to be read now.
+    pub fn rest(&mut self) {
+        self.output = Block::new();
+        self.work = Work::default();
+        self.position = Vec::new();
+        for stage in &mut self.stages {
+            if let Kind::Act(action, _) = &mut stage.kind {
+                action.rest();
+            }
+        }
+    }
+
     /// Finds the stages of each stream.
     fn plan(&mut self, block: &Block) {
         for labels in block.streams() {

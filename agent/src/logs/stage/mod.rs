@@ -89,6 +89,9 @@ pub trait Action {
         "stage_drop"
     }
 
+    /// Gives back memory that lines have made large.
+    fn rest(&mut self) {}
+
     /// How many entries passed untreated because they were not what the action is for, such as lines that
     /// are no JSON.
     fn misses(&self) -> u64 {

@@ -130,6 +130,11 @@ impl Replace {
 }
 
 impl Action for Replace {
+    fn rest(&mut self) {
+        self.out = String::new();
+        self.replacer.spans = Vec::new();
+    }
+
     fn apply(&mut self, entry: &mut Work, _now_ns: i64) -> Verdict {
         let Where::Named { line, names } = &self.place else {
             self.everywhere(entry);

@@ -1,0 +1,124 @@
+//! How many entries of a push Loki has not taken, by what its 400 says. Loki keeps the good entries of a
+//! push that it refuses, so to count all of them as lost would be a lie. It must not know how they were
+//! sent. Loki's own words, of 2.8 to 3.7:
+//!
+//! | says | of |
+//! |---|---|
+//! | `user 'x', total ignored: 3 out of 5 for stream: {…}` | entries more than an hour older than their stream's newest |
+//! | `7 errors like: entry for stream '{…}' has timestamp too old: …, oldest acceptable timestamp is: …; 1 errors like: …` | entries that it does not look at further; a single one without its number |
+//! | anything else, such as labels that it does not take | whole streams, whose entries it does not count |
+//!
+//! Of the last kind, and of what is too long to be read to its end, nothing is known.
+
+use std::time::UNIX_EPOCH;
+
+use crate::endpoint::MAX_SAID;
+
+/// Complaints about one entry each.
+const OF_ENTRIES: [&str; 4] =
+    ["has timestamp too old", "has timestamp too new", "max entry size", "structured metadata"];
+
+/// What stands between the number and the text of complaints that are alike.
+const LIKE: &str = " errors like: ";
+
+/// How many entries of a request are lost; None if Loki does not say. `times` are those of the request's
+/// entries, in nanoseconds since the Unix epoch.
+pub(super) fn lost(said: &str, times: impl Iterator<Item = i64>) -> Option<u64> {
+    if let Some((_, rest)) = said.rsplit_once("total ignored: ") {
+        let (number, rest) = rest.split_once(' ')?;
+        return rest.starts_with("out of ").then(|| number.parse().ok())?;
+    }
+    let counted = if said.len() < MAX_SAID { complaints(said) } else { None };
+    // Each time makes a complaint of its own, and there may be too many for an answer.
+    let old = oldest(said).map(|oldest| times.filter(|time| *time < oldest).count() as u64);
+    match (counted, old) {
+        (Some(counted), Some(old)) => Some(counted.max(old)),
+        (Some(counted), None) => Some(counted),
+        (None, old) => old.filter(|_| said.len() >= MAX_SAID),
+    }
+}
+
+/// The sum of the complaints, if each is about one entry.
+fn complaints(said: &str) -> Option<u64> {
+    let is_of_entry = |text: &str| OF_ENTRIES.iter().any(|kind| text.contains(kind));
+    let Some((first, rest)) = said.split_once(LIKE) else {
+        return is_of_entry(said).then_some(1);
+    };
+    let (mut number, mut sum) = (first, 0u64);
+    for text in rest.split(LIKE) {
+        let digits = number.len() - number.bytes().rev().take_while(u8::is_ascii_digit).count();
+        sum = sum.saturating_add(number.get(digits..)?.parse().ok()?);
+        if !is_of_entry(text) {
+            return None;
+        }
+        number = text;
+    }
+    Some(sum)
+}
+
+/// The time before which Loki takes nothing, in nanoseconds since the Unix epoch.
+fn oldest(said: &str) -> Option<i64> {
+    let (_, rest) = said.split_once("has timestamp too old")?;
+    let (_, rest) = rest.split_once("oldest acceptable timestamp is: ")?;
+    let time = humantime::parse_rfc3339(rest.get(..20)?).ok()?;
+    i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(said: &str) -> Option<u64> {
+        lost(said, [0, 1_794_600_000_000_000_000, i64::MAX].into_iter())
+    }
+
+    const OLD: &str = "entry for stream '{a=\"b\"}' has timestamp too old: 2026-11-01T00:00:00Z, \
+                       oldest acceptable timestamp is: 2026-11-14T21:20:00Z";
+
+    #[test]
+    fn only_what_loki_says_it_ignored_is_lost() {
+        let behind = "entry with timestamp 2026-11-21 10:00:00 +0000 UTC ignored, reason: 'entry too far \
+                      behind, entry timestamp is: 2026-11-21T10:00:00Z, oldest acceptable timestamp is: \
+                      2026-11-21T11:00:00Z',\n";
+        let total = "user 'fake', total ignored: 3 out of 5 for stream: {a=\"b\"}";
+        assert_eq!(of(&format!("{}{total}", behind.repeat(3))), Some(3));
+        // Before 2.9.
+        assert_eq!(of("total ignored: 12 out of 12"), Some(12));
+        let long = "max entry size '262144' bytes exceeded for stream '{a=\"b\"}' while adding an entry with length '262145' bytes";
+        let new = "entry for stream '{a=\"b\"}' has timestamp too new: 2026-11-22T00:00:00Z";
+        for (said, expected) in [
+            (long.to_owned(), Some(1)),
+            (new.to_owned(), Some(1)),
+            (format!("100 errors like: {long}"), Some(100)),
+            (format!("10 errors like: {long}; 2 errors like: {new}\n"), Some(12)),
+            // Two of the three entries are older than that.
+            (OLD.to_owned(), Some(2)),
+            (format!("9 errors like: {OLD}; 1 errors like: {new}"), Some(10)),
+            (format!("1 errors like: {OLD}{}", "; 1 errors like: x".repeat(300)), Some(2)),
+        ] {
+            assert_eq!(of(&said), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_whole_streams_or_not_at_all_is_no_number() {
+        let labels = "stream '{a=\"b\"}' has 16 label names; limit 15";
+        for said in [
+            "",
+            "out of order",
+            labels,
+            "total ignored: ",
+            "total ignored: many out of 5",
+            "total ignored: 5",
+            "total ignored: 99999999999999999999 out of 5",
+            " errors like: max entry size",
+            "x errors like: max entry size",
+            "99999999999999999999 errors like: max entry size",
+            "ü errors like: max entry size",
+        ] {
+            assert_eq!(of(said), None, "{said}");
+        }
+        assert_eq!(of(&format!("1 errors like: {labels}; 3 errors like: {OLD}")), None);
+        assert_eq!(of(&format!("1 errors like: max entry size{}", "x".repeat(MAX_SAID))), None);
+    }
+}
