@@ -224,6 +224,19 @@ fn bad_input_is_told_with_its_place_and_a_hint() {
         ("a = 1\na = 2", "2:1", "duplicate", ""),
     ];
     let of_logs = [
+        (
+            "[[loki]]\nurl = \"http://x\"\nmax_entry_age = \"59m\"",
+            "3:17",
+            "less than 1h",
+            "\"168h\"",
+        ),
+        (
+            "[[loki]]\nurl = \"http://x\"\nmax_entry_age = \"no\"",
+            "3:17",
+            "max_entry_age",
+            "\"off\"",
+        ),
+        ("[[loki]]\nurl = \"http://x\"\nmax_rat = \"1MiB\"", "3:1", "max_rat", "\"max_rate\""),
         ("[logs.kernel]\nwhen = \"never\"", "2:8", "when", "no-journal"),
         ("[logs.kernel]\nmin_level = \"warn\"", "2:13", "min_level", "\"warning\""),
         ("[[logs.syslog]]", "1:1", "no listen", "udp://"),

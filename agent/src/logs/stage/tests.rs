@@ -404,3 +404,45 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn ten_thousand_streams_at_once_are_five_hundred_and_one() {
+    const HOUR: i64 = 3_600_000_000_000;
+    let by_id = pattern(r"^(?P<id>\d+)").unwrap();
+    let group = extract::regex::group(&by_id, "id").unwrap();
+    let take = extract::Options::Regex(extract::regex::Options {
+        input: extract::Input::Line,
+        expression: by_id,
+        groups: vec![group],
+        to: vec![extract::Destination::Label("id".into())],
+    });
+    let setup = Setup { max_streams: 500, ..setup(vec![stage("{}", Step::Extract(take))]) };
+    let mut stages = Stages::new(&setup, &BTreeMap::new(), Instant::now());
+    // How many streams of their own the entries of a block got, and how many entries went to the common one.
+    let run = |stages: &mut Stages, ids: std::ops::Range<u32>, at: i64| {
+        let mut block = Block::new();
+        let stream = block.stream(&labels(&[("job", "a"), ("instance", "pi")])).unwrap();
+        ids.for_each(|id| block.push(stream, at, &id.to_string()));
+        stages.run(&mut block, at, Instant::now());
+        let is_own = |labels: &Labels| labels.get("job") == Some("a");
+        let all = block.streams().len();
+        let own = block.streams().iter().filter(|labels| is_own(labels)).count();
+        assert!(all - own <= 1, "{all} streams");
+        let common = block.entries().filter(|e| {
+            let own = is_own(&block.streams()[usize::from(e.stream.0)]);
+            // What would have been a label is there.
+            assert!(own || e.metadata.get("id") == Some(e.line));
+            !own
+        });
+        (own, common.count())
+    };
+    assert_eq!(run(&mut stages, 0..10_000, 0), (500, 9_500));
+    // The first ones stay what they are, an hour after each one's last entry the others may come.
+    assert_eq!(run(&mut stages, 0..1_000, HOUR / 2), (500, 500));
+    assert_eq!(run(&mut stages, 500..1_000, HOUR + HOUR / 4), (0, 500));
+    assert_eq!(run(&mut stages, 500..1_100, HOUR * 2), (500, 100));
+    assert_eq!((stages.counts().streams, stages.counts().overflow), (500, 10_600));
+    // A new run knows nothing of the last one's.
+    let mut stages = Stages::new(&setup, &BTreeMap::new(), Instant::now());
+    assert_eq!(run(&mut stages, 5_000..6_000, HOUR * 2), (500, 500));
+}
