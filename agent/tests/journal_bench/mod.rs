@@ -112,6 +112,22 @@ impl Bench {
         self.got.split_off(before)
     }
 
+    /// The same, for what was read before it to stay.
+    pub fn read_all(&mut self) {
+        while self.step() == Progress::More {}
+    }
+
+    /// Follows until this line is there.
+    pub async fn follow_to(&mut self, line: &str) {
+        let end = Instant::now() + LONG;
+        while self.got.last().is_none_or(|got| got.line != line) {
+            assert!(Instant::now() < end, "{line} does not come");
+            if self.step() == Progress::Idle {
+                let _ = timeout(LONG, self.source.ready()).await;
+            }
+        }
+    }
+
     /// Follows until so many of the program's entries are there.
     pub async fn follow(&mut self, identifier: &str, count: usize) {
         let end = Instant::now() + LONG;
