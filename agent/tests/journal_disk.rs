@@ -131,8 +131,12 @@ async fn a_file_that_stays_unreadable_is_given_up_and_the_next_one_goes_on() {
     card.fail();
     card.bench.limit = LIMIT;
     let began = tokio::time::Instant::now();
-    while card.bench.lines("test").last().is_none_or(|line| *line != format!("line {}", ALL - 1)) {
+    let last = format!("line {}", ALL - 1);
+    loop {
         card.bench.read_all();
+        if card.bench.lines("test").last() == Some(&last) {
+            break;
+        }
         timeout(Duration::from_secs(300), card.bench.source.ready()).await.expect("it goes on");
     }
     let waited = began.elapsed();
@@ -154,13 +158,14 @@ fn descriptors(directory: &Path) -> usize {
 
 #[tokio::test]
 async fn a_hundred_archived_files_need_few_descriptors_and_may_be_vacuumed_while_read() {
-    let journald = Journald::persistent("SystemMaxFileSize=512K\nSplitMode=none");
+    let journald =
+        Journald::persistent("SystemMaxFileSize=512K\nSystemMaxFiles=200\nSplitMode=none");
     const FILES: u32 = 110;
     for file in 0..FILES {
         journald.say(file * 4..file * 4 + 4);
-        journald.await_messages("test", file as usize * 4 + 4);
         journald.rotate();
     }
+    journald.await_messages("test", 4 * FILES as usize);
     let directory = journald.directory();
     assert!(fs::read_dir(&directory).unwrap().count() > 100);
     let mut bench = Bench::new(journald.root(), options());
@@ -187,7 +192,7 @@ async fn a_hundred_archived_files_need_few_descriptors_and_may_be_vacuumed_while
     let wanted: Vec<String> =
         left.into_iter().chain((1_000..1_010).map(|n| format!("line {n}"))).collect();
     assert!(lines.ends_with(&wanted), "{lines:?}");
-    // Of those between some were open, the others are counted; journald's own entries are among them.
+    // Those between are counted; journald's own entries are among them.
     let missing = 4 * FILES as usize + 10 - lines.len();
     let lost = bench.count("lost_entries") as usize;
     assert!(lost >= missing && lost <= missing + 2 * FILES as usize, "{lost} {missing}");

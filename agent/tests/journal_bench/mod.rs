@@ -2,6 +2,7 @@
 //! The tests with a real journald and those with made entries share it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

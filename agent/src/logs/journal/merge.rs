@@ -14,6 +14,7 @@ mod scan;
 
 use std::collections::VecDeque;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -224,6 +225,19 @@ impl Journal {
         stalls
     }
 
+    /// Whether what looks like damage is journald's own doing: it frees a file's blocks before it removes
+    /// it, so that whoever has it open reads zeros. What was in it is missed by its numbers.
+    fn vacuumed(&mut self, at: usize) -> bool {
+        let Some(file) = self.files.get_mut(at) else { return false };
+        let metadata = file.descriptor.as_ref().map(std::fs::File::metadata);
+        if !metadata.is_some_and(|metadata| metadata.is_ok_and(|metadata| metadata.nlink() == 0)) {
+            return false;
+        }
+        (file.head, file.done, file.descriptor) = (None, true, None);
+        (self.current, self.moved) = (None, true);
+        true
+    }
+
     /// Nothing more is read of the file, for now.
     fn give_up(&mut self, at: usize, problem: Problem) {
         let Some(file) = self.files.get_mut(at) else { return };
@@ -308,7 +322,15 @@ impl Journal {
         let file = self.files.get_mut(at)?;
         let Some(head) = file.head else { return Some(false) };
         let (pages, counts) = (&mut self.pages, &mut self.counts);
-        match self.fields.take(file, &head, pages, counts, entry) {
+        let damaged = counts.damaged_objects;
+        let result = self.fields.take(file, &head, pages, counts, entry);
+        let whole = matches!(&result, Ok(taken) if taken.problem.is_none());
+        if !whole && self.vacuumed(at) {
+            self.counts.damaged_objects = damaged;
+            return None;
+        }
+        let file = self.files.get_mut(at)?;
+        match result {
             Ok(taken) => {
                 if let Some(problem) = taken.problem {
                     file.bad += u32::from(problem.may_pass());
@@ -351,15 +373,19 @@ impl Journal {
     /// Finds the file's next entry. It is open.
     fn walk(&mut self, at: usize) {
         let Some(file) = self.files.get_mut(at) else { return };
-        match file.walk(&mut self.pages) {
-            Ok(walked) => {
-                self.counts.damaged_objects += walked.damaged;
-                self.unfinished |= walked.unfinished;
-                if let Some(problem) = walked.first {
-                    tell(&mut self.errors, file, problem);
-                }
-            }
+        let result = file.walk(&mut self.pages);
+        if result.as_ref().is_ok_and(|walked| walked.damaged > 0) && self.vacuumed(at) {
+            return;
+        }
+        let walked = match result {
+            Ok(walked) => walked,
             Err(problem) => return self.failed(at, problem),
+        };
+        self.counts.damaged_objects += walked.damaged;
+        self.unfinished |= walked.unfinished;
+        let Some(file) = self.files.get_mut(at) else { return };
+        if let Some(problem) = walked.first {
+            tell(&mut self.errors, file, problem);
         }
         if file.done && file.head.is_none() {
             file.descriptor = None;
@@ -368,6 +394,9 @@ impl Journal {
 
     /// A file's next entry, or what has been written since, could not be read.
     fn failed(&mut self, at: usize, problem: Problem) {
+        if self.vacuumed(at) {
+            return;
+        }
         let Some(file) = self.files.get_mut(at) else { return };
         tell_io(&mut self.errors, file, &problem);
         let given_up = file.given_up;
