@@ -54,7 +54,7 @@ fn read(journal: &mut Journal) -> Vec<Told> {
     loop {
         match journal.next(&mut entry).unwrap() {
             Next::Entry => all.push(told(&entry)),
-            Next::Busy => {}
+            Next::Busy | Next::Later => {}
             Next::Idle => return all,
         }
     }
@@ -324,6 +324,61 @@ fn entries_before_a_step_of_the_clock_are_found_too() {
     }
 }
 
+/// A journal's entries after the cursor of one that ended at `START` and is gone.
+fn after_the_one_that_is_gone(times: &[(u64, u128)], running: Option<u128>) -> Vec<usize> {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("system.journal");
+    let mut export = Export::default();
+    for number in 0..10 {
+        export.entry(START - 10 + number, 5 + number, 1).field("MESSAGE", "old");
+    }
+    export.write(&path, true, true, true);
+    let mut before = journal(&[root.path()]);
+    before.seek(Start::Head);
+    assert_eq!(read(&mut before).len(), 10);
+    let cursor = before.cursor().unwrap();
+    drop(before);
+    fs::remove_file(&path).unwrap();
+    let mut export = Export::default();
+    for (number, (time, boot)) in times.iter().enumerate() {
+        export.entry(*time, 5 + number as u64, *boot).field("NUMBER", number.to_string());
+    }
+    export.write(&path, true, true, true);
+    let mut journal = journal(&[root.path()]);
+    journal.set_boot(running.map(u128::to_be_bytes));
+    journal.seek(Start::After(cursor));
+    let number = |told: &Told| String::from_utf8(told.fields["NUMBER"][0].clone()).unwrap();
+    read(&mut journal).iter().map(|told| number(told).parse().unwrap()).collect()
+}
+
+const YEAR: u64 = 365 * 86_400_000_000;
+
+#[test]
+fn of_a_journal_begun_anew_nothing_is_lost_though_the_clock_was_years_behind() {
+    // Two boots that began years ago by their clock, until the network told the time.
+    let times = [
+        (START - 5 * YEAR, 2),
+        (START - 5 * YEAR + 1, 2),
+        (START + 1_000, 2),
+        (START - 5 * YEAR, 3),
+        (START + 2_000, 3),
+    ];
+    assert_eq!(after_the_one_that_is_gone(&times, None), [0, 1, 2, 3, 4]);
+    // It has not told it yet.
+    let times = [(START - 5 * YEAR, 2), (START - 5 * YEAR + 1, 2)];
+    assert_eq!(after_the_one_that_is_gone(&times, Some(2)), [0, 1]);
+    // Ahead at first.
+    let times = [(START + 5 * YEAR, 2), (START + 1_000, 2)];
+    assert_eq!(after_the_one_that_is_gone(&times, Some(2)), [0, 1]);
+}
+
+#[test]
+fn a_journal_of_another_machine_is_read_from_where_the_first_one_ended() {
+    let times = [(START - 9_000, 7), (START - 8_000, 7), (START + 1, 8), (START + 2, 8)];
+    assert_eq!(after_the_one_that_is_gone(&times, Some(8)), [2, 3]);
+    assert_eq!(after_the_one_that_is_gone(&times[..2], Some(9)), [0usize; 0]);
+}
+
 #[test]
 fn match_rules_select_what_journalctl_selects() {
     let root = tempfile::tempdir().unwrap();
@@ -362,7 +417,7 @@ fn read_damaged(root: &Path) -> (usize, usize, Counts) {
         assert!(calls < 5_000, "{:?}", journal.counts());
         match journal.next(&mut entry) {
             Ok(Next::Entry) => entries += 1,
-            Ok(Next::Busy) | Err(_) => {}
+            Ok(Next::Busy | Next::Later) | Err(_) => {}
             Ok(Next::Idle) => return (entries, calls, journal.counts()),
         }
     }

@@ -60,7 +60,7 @@ impl Follower {
                         self.numbers.push(number);
                     }
                 }
-                Next::Busy => {}
+                Next::Busy | Next::Later => {}
                 Next::Idle => break,
             }
             if restart && read == 700 {

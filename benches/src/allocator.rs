@@ -1,5 +1,5 @@
-//! The system's allocator with a count of calls and bytes, of all threads. A program installs it with
-//! `#[global_allocator]`; without that the counts stay zero.
+//! The system's allocator with a count of calls and bytes, and of what is held, of all threads. A program
+//! installs it with `#[global_allocator]`; without that the counts stay zero.
 
 // A global allocator can't be written without `unsafe`.
 #![allow(unsafe_code)]
@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 static BYTES: AtomicUsize = AtomicUsize::new(0);
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 /// The system's allocator.
 #[derive(Debug)]
@@ -33,33 +35,49 @@ pub fn allocated(work: impl FnOnce()) -> Allocated {
     }
 }
 
-fn count(bytes: usize) {
+/// The most bytes that are held at once during `work`, beyond what is held before it.
+pub fn peak(work: impl FnOnce()) -> usize {
+    let before = live();
+    PEAK.store(before, Ordering::SeqCst);
+    work();
+    PEAK.load(Ordering::SeqCst).saturating_sub(before)
+}
+
+/// Bytes that are held now.
+pub fn live() -> usize {
+    LIVE.load(Ordering::SeqCst)
+}
+
+fn count(bytes: usize, freed: usize) {
     CALLS.fetch_add(1, Ordering::SeqCst);
     BYTES.fetch_add(bytes, Ordering::SeqCst);
+    let live = LIVE.fetch_add(bytes.wrapping_sub(freed), Ordering::SeqCst);
+    PEAK.fetch_max(live.wrapping_add(bytes).wrapping_sub(freed), Ordering::SeqCst);
 }
 
 // SAFETY: every call goes to `System` with the caller's own arguments, and the counters are no part of
 // what the caller gets.
 unsafe impl GlobalAlloc for Tally {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
+        count(layout.size(), 0);
         // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract, which is System's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
+        count(layout.size(), 0);
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::SeqCst);
         // SAFETY: the pointer came from `alloc` above, and so from System, with this layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count(new_size);
+        count(new_size, layout.size());
         // SAFETY: as `dealloc`; `new_size` is the caller's and keeps System's contract.
         unsafe { System.realloc(pointer, layout, new_size) }
     }

@@ -42,6 +42,7 @@ fn read(path: &Path, start: Start, matches: &str, most: usize) -> (Vec<u64>, Opt
                 }
             }
             Ok(Next::Busy) => {}
+            Ok(Next::Later) => panic!("the file can be read"),
             Ok(Next::Idle) => break,
             Err(error) => assert!(error.to_string().contains("journal")),
         }

@@ -2,6 +2,7 @@
 //! The tests with a real journald and those with made entries share it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -110,6 +111,22 @@ impl Bench {
         let before = self.got.len();
         while self.step() == Progress::More {}
         self.got.split_off(before)
+    }
+
+    /// The same, for what was read before it to stay.
+    pub fn read_all(&mut self) {
+        while self.step() == Progress::More {}
+    }
+
+    /// Follows until this line is there.
+    pub async fn follow_to(&mut self, line: &str) {
+        let end = Instant::now() + LONG;
+        while self.got.last().is_none_or(|got| got.line != line) {
+            assert!(Instant::now() < end, "{line} does not come");
+            if self.step() == Progress::Idle {
+                let _ = timeout(LONG, self.source.ready()).await;
+            }
+        }
     }
 
     /// Follows until so many of the program's entries are there.

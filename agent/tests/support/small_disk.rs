@@ -98,6 +98,21 @@ impl SmallDisk {
         OpenOptions::new().write(true).open(self.image()).unwrap().set_len(bytes).unwrap();
     }
 
+    /// What is on the disk.
+    pub fn image_bytes(&self) -> Vec<u8> {
+        std::fs::read(self.image()).unwrap()
+    }
+
+    /// Undoes [`truncate`](SmallDisk::truncate): all is as it was then.
+    pub fn restore(&self, bytes: &[u8]) {
+        std::os::unix::fs::FileExt::write_all_at(
+            &OpenOptions::new().write(true).open(self.image()).unwrap(),
+            bytes,
+            0,
+        )
+        .unwrap();
+    }
+
     /// Makes an ext4 on it and mounts it. A block has 1 KiB.
     pub fn mount(&mut self) {
         command("mkfs.ext4", &["-q", "-F", "-m", "0", "-b", "1024"], &[self.device()]);

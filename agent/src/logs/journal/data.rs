@@ -163,6 +163,7 @@ impl Fields {
             }
             match self.object(bytes, file, at, hash, entry.as_deref_mut(), counts) {
                 Ok(bit) => bits |= bit,
+                Err(problem @ Problem::Io(..)) if !file.given_up => return Err(problem),
                 Err(problem) => {
                     // Met twice with matches, counted once.
                     if entry.is_some() || self.matches.is_empty() {

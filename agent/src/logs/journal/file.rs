@@ -46,6 +46,12 @@ pub(super) struct File {
     pub(super) gone: bool,
     /// Something damaged in it has been told.
     pub(super) told: bool,
+    /// It was waited for in vain: what can't be read of it is damage.
+    pub(super) given_up: bool,
+    /// Nothing more could be read of it; the next scan finds it anew.
+    pub(super) lame: bool,
+    /// Places in it that could not be read.
+    pub(super) bad: u32,
     pub(super) descriptor: Option<Descriptor>,
     /// When it was used last, to close the one that was used longest ago.
     pub(super) used: u32,
@@ -85,6 +91,8 @@ impl Walked {
 
 /// Damaged entries that one walk passes over.
 const WALK: u32 = 16_384;
+/// Places that can't be read, of a file that is read on all the same: each may take seconds.
+const MAX_BAD: u32 = 16;
 /// Arrays of one file: each has twice the room of the one before it.
 const MAX_ARRAYS: usize = 4_096;
 
@@ -130,6 +138,9 @@ impl File {
             done: false,
             gone: false,
             told: false,
+            given_up: false,
+            lame: false,
+            bad: 0,
             descriptor: Some(descriptor),
             used: 0,
             place: Place::default(),
@@ -195,7 +206,7 @@ impl File {
         }
     }
 
-    /// Finds the next entry, if `head` is none and there is one. An input error ends the file.
+    /// Finds the next entry, if `head` is none and there is one. An input error leaves it where it is.
     pub(super) fn walk(&mut self, pages: &mut Pages) -> Result<Walked, Problem> {
         let mut walked = Walked::default();
         if self.head.is_some() || self.done {
@@ -227,7 +238,13 @@ impl File {
                     return Ok(walked);
                 }
                 Ok(head) => walked.add(Problem::Damaged("number of an entry", head.at)),
-                Err(Problem::Io(what, error)) => return Err(Problem::Io(what, error)),
+                Err(problem @ Problem::Io(..)) => {
+                    if !self.given_up || self.bad >= MAX_BAD {
+                        return Err(problem);
+                    }
+                    self.bad += 1;
+                    walked.add(problem);
+                }
                 // The count can be seen before the entry is.
                 Err(_) if !self.is_closed() && self.place.index + 1 == self.header.n_entries => {
                     self.tag = pages.tag();
@@ -285,12 +302,13 @@ impl File {
 
     /// Enters the file at the first entry for which `before` does not hold. The entries are bisected;
     /// with `steps` those of each boot on their own, since a clock can begin a boot before the last
-    /// one's end.
+    /// one's end; a boot whose last entry is `new` is entered at its first.
     pub(super) fn enter(
         &mut self,
         pages: &mut Pages,
         steps: bool,
         before: &dyn Fn(&Key) -> bool,
+        new: &dyn Fn(&Key) -> bool,
     ) -> Result<(), Problem> {
         let arrays = self.arrays(pages)?;
         let known = arrays.last().map_or(0, |last| last.first.saturating_add(last.items));
@@ -301,7 +319,10 @@ impl File {
             let Some(last) = self.last_below(pages, &arrays, stop)? else { break };
             let other = |key: &Key| key.boot_id != last.boot_id;
             let start = self.bisect(pages, &arrays, 0, stop, &other)?;
-            let found = self.bisect(pages, &arrays, start, stop, before)?;
+            let found = match new(&last) {
+                true => start,
+                false => self.bisect(pages, &arrays, start, stop, before)?,
+            };
             index = if found < stop { found } else { index };
             if start >= stop {
                 break;

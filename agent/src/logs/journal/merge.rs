@@ -5,26 +5,32 @@
 //! still written are looked at again when nothing else is left, and before a missing number is
 //! believed: journald writes one entry after the other, so that whoever sees one sees all before it,
 //! if he looks again.
+//!
+//! **A read that fails** (a card that says EIO once, no descriptor left) is no reason to pass over what it
+//! would have read: as long as tries are left, nothing behind it is given out, and the cursor stays. Then
+//! what can't be read is damage, and a file of which too much can't is left until the next scan.
+
+mod scan;
 
 use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::data::Fields;
 use super::entry::Entry;
-use super::file::{self, File, Identity};
+use super::file::{File, Identity};
 use super::order::{Key, Points};
 use super::pages::Pages;
 use super::{
-    Counts, Cursor, Directory, FieldSet, JournalError, Limits, Matches, Next, Problem, Start,
+    Counts, Cursor, Directory, FieldSet, Id, JournalError, Limits, Matches, Next, Problem, Start,
 };
 
 /// Errors that wait to be told; more are only counted.
 const MAX_ERRORS: usize = 32;
-/// Longer than the clock that dates files stands still.
-const TICK: Duration = Duration::from_millis(50);
+/// Times that what could not be read is tried again.
+const TRIES: u32 = 8;
 
 /// The merged journal.
 #[derive(Debug)]
@@ -44,6 +50,17 @@ pub struct Journal {
     moved: bool,
     /// So much of some file is damaged that its next entry has not been found yet.
     unfinished: bool,
+    /// Something could not be read and is tried again, so often since something could; and whether that
+    /// has been said.
+    stalled: bool,
+    tries: u32,
+    said: bool,
+    /// What files are entered by that a scan of [`Journal::seek`] could not read yet.
+    start: Option<Start>,
+    /// Files that were given up: they are not waited for again.
+    given_up: Vec<Identity>,
+    /// The boot that is running.
+    boot: Option<Id>,
     pages: Pages,
     fields: Fields,
     points: Points,
@@ -75,6 +92,12 @@ impl Journal {
             unborn: false,
             moved: false,
             unfinished: false,
+            stalled: false,
+            tries: 0,
+            said: false,
+            start: None,
+            given_up: Vec::new(),
+            boot: None,
             pages: Pages::default(),
             points: Points::default(),
             last: None,
@@ -84,22 +107,30 @@ impl Journal {
         }
     }
 
+    /// Says which boot is running: what it wrote comes after what earlier ones did, whatever its clock
+    /// says.
+    pub fn set_boot(&mut self, boot: Option<Id>) {
+        self.boot = boot;
+    }
+
     /// Goes to where reading is to begin. A file that is found later is read from its beginning, but
     /// for what has been read.
     pub fn seek(&mut self, start: Start) {
         self.files.clear();
         self.refused.clear();
-        (self.current, self.last) = (None, None);
+        self.given_up.clear();
+        (self.current, self.last, self.stalled, self.tries) = (None, None, false, 0);
         self.points = match &start {
             Start::After(cursor) => Points::of(cursor),
             _ => Points::default(),
         };
-        self.scan(Some(&start));
+        self.start = Some(start);
+        self.scan();
     }
 
     /// Looks which files there are: after files came, went or were renamed.
     pub fn rescan(&mut self) {
-        self.scan(None);
+        self.scan();
     }
 
     /// The next entry that matches.
@@ -112,14 +143,26 @@ impl Journal {
         if let Some(error) = self.errors.pop_front() {
             return Err(error);
         }
+        if self.stalled {
+            if !self.said {
+                return self.stop();
+            }
+            (self.stalled, self.said) = (false, false);
+            self.tries = self.tries.saturating_add(1);
+            self.look_again();
+        }
         let mut refreshed = false;
         for _ in 0..self.limits.passed_over.max(1) {
+            if self.stalled {
+                return self.stop();
+            }
             if self.moved {
                 // Its entries come before those of others.
                 self.look_again();
             }
             let Some((at, key)) = self.first() else {
                 if refreshed {
+                    self.tries = 0;
                     return Ok(if self.unfinished { Next::Busy } else { Next::Idle });
                 }
                 refreshed = true;
@@ -148,7 +191,8 @@ impl Journal {
             if !self.open(at) {
                 continue;
             }
-            let matches = self.take(at, entry);
+            let Some(matches) = self.take(at, entry) else { continue };
+            self.tries = 0;
             let missing = self.points.add(&key, volatile);
             if self.refused.is_empty() {
                 self.counts.lost_entries = self.counts.lost_entries.saturating_add(missing);
@@ -161,6 +205,49 @@ impl Journal {
             }
         }
         Ok(Next::Busy)
+    }
+
+    /// Has what is wrong told first, then waits.
+    fn stop(&mut self) -> Result<Next, JournalError> {
+        match self.errors.pop_front() {
+            Some(error) => Err(error),
+            None => {
+                self.said = true;
+                Ok(Next::Later)
+            }
+        }
+    }
+
+    /// Whether what could not be read is to be tried again, before anything else is read.
+    fn stalls(&mut self, problem: &Problem, given_up: bool) -> bool {
+        let stalls = !given_up && self.tries < TRIES && problem.may_pass();
+        self.stalled |= stalls;
+        stalls
+    }
+
+    /// Whether what looks like damage is journald's own doing: it frees a file's blocks before it removes
+    /// it, so that whoever has it open reads zeros. What was in it is missed by its numbers.
+    fn vacuumed(&mut self, at: usize) -> bool {
+        let Some(file) = self.files.get_mut(at) else { return false };
+        let metadata = file.descriptor.as_ref().map(std::fs::File::metadata);
+        if !metadata.is_some_and(|metadata| metadata.is_ok_and(|metadata| metadata.nlink() == 0)) {
+            return false;
+        }
+        (file.head, file.done, file.descriptor) = (None, true, None);
+        (self.current, self.moved) = (None, true);
+        true
+    }
+
+    /// Nothing more is read of the file, for now.
+    fn give_up(&mut self, at: usize, problem: Problem) {
+        let Some(file) = self.files.get_mut(at) else { return };
+        self.counts.unreadable_files += 1;
+        tell(&mut self.errors, file, problem);
+        (file.head, file.done, file.descriptor, file.lame) = (None, true, None, true);
+        self.current = None;
+        if !self.given_up.contains(&file.identity) {
+            self.given_up.push(file.identity);
+        }
     }
 
     /// After the entry that was given out or passed over last; `None` if there was none yet.
@@ -230,24 +317,45 @@ impl Journal {
         first
     }
 
-    /// Reads the next entry of the file; says whether it matches.
-    fn take(&mut self, at: usize, entry: &mut Entry) -> bool {
-        let Some(file) = self.files.get_mut(at) else { return false };
-        let Some(head) = file.head else { return false };
+    /// Reads the next entry of the file; says whether it matches, and nothing if it has to be tried again.
+    fn take(&mut self, at: usize, entry: &mut Entry) -> Option<bool> {
+        let file = self.files.get_mut(at)?;
+        let Some(head) = file.head else { return Some(false) };
         let (pages, counts) = (&mut self.pages, &mut self.counts);
-        match self.fields.take(file, &head, pages, counts, entry) {
+        let damaged = counts.damaged_objects;
+        let result = self.fields.take(file, &head, pages, counts, entry);
+        let whole = matches!(&result, Ok(taken) if taken.problem.is_none());
+        if !whole && self.vacuumed(at) {
+            self.counts.damaged_objects = damaged;
+            return None;
+        }
+        let file = self.files.get_mut(at)?;
+        match result {
             Ok(taken) => {
                 if let Some(problem) = taken.problem {
+                    file.bad += u32::from(problem.may_pass());
                     tell(&mut self.errors, file, problem);
                 }
                 self.counts.unmatched += u64::from(!taken.matches);
-                taken.matches
+                Some(taken.matches)
             }
             Err(problem) => {
+                let given_up = file.given_up;
+                tell_io(&mut self.errors, file, &problem);
+                if self.stalls(&problem, given_up) {
+                    return None;
+                }
+                let file = self.files.get_mut(at)?;
+                if problem.may_pass() && !file.given_up {
+                    // Once more, for what can be read of it.
+                    file.given_up = true;
+                    return None;
+                }
+                file.bad += u32::from(problem.may_pass());
                 self.counts.damaged_objects += 1;
                 self.counts.lost_entries += 1;
                 tell(&mut self.errors, file, problem);
-                false
+                Some(false)
             }
         }
     }
@@ -265,22 +373,45 @@ impl Journal {
     /// Finds the file's next entry. It is open.
     fn walk(&mut self, at: usize) {
         let Some(file) = self.files.get_mut(at) else { return };
-        match file.walk(&mut self.pages) {
-            Ok(walked) => {
-                self.counts.damaged_objects += walked.damaged;
-                self.unfinished |= walked.unfinished;
-                if let Some(problem) = walked.first {
-                    tell(&mut self.errors, file, problem);
-                }
-            }
-            Err(problem) => {
-                self.counts.unreadable_files += 1;
-                tell(&mut self.errors, file, problem);
-                file.done = true;
-            }
+        let result = file.walk(&mut self.pages);
+        if result.as_ref().is_ok_and(|walked| walked.damaged > 0) && self.vacuumed(at) {
+            return;
+        }
+        let walked = match result {
+            Ok(walked) => walked,
+            Err(problem) => return self.failed(at, problem),
+        };
+        self.counts.damaged_objects += walked.damaged;
+        self.unfinished |= walked.unfinished;
+        let Some(file) = self.files.get_mut(at) else { return };
+        if let Some(problem) = walked.first {
+            tell(&mut self.errors, file, problem);
         }
         if file.done && file.head.is_none() {
             file.descriptor = None;
+        }
+    }
+
+    /// A file's next entry, or what has been written since, could not be read.
+    fn failed(&mut self, at: usize, problem: Problem) {
+        if self.vacuumed(at) {
+            return;
+        }
+        let Some(file) = self.files.get_mut(at) else { return };
+        tell_io(&mut self.errors, file, &problem);
+        let given_up = file.given_up;
+        if self.stalls(&problem, given_up) {
+            return;
+        }
+        match self.files.get_mut(at) {
+            Some(file) if !given_up && problem.may_pass() => {
+                // Once more, for what is behind it.
+                file.given_up = true;
+                if self.open(at) {
+                    self.walk(at);
+                }
+            }
+            _ => self.give_up(at, problem),
         }
     }
 
@@ -302,9 +433,7 @@ impl Journal {
                 return false;
             }
             Err(problem) => {
-                self.counts.unreadable_files += 1;
-                tell(&mut self.errors, file, problem);
-                (file.head, file.done, self.current) = (None, true, None);
+                self.failed(at, problem);
                 return false;
             }
         }
@@ -328,7 +457,7 @@ impl Journal {
         self.unfinished = false;
         let changed = |(path, when): &(PathBuf, Option<SystemTime>)| changed_at(path) != *when;
         if self.unborn || self.moved || self.watched.iter().any(changed) {
-            self.scan(None);
+            self.scan();
         }
         self.current = None;
         for at in 0..self.files.len() {
@@ -337,7 +466,9 @@ impl Journal {
         let finished = |file: &File| {
             file.gone && file.head.is_none() && (file.done || file.descriptor.is_none())
         };
-        self.files.retain(|file| !finished(file));
+        if !self.stalled {
+            self.files.retain(|file| !finished(file));
+        }
     }
 
     fn refresh(&mut self, at: usize) {
@@ -348,187 +479,9 @@ impl Journal {
         let Some(file) = self.files.get_mut(at) else { return };
         match file.refresh(&mut self.pages) {
             Ok(()) => self.walk(at),
-            Err(problem) => {
-                self.counts.unreadable_files += 1;
-                tell(&mut self.errors, file, problem);
-                file.done = true;
-            }
+            Err(problem) => self.failed(at, problem),
         }
     }
-
-    /// Looks for files; those that are new are entered as `start` says, or as what has been read says.
-    fn scan(&mut self, start: Option<&Start>) {
-        (self.current, self.unborn, self.moved) = (None, false, false);
-        self.watched.clear();
-        self.counts.files_left_out = 0;
-        for file in &mut self.files {
-            file.gone = true;
-        }
-        let refused = std::mem::take(&mut self.refused);
-        let mut tails = Vec::new();
-        for directory in self.directories.clone() {
-            self.list(&directory.path, &refused, start, &mut tails);
-            if !directory.subdirectories {
-                continue;
-            }
-            let Ok(entries) = fs::read_dir(&directory.path) else { continue };
-            for entry in entries.flatten().take(self.limits.files) {
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    self.list(&entry.path(), &refused, start, &mut tails);
-                }
-            }
-        }
-        self.files.retain(|file| !file.gone || file.descriptor.is_some());
-        tails.sort_by(|(one, _): &(Key, bool), (other, _)| one.order(other));
-        for (key, volatile) in tails {
-            if !self.points.passed(&key, volatile) {
-                self.points.add(&key, volatile);
-            }
-        }
-    }
-
-    fn list(
-        &mut self,
-        directory: &Path,
-        refused: &[PathBuf],
-        start: Option<&Start>,
-        tails: &mut Vec<(Key, bool)>,
-    ) {
-        let changed = changed_at(directory).map(|when| {
-            // What happens within the same tick of the clock would not show.
-            let age = SystemTime::now().duration_since(when);
-            if age.is_ok_and(|age| age < TICK) { SystemTime::UNIX_EPOCH } else { when }
-        });
-        self.watched.push((directory.to_owned(), changed));
-        let entries = match fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(error) => {
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    self.refuse(directory, Problem::Io("list it", error), refused);
-                }
-                return;
-            }
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.as_encoded_bytes();
-            if !name.ends_with(b".journal") && !name.ends_with(b".journal~") {
-                continue;
-            }
-            let Ok(metadata) = fs::metadata(entry.path()) else { continue };
-            let identity = Identity { device: metadata.dev(), inode: metadata.ino() };
-            self.found(entry.path(), identity, refused, start, tails);
-        }
-    }
-
-    /// A path that was found: of a file that is known, or of a new one.
-    fn found(
-        &mut self,
-        path: PathBuf,
-        identity: Identity,
-        refused: &[PathBuf],
-        start: Option<&Start>,
-        tails: &mut Vec<(Key, bool)>,
-    ) {
-        let known = self.files.iter().position(|file| file.identity == identity);
-        if let Some(file) = known.and_then(|at| self.files.get_mut(at))
-            && file.path == path
-            && (file.descriptor.is_some() || !file.done)
-        {
-            file.gone = false;
-            return;
-        }
-        let opened = match file::open(&path) {
-            Ok(Some(opened)) => opened,
-            Ok(None) => return,
-            Err(Problem::Io(_, error)) if error.kind() == std::io::ErrorKind::NotFound => return,
-            Err(problem) => return self.refuse(&path, problem, refused),
-        };
-        let header = match file::read_header(&opened.0) {
-            Ok(Some(header)) => header,
-            Ok(None) => {
-                self.unborn = true;
-                return;
-            }
-            Err(problem) => return self.refuse(&path, problem, refused),
-        };
-        if let Some(file) = known.and_then(|at| self.files.get_mut(at))
-            && file.header.file_id == header.file_id
-        {
-            (file.path, file.gone) = (path, false);
-            return;
-        }
-        if self.files.len() >= self.limits.files {
-            self.counts.files_left_out += 1;
-            return;
-        }
-        self.numbers = self.numbers.wrapping_add(1);
-        let ids = (self.pages.tag(), self.numbers);
-        let volatile = is_volatile(&path);
-        self.files.push(File::new(path, volatile, opened, header, ids));
-        let at = self.files.len() - 1;
-        if !self.open(at) {
-            return;
-        }
-        let Some(file) = self.files.get_mut(at) else { return };
-        match enter(file, &mut self.pages, &self.points, start) {
-            Ok(tail) => tails.extend(tail.map(|key| (key, volatile))),
-            Err(problem) => {
-                self.counts.unreadable_files += 1;
-                tell(&mut self.errors, file, problem);
-                file.done = true;
-            }
-        }
-        self.walk(at);
-        self.close_beyond_limit(at);
-    }
-
-    /// After a file was opened by a scan.
-    fn close_beyond_limit(&mut self, at: usize) {
-        let open = self.files.iter().filter(|file| file.descriptor.is_some()).count();
-        if open > self.limits.open_files.max(1)
-            && let Some(file) = self.files.get_mut(at)
-        {
-            file.descriptor = None;
-        }
-    }
-
-    fn refuse(&mut self, path: &Path, problem: Problem, refused: &[PathBuf]) {
-        if self.refused.len() >= self.limits.files {
-            return;
-        }
-        self.refused.push(path.to_owned());
-        if !refused.iter().any(|have| have == path) {
-            self.counts.unreadable_files += 1;
-            if self.errors.len() < MAX_ERRORS {
-                self.errors.push_back(problem.at(path));
-            }
-        }
-    }
-}
-
-/// Goes to where a new file is to be read from; at the end, with the key of the entry before it.
-fn enter(
-    file: &mut File,
-    pages: &mut Pages,
-    points: &Points,
-    start: Option<&Start>,
-) -> Result<Option<Key>, Problem> {
-    let volatile = file.volatile;
-    match start {
-        Some(Start::Tail) => return file.enter_at_end(pages),
-        Some(Start::Since(time)) => file.enter(pages, true, &|key| key.realtime < *time)?,
-        _ if let Some(point) = points.point(&file.header.seqnum_id) => {
-            if file.is_closed() && file.header.tail_seqnum < point.key.seqnum {
-                file.done = true;
-                return Ok(None);
-            }
-            file.enter(pages, false, &|key| points.passed(key, volatile))?;
-        }
-        Some(Start::After(_)) => file.enter(pages, true, &|key| points.before(key))?,
-        Some(Start::Head) | None => {}
-    }
-    Ok(None)
 }
 
 /// Tells of damage, once for each file.
@@ -539,9 +492,15 @@ fn tell(errors: &mut VecDeque<JournalError>, file: &mut File, problem: Problem) 
     file.told = true;
 }
 
-/// Journald's volatile journal is below /run/log/journal, whatever root that is in.
-fn is_volatile(path: &Path) -> bool {
-    path.ancestors().skip(1).take(2).any(|directory| directory.ends_with("run/log/journal"))
+/// The same of what may yet be read, in the words of the system.
+fn tell_io(errors: &mut VecDeque<JournalError>, file: &mut File, problem: &Problem) {
+    if let Problem::Io(what, error) = problem {
+        let again = match error.raw_os_error() {
+            Some(code) => std::io::Error::from_raw_os_error(code),
+            None => error.kind().into(),
+        };
+        tell(errors, file, Problem::Io(what, again));
+    }
 }
 
 fn changed_at(directory: &Path) -> Option<SystemTime> {

@@ -85,6 +85,8 @@ pub enum Next {
     Idle,
     /// Many entries were passed over; there may be more, call again.
     Busy,
+    /// Something can't be read for now, and nothing is passed over: call again after a while.
+    Later,
 }
 
 /// Where journal files are.
@@ -161,6 +163,11 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Whether the next try may say something else.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Problem::Io(_, error) if error.kind() != io::ErrorKind::PermissionDenied)
+    }
+
     pub(super) fn at(self, path: &Path) -> JournalError {
         JournalError { path: path.to_owned(), problem: self }
     }

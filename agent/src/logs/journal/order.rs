@@ -8,8 +8,11 @@
 //! An entry has been read if its sequence's last point has its number or a higher one. The copies that
 //! journald makes of the volatile journal are numbered in another sequence: there an entry of the same
 //! boot counts as read up to the point of the other one of the two, volatile and persistent. journald
-//! writes in one of them at a time, in order, so that this misses nothing. The module must not know
-//! files.
+//! writes in one of them at a time, in order, so that this misses nothing.
+//!
+//! In a sequence that no point is of (a journal that was deleted or damaged and begun anew, a card of
+//! another machine) the wall clock decides, of whole boots: a board without a clock begins each boot
+//! behind the end of the last one. The module must not know files.
 
 use std::cmp::Ordering;
 
@@ -106,6 +109,18 @@ impl Points {
             Some(order) => order.is_le(),
             None => self.points.first().is_some_and(|last| key.order(&last.key).is_le()),
         }
+    }
+
+    /// Whether a boot of which this is the last entry (of one file) has not been read at all, whatever its
+    /// clock said at first. `boot` is the one that is running.
+    pub(super) fn is_new_boot(&self, last: &Key, boot: Option<Id>) -> bool {
+        if self.points.is_empty() || self.points.iter().any(|have| have.key.boot_id == last.boot_id)
+        {
+            return false;
+        }
+        // Boots of one machine follow each other: what ends after the cursor began after it. With points
+        // given up it may be another machine's that has been read.
+        boot == Some(last.boot_id) || (self.points.len() < MAX_POINTS && !self.before(last))
     }
 
     /// Notes an entry as read; says how many numbers are missing before it.

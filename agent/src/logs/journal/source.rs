@@ -32,7 +32,8 @@ use super::place::{Found, Place};
 use super::position::{KEY, Position};
 use super::streams::Streams;
 use super::{
-    Counts, Cursor, Entry, FieldSet, Journal, Limits, Matches, Next, Start, Units, labels, units,
+    Counts, Cursor, Entry, FieldSet, Id, Journal, Limits, Matches, Next, Start, Units, labels,
+    units,
 };
 use crate::host::{Clock, Roots};
 use crate::logs::file::Root;
@@ -49,6 +50,9 @@ const TURN: Duration = Duration::from_millis(10);
 
 /// Entries between two looks at the time.
 const LOOK: u32 = 32;
+
+/// How long to wait when something can't be read: at first, each time twice as long, and at most.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// Entries that may be passed over until the position is written with nothing else, and how long after
 /// the last one it may be. Until then a restart passes over them again.
@@ -92,6 +96,8 @@ pub struct Options {
 /// Follows the journal.
 pub struct JournalSource {
     place: Place,
+    /// The kernel's file with the id of the boot that is running.
+    boot: PathBuf,
     units: Units,
     /// Which of the four labels stay.
     kept: [bool; 4],
@@ -116,6 +122,9 @@ pub struct JournalSource {
     /// Files or directories have come or gone.
     changed: bool,
     next_look: Instant,
+    /// Not before, as something can't be read; and how long the next wait is.
+    again: Option<Instant>,
+    pause: Duration,
     /// The timestamp that was given out last.
     last_ns: i64,
     /// Entries passed over since the position was written, and when that was. None: never.
@@ -185,6 +194,7 @@ impl JournalSource {
             matches,
             start,
             place,
+            boot: roots.proc.join("sys/kernel/random/boot_id"),
             found: Found::default(),
             before: Counts::default(),
             entry: Entry::new(),
@@ -195,6 +205,8 @@ impl JournalSource {
             // The first read looks what there is.
             changed: true,
             next_look: now,
+            again: None,
+            pause: AGAIN[0],
             last_ns,
             passed: 0,
             written,
@@ -209,6 +221,7 @@ impl JournalSource {
         self.before = self.total();
         let (fields, matches) = (self.fields.clone(), self.matches.clone());
         self.journal = Journal::new(found.journals.clone(), fields, matches, limits());
+        self.journal.set_boot(boot(&self.boot));
         self.journal.seek(start);
         self.take(found);
     }
@@ -275,7 +288,11 @@ impl JournalSource {
             }
         }
         self.wakes = wakes;
-        self.changed |= Instant::now() >= self.next_look;
+        let now = Instant::now();
+        self.changed |= now >= self.next_look;
+        if self.again.is_some_and(|again| now >= again) {
+            (self.again, self.unread) = (None, true);
+        }
     }
 
     /// Whether a file's name matters to where the journal is.
@@ -297,19 +314,25 @@ impl JournalSource {
             if self.unread {
                 return;
             }
-            self.watcher.wait(self.next_look, false, &mut self.wakes).await;
+            let next = self.again.map_or(self.next_look, |again| again.min(self.next_look));
+            self.watcher.wait(next, false, &mut self.wakes).await;
         }
     }
 
     fn fill(&mut self, block: &mut Block, limit: usize) -> (Progress, bool) {
         let end = std::time::Instant::now() + TURN;
         let (mut pushed, mut seen) = (false, 0u32);
+        if self.again.is_some() {
+            self.unread = false;
+            return (Progress::Idle, pushed);
+        }
         loop {
             if block.size() >= limit && !block.is_empty() {
                 return (Progress::More, pushed);
             }
             let busy = match self.journal.next(&mut self.entry) {
                 Ok(Next::Entry) => {
+                    self.pause = AGAIN[0];
                     if self.push(block) {
                         pushed = true;
                     } else {
@@ -320,6 +343,13 @@ impl JournalSource {
                 Ok(Next::Busy) => true,
                 Ok(Next::Idle) => {
                     self.unread = false;
+                    self.pause = AGAIN[0];
+                    return (Progress::Idle, pushed);
+                }
+                Ok(Next::Later) => {
+                    self.unread = false;
+                    self.again = Some(Instant::now() + self.pause);
+                    self.pause = (self.pause * 2).min(AGAIN[1]);
                     return (Progress::Idle, pushed);
                 }
                 Err(error) => {
@@ -468,6 +498,12 @@ fn rising(time_ns: i64, last_ns: i64) -> (i64, bool) {
         return (time_ns, true);
     }
     (last_ns.saturating_add(1), false)
+}
+
+/// `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`
+fn boot(path: &Path) -> Option<Id> {
+    let text = std::fs::read_to_string(path).ok()?.trim().replace('-', "");
+    (text.len() == 32).then(|| u128::from_str_radix(&text, 16).ok().map(u128::to_be_bytes))?
 }
 
 /// So long before this time, in microseconds since 1970.
