@@ -30,7 +30,9 @@
 //!   may be compressed at once; one that is matched too is not read twice.
 //!
 //! A file that is gone, or was compressed meanwhile, is counted (`lost_files`), and what of it was seen
-//! and not read (`lost_bytes`).
+//! and not read (`lost_bytes`). One that is there and can't be opened keeps its position until it can. A
+//! file that can't be read any further once it was rotated away is given up after [`Limits::quiet`],
+//! and counted likewise.
 //!
 //! **Truncation** shows as a size below the offset, or, if the file has grown to it again, as other
 //! first bytes: it is read from the start, after what a copy has of what was before. What was between

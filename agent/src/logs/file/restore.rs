@@ -31,6 +31,10 @@ impl FileSource {
             let Some(section) = self.section(&path) else { continue };
             let path: Rc<str> = Rc::from(path);
             let home = self.root.home(Path::new(&*path));
+            if self.chains.contains_key(path.as_ref()) {
+                // A file arrived there from another path meanwhile.
+                continue;
+            }
             if is_out_of_reach(&home, now) {
                 // Its position waits: without it, all would be read once more.
                 self.stored.insert(path.to_string(), records);
