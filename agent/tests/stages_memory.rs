@@ -116,7 +116,7 @@ fn what_a_burst_has_made_large_is_given_back() {
                 [[logs.stage]]\nlevel = { metadata = 'level' }\n";
     let config = mote::config::parse(toml, Path::new("mote.toml"), &[]).unwrap();
     let mut stages = Stages::new(&config.logs.stages, &Default::default(), Instant::now());
-    let mut run = |stages: &mut Stages| {
+    let run = |stages: &mut Stages| {
         let mut block = Block::new();
         let stream = block.stream(&Labels::from_pairs([("job", "a")]).unwrap()).unwrap();
         block.push(stream, 0, &"192.0.2.1 ".repeat(6_000));

@@ -43,11 +43,13 @@ pub fn answer(data: &[u8]) {
             headers.insert(name, value);
         }
     }
-    let words = words(input.0);
+    one_line(&words(input.0));
+    let said = String::from_utf8_lossy(input.0);
+    let words = words(said.as_bytes());
     one_line(&words);
     assert!(words.chars().count() <= 512);
     for now in [SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 31)] {
-        let outcome = judge("POST http://h/", code, &headers, &words, now);
+        let outcome = judge("POST http://h/", code, &headers, &said, now);
         assert_eq!(outcome.code(), Some(code));
         assert_eq!(matches!(outcome, Outcome::Accepted { .. }), (200..300).contains(&code));
         if let Outcome::Retry { after: Some(after), .. } = outcome {
