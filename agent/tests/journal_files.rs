@@ -173,7 +173,7 @@ fn lz4(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn every_layout_and_compression_reads_as_journalctl_reads_it() {
     let root = tempfile::tempdir().unwrap();
-    let export = mixed(60);
+    let export = mixed(35);
     for compact in [false, true] {
         for keyed in [false, true] {
             for codec in ["plain", "zstd", "lz4", "xz"] {
@@ -181,17 +181,17 @@ fn every_layout_and_compression_reads_as_journalctl_reads_it() {
                 let _ = fs::remove_file(&path);
                 export.write(&path, compact, keyed, codec == "zstd");
                 match codec {
-                    "lz4" => assert!(compress_data(&path, 2, &lz4) >= 8),
-                    "xz" => assert!(compress_data(&path, 1, &xz) >= 8),
+                    "lz4" => assert!(compress_data(&path, 2, &lz4) >= 6),
+                    "xz" => assert!(compress_data(&path, 1, &xz) >= 6),
                     _ => {}
                 }
                 let flags = fs::read(&path).unwrap()[12];
                 assert_eq!(flags & 0x10 != 0, compact);
                 let theirs = journalctl(["--file".as_ref(), path.as_os_str()]);
-                assert_eq!(theirs.len(), 60, "{compact} {keyed} {codec}");
+                assert_eq!(theirs.len(), 35, "{compact} {keyed} {codec}");
                 let (ours, counts) = read_all(&[root.path()]);
                 compare(&ours, &theirs);
-                let good = Counts { entries: 60, ..Counts::default() };
+                let good = Counts { entries: 35, ..Counts::default() };
                 assert_eq!(counts, good, "{compact} {keyed} {codec}");
                 // The same with bounds: the beginning of each value.
                 let fields =
@@ -316,7 +316,7 @@ fn entries_before_a_step_of_the_clock_are_found_too() {
     export.write(&root.path().join("a.journal"), true, true, true);
     let (whole, _) = read_all(&[root.path()]);
     assert_eq!(whole.len(), 4_000);
-    for since in (0..70).map(|step| START + step * 100_000_000) {
+    for since in (0..35).map(|step| START + step * 200_000_000) {
         let mut journal = journal(&[root.path()]);
         journal.seek(Start::Since(since));
         let first = whole.iter().position(|told| told.realtime >= since).unwrap_or(whole.len());
@@ -377,6 +377,37 @@ fn a_journal_of_another_machine_is_read_from_where_the_first_one_ended() {
     let times = [(START - 9_000, 7), (START - 8_000, 7), (START + 1, 8), (START + 2, 8)];
     assert_eq!(after_the_one_that_is_gone(&times, Some(8)), [2, 3]);
     assert_eq!(after_the_one_that_is_gone(&times[..2], Some(9)), [0usize; 0]);
+}
+
+#[test]
+fn a_file_that_takes_anothers_name_and_inode_while_it_is_closed_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str, at: u64| {
+        let mut export = Export::default();
+        export.entry(START + at, 5 + at, 0x10).field("MESSAGE", text);
+        export.write(&root.path().join(name), true, true, true);
+    };
+    write("a.journal", "one", 0);
+    write("b.journal", "two", 1);
+    let directory = Directory { path: root.path().to_path_buf(), subdirectories: false };
+    let limits = Limits { open_files: 1, ..Limits::default() };
+    let mut journal = Journal::new(vec![directory], FieldSet::all(100), Matches::default(), limits);
+    journal.seek(Start::Head);
+    assert_eq!(read(&mut journal).len(), 2);
+    for (round, name) in ["a.journal", "b.journal"].into_iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder.path().join("other.journal");
+        let mut export = Export::default();
+        let at = 10 + round as u64;
+        export.entry(START + at, 5 + at, 0x10).field("MESSAGE", "three");
+        export.write(&other, true, true, true);
+        // It keeps its inode.
+        fs::write(root.path().join(name), fs::read(&other).unwrap()).unwrap();
+        journal.rescan();
+        let more = read(&mut journal);
+        assert_eq!(more.len(), 1, "{name}");
+        assert_eq!(more[0].fields["MESSAGE"], [b"three"]);
+    }
 }
 
 #[test]
@@ -451,8 +482,13 @@ fn every_byte_flipped_costs_what_it_hit() {
     let mut worst = 12;
     // The hash tables are not read.
     let read_ones = objects.iter().filter(|(kind, ..)| matches!(kind, 1 | 3 | 6));
+    let mut seen = [0; 7];
     for &(kind, at, size) in [(0, 0, 272)].iter().chain(read_ones) {
-        for at in at..at + size.min(120) {
+        // Every byte of the first three of a kind; of the others each fourth, another one each time.
+        let seen = &mut seen[usize::from(kind)];
+        *seen += 1;
+        let (first, step) = if *seen <= 3 { (0, 1) } else { (*seen % 4, 4) };
+        for at in (at + first..at + size.min(120)).step_by(step) {
             flip(at, good[at] ^ [0x01, 0x80, 0xff][at % 3]);
             let (entries, ..) = read_damaged(root.path());
             flip(at, good[at]);
@@ -469,7 +505,7 @@ fn every_byte_flipped_costs_what_it_hit() {
         }
     }
     assert_eq!(worst, 0);
-    assert!(whole > 1_000, "{whole}");
+    assert!(whole > 500, "{whole}");
     assert_eq!(read_damaged(root.path()).0, 12);
 }
 

@@ -242,6 +242,13 @@ impl Journal {
     fn give_up(&mut self, at: usize, problem: Problem) {
         let Some(file) = self.files.get_mut(at) else { return };
         self.counts.unreadable_files += 1;
+        let problem = match problem {
+            Problem::Io(_, error) => {
+                file.told = false;
+                Problem::Io("read what is left of it, which is passed over", error)
+            }
+            problem => problem,
+        };
         tell(&mut self.errors, file, problem);
         (file.head, file.done, file.descriptor, file.lame) = (None, true, None, true);
         self.current = None;

@@ -20,6 +20,9 @@
 //! **Damage** costs the entry or the data object that it hit; it is counted, and told once for each
 //! file. Payloads are not checked against their hashes, as sd-journal doesn't either.
 //!
+//! **A read that fails** (EIO, no descriptor left) passes over nothing: [`Next::Later`] says so, eight times;
+//! then what can't be read is damage. Files whose permissions forbid it are left out at once.
+//!
 //! **Order and identity** are in `order.rs`, what a stored position holds in `cursor.rs`. Lost entries
 //! (vacuumed while nobody read) show as missing numbers and are counted; while some file may not be
 //! read nothing is said of them, since that file may have them.

@@ -19,6 +19,9 @@
 //! for where they would appear, and looked for once a minute as long as there is no journal (a mount tells
 //! nobody), and every ten minutes otherwise.
 //!
+//! **What can't be read** (a card's EIO) is tried again after 1 s, 2 s, and so on up to a minute, eight times;
+//! until then nothing behind it is read, so that the position doesn't pass it.
+//!
 //! It must not know the format of the files, which the rest of this module reads.
 
 use std::borrow::Cow;
@@ -332,7 +335,10 @@ impl JournalSource {
             }
             let busy = match self.journal.next(&mut self.entry) {
                 Ok(Next::Entry) => {
-                    self.pause = AGAIN[0];
+                    if self.pause > AGAIN[0] {
+                        log::info!("the journal is read on");
+                        self.pause = AGAIN[0];
+                    }
                     if self.push(block) {
                         pushed = true;
                     } else {
