@@ -520,6 +520,66 @@ async fn a_log_is_read_from_disk_where_root_says_so_and_goes_on_by_the_api() {
 }
 
 #[tokio::test]
+async fn lines_with_one_text_and_one_time_are_told_apart_over_restarts() {
+    let daemon = Dockerd::new();
+    let id = daemon.run("app");
+    let write = |time_ns: i64, count: usize| {
+        let message = Message { output: 1, time_ns, text: b"again\n".to_vec() };
+        daemon.change(|state| {
+            state.container(&id).log.extend(std::iter::repeat_n(message, count));
+        });
+    };
+    write(START + 1, 3_000);
+    // Within the nanoseconds that those get.
+    write(START + 100, 5);
+    let mut reader = Reader::new(options(&daemon), limits());
+    reader.limit = 1 << 10;
+    for _ in 0..20 {
+        let before = reader.entries.len();
+        while reader.entries.len() < before + 50 {
+            let _ = timeout(Duration::from_millis(20), reader.source.ready()).await;
+            reader.read();
+        }
+        reader.restart();
+    }
+    reader.limit = 64 << 10;
+    reader.lines(3_005).await;
+    reader.no_more().await;
+    assert_eq!(reader.entries.len(), 3_005);
+    assert!(reader.entries.is_sorted_by(|a, b| a.time_ns < b.time_ns));
+    daemon.assert_clean();
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_is_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("docker.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut written = 0;
+        // Each byte comes well before the timeout.
+        while std::io::Write::write_all(&mut stream, b"H").is_ok() && written < 100 {
+            written += 1;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        tell.send(written).unwrap();
+    });
+    let hosts = vec![Endpoint::parse(&format!("unix://{}", path.display())).unwrap()];
+    let mut reader =
+        Reader::new(Options { hosts, read: Read::Api, ..Options::default() }, limits());
+    let written = loop {
+        reader.read();
+        let _ = timeout(Duration::from_millis(50), reader.source.ready()).await;
+        if let Ok(written) = told.try_recv() {
+            break written;
+        }
+    };
+    assert!(written < 50, "{written}");
+}
+
+#[tokio::test]
 async fn small_messages_that_fill_the_kernels_buffer_do_not_wait_for_entries_to_gather() {
     let daemon = Dockerd::new();
     let id = daemon.run("app");

@@ -35,7 +35,7 @@ fn say(priority: u32, text: &str) {
 fn options() -> Options {
     Options {
         when: When::Always,
-        journal_is_read: false,
+        journal: None,
         min_level: 7,
         labels: Labels::from_pairs([("job", "kernel")]).unwrap(),
         max_line: 64 << 10,
@@ -286,13 +286,23 @@ fn it_rests_where_the_journal_is_read_and_is_absent_quietly() {
         let mut source = KernelSource::new(options, &positions, Rc::new(SystemClock), &roots);
         read(&mut source, &mut positions, 10_000).len()
     };
-    let options = Options { when: When::NoJournal, journal_is_read: true, ..options() };
+    let options = Options { when: When::NoJournal, journal: Some(Vec::new()), ..options() };
     assert!(lines(&options, root.path()) > 0, "no journal");
-    make(&format!("run/log/journal/{}", id.replace('0', "1")));
+    let journal = |id: &str| {
+        make(&format!("run/log/journal/{id}"));
+        fs::write(root.path().join(format!("run/log/journal/{id}/system.journal")), "").unwrap();
+    };
+    journal(&id.replace('0', "1"));
     assert!(lines(&options, root.path()) > 0, "another machine's journal");
     make(&format!("run/log/journal/{id}"));
+    assert!(lines(&options, root.path()) > 0, "a directory that was left, or may not be read");
+    journal(id);
     assert_eq!(lines(&options, root.path()), 0);
-    assert!(lines(&Options { journal_is_read: false, ..options.clone() }, root.path()) > 0);
+    let elsewhere = Some(vec![root.path().join("var/log/journal/remote")]);
+    assert!(lines(&Options { journal: elsewhere, ..options.clone() }, root.path()) > 0);
+    let here = Some(vec![root.path().join("run/log/journal")]);
+    assert_eq!(lines(&Options { journal: here, ..options.clone() }, root.path()), 0);
+    assert!(lines(&Options { journal: None, ..options.clone() }, root.path()) > 0);
     assert!(lines(&Options { when: When::Always, ..options.clone() }, root.path()) > 0);
     fs::remove_file(dev).unwrap();
     assert_eq!(lines(&Options { when: When::Always, ..options }, root.path()), 0);

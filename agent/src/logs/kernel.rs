@@ -1,7 +1,7 @@
 //! The kernel's log, /dev/kmsg, as a source: for hosts without a journal, whose dmesg is all there is.
 //!
 //! **Where there is a journal** that the agent reads, that has the kernel's messages already, and this source rests
-//! ([`When::NoJournal`]). That is decided when the source is built, at the agent's start and at each reload: a journal
+//! ([`When::NoJournal`]), unless the agent may not read it, or leaves the kernel's messages out. That is decided when the source is built, at the agent's start and at each reload: a journal
 //! that appears later makes messages arrive twice until then.
 //!
 //! **Position**: the boot's id and the number of the next record, so nothing is read twice while a boot lasts, and a
@@ -26,7 +26,11 @@
 //! It must not know what messages mean; the probes do.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -67,8 +71,9 @@ pub enum When {
 pub struct Options {
     /// Whether it is read.
     pub when: When,
-    /// Whether the agent reads this host's journal, if there is one.
-    pub journal_is_read: bool,
+    /// The directories in which the agent looks for a journal and takes the kernel's messages from it, none for
+    /// those of this host; None: it does not.
+    pub journal: Option<Vec<PathBuf>>,
     /// The least important level: 0 (emergency) to 7 (debug).
     pub min_level: u8,
     /// The labels of every stream; the source's own win.
@@ -132,8 +137,8 @@ impl KernelSource {
             last_ns: i64::MIN,
             counters: Counters::default(),
         };
-        let rests = options.when == When::NoJournal && options.journal_is_read;
-        if rests && has_journal(roots) {
+        let journal = options.journal.as_ref().filter(|_| options.when == When::NoJournal);
+        if journal.is_some_and(|directories| has_journal(roots, directories)) {
             log::info!(
                 "the journal has the kernel's messages, so /dev/kmsg is not read (logs.kernel.when = \"always\" does)"
             );
@@ -337,18 +342,24 @@ fn labels<'a>(
     streams.entry(key.as_slice().into()).or_default()
 }
 
-/// Whether journald keeps a journal of this host: a directory with its machine's id, on disk or in memory.
-fn has_journal(roots: &Roots) -> bool {
+/// Whether journald keeps a journal of this host that the agent may read, on disk or in memory: the system's, in a
+/// directory with the machine's id, or with any machine's where that is not known.
+fn has_journal(roots: &Roots, directories: &[PathBuf]) -> bool {
     let mut host = Host::new(roots.clone());
-    let Some(id) = host.find(Root::Root, "etc/machine-id").map(<[u8]>::trim_ascii) else {
-        return false;
+    let id = host.find(Root::Root, "etc/machine-id").map(<[u8]>::trim_ascii);
+    let is_id = |name: &[u8]| name.len() == 32 && name.iter().all(|byte| byte.is_ascii_hexdigit());
+    let id = id.filter(|id| is_id(id)).map(OsStr::from_bytes);
+    let is_hosts = |directory: &Path| {
+        let name = directory.file_name().unwrap_or_default();
+        let named = id.map_or_else(|| is_id(name.as_bytes()), |id| id == name);
+        named && File::open(directory.join("system.journal")).is_ok()
     };
-    let Ok(id) = str::from_utf8(id) else { return false };
-    let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_id
-        && ["var/log/journal", "run/log/journal"]
-            .iter()
-            .any(|directory| roots.root.join(directory).join(id).is_dir())
+    let own = ["var/log/journal", "run/log/journal"].map(|directory| roots.root.join(directory));
+    let bases = if directories.is_empty() { &own } else { directories };
+    bases.iter().any(|base| {
+        let mut below = fs::read_dir(base).into_iter().flatten().flatten();
+        is_hosts(base) || below.any(|entry| is_hosts(&entry.path()))
+    })
 }
 
 #[allow(unsafe_code)]

@@ -155,13 +155,15 @@ impl Sources {
     pub(super) async fn run(mut self) {
         let mut block = Block::new();
         let mut first = 0;
+        let mut last = false;
         loop {
             let draining = *self.phase.borrow() == Phase::Draining;
             let more = self.read(first, &mut block);
             // Whoever has much to say must not keep the others waiting.
             first += 1;
             self.stages.run(&mut block, self.state.clock.now_ns(), Instant::now());
-            let written = if block.is_empty() {
+            let empty = block.is_empty();
+            let written = if empty {
                 // A source that passes over much gives nothing to wait for.
                 tokio::task::yield_now().await;
                 true
@@ -181,7 +183,12 @@ impl Sources {
                 continue;
             }
             if draining {
-                return;
+                // What sockets gave while the disk wrote is nowhere else.
+                if empty || last {
+                    return;
+                }
+                last = true;
+                continue;
             }
             // What a burst has made large is not kept until the next one.
             block = Block::new();

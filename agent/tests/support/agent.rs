@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -68,6 +69,26 @@ impl Agent {
         let child =
             self.command("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.child = Some(child.unwrap());
+    }
+
+    /// Starts it as an ordinary user, who owns its directory and is in no group.
+    pub fn spawn_as(&mut self, user: u32) {
+        assert!(self.child.is_none(), "the agent runs already");
+        for entry in fs::read_dir(self.dir.path()).unwrap() {
+            chown(entry.unwrap().path(), Some(user), Some(user)).unwrap();
+        }
+        chown(self.dir.path(), Some(user), Some(user)).unwrap();
+        let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let agent = self.command("run");
+        let child = Command::new("setpriv")
+            .args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into()])
+            .arg(agent.get_program())
+            .args(agent.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.expect("`cargo xtask setup` gets setpriv"));
     }
 
     /// Waits for a condition.

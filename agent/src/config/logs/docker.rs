@@ -48,7 +48,7 @@ pub(super) fn docker(
     let journald = t.boolean(
         "journald",
         !with_journal,
-        "whether containers whose log driver is `journald` are read too; default: unless there is [logs.journal], which has their lines",
+        "whether containers whose log driver is `journald` are read too; default: unless there is [logs.journal], which has their lines, if its `units` and `matches` let them through",
     )?;
     let max_age = max_age(&t)?;
     let place = t.place().clone();

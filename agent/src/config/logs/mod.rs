@@ -85,7 +85,7 @@ pub(super) fn logs(
     };
     let files = file::files(&t, &common)?;
     let journal = journal::journal(&t, &common)?;
-    let kernel = kernel::kernel(&t, &common, journal.is_some())?;
+    let kernel = kernel::kernel(&t, &common, journal.as_ref())?;
     let syslog = syslog::syslog(&t, &common)?;
     let docker = docker::docker(&t, &common, journal.is_some())?;
     let own = stage::stages(&t, &common)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::objects::Objects;
 use super::said;
@@ -50,6 +50,8 @@ const MAX_OBJECT: usize = 256 << 10;
 pub(super) enum ApiError {
     /// No socket, or nobody behind it.
     Absent,
+    /// No connection.
+    Unreachable(io::Error),
     /// Another code than 200, and what was said.
     Status(u16, String),
     /// The connection or the answer.
@@ -62,7 +64,7 @@ impl std::fmt::Display for ApiError {
             ApiError::Absent => f.write_str("nobody is there"),
             ApiError::Status(code, said) if said.is_empty() => write!(f, "status {code}"),
             ApiError::Status(code, said) => write!(f, "status {code}: {said}"),
-            ApiError::Io(error) => error.fmt(f),
+            ApiError::Unreachable(error) | ApiError::Io(error) => error.fmt(f),
         }
     }
 }
@@ -71,11 +73,15 @@ impl std::error::Error for ApiError {}
 
 impl From<io::Error> for ApiError {
     fn from(error: io::Error) -> ApiError {
-        use io::ErrorKind::{NotADirectory, NotFound};
-        match error.kind() {
-            NotFound | NotADirectory => ApiError::Absent,
-            _ => ApiError::Io(error),
-        }
+        ApiError::Io(error)
+    }
+}
+
+fn unreachable(error: io::Error) -> ApiError {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match error.kind() {
+        NotFound | NotADirectory => ApiError::Absent,
+        _ => ApiError::Unreachable(error),
     }
 }
 
@@ -86,7 +92,7 @@ pub(super) struct Daemon {
     pub(super) endpoint: Endpoint,
     /// The host's root.
     pub(super) root: PathBuf,
-    /// For connecting, and for each further part of an answer.
+    /// For connecting, for an answer's head, and for each further part of it.
     pub(super) timeout: Duration,
 }
 
@@ -153,7 +159,7 @@ impl Daemon {
             "GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: mote\r\nConnection: close\r\n\r\n"
         );
         let talk = async {
-            let mut socket = self.connect().await?;
+            let mut socket = self.connect().await.map_err(unreachable)?;
             socket.write(request.as_bytes()).await?;
             Ok(socket)
         };
@@ -167,11 +173,13 @@ impl Daemon {
     pub(super) async fn answer(&self, path: &str) -> Result<Answer, ApiError> {
         let mut socket = self.ask(path).await?;
         let mut bytes = Vec::new();
+        // One that comes byte by byte is none.
+        let end = Instant::now() + self.timeout;
         let (head, length) = loop {
             if let Some(head) = http::head(&bytes).map_err(foreign)? {
                 break head;
             }
-            let more = timeout(self.timeout, receive(&mut socket, &mut bytes)).await;
+            let more = timeout_at(end, receive(&mut socket, &mut bytes)).await;
             if !more.map_err(|_| timed_out())?? {
                 return Err(cut_off());
             }

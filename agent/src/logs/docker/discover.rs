@@ -11,11 +11,14 @@ use std::rc::Rc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::api::{self, Answer, ApiError, Daemon};
-use super::options::Limits;
+use super::options::{Limits, Options};
 use super::said::{self, Container, Event};
 
 /// Containers of one daemon that are looked at, running or not.
 const MAX_KNOWN: usize = 2_000;
+
+/// How many times as long as any part of it a whole list may take.
+const LONGEST_LIST: u32 = 12;
 
 /// What has become known.
 #[derive(Debug)]
@@ -37,6 +40,7 @@ pub(super) type Reports = Rc<RefCell<VecDeque<(usize, Report)>>>;
 pub(super) struct Discovery {
     pub(super) daemon: Daemon,
     pub(super) number: usize,
+    pub(super) options: Rc<Options>,
     pub(super) limits: Limits,
     pub(super) reports: Reports,
     known: HashMap<String, Known>,
@@ -57,12 +61,14 @@ impl Discovery {
     pub(super) fn new(
         daemon: Daemon,
         number: usize,
+        options: Rc<Options>,
         limits: Limits,
         reports: Reports,
     ) -> Discovery {
         Discovery {
             daemon,
             number,
+            options,
             limits,
             reports,
             known: HashMap::new(),
@@ -107,7 +113,8 @@ impl Discovery {
                 self.events_trouble.end();
                 Some(events)
             }
-            Err(ApiError::Absent) => return Err(ApiError::Absent),
+            // Then there is no list either.
+            Err(error @ (ApiError::Absent | ApiError::Unreachable(_))) => return Err(error),
             Err(error) => {
                 let (at, poll) = (&self.daemon.endpoint, self.limits.poll);
                 self.events_trouble.begin(&error.to_string(), |error| {
@@ -164,7 +171,8 @@ impl Discovery {
         let roots = answer.is_roots();
         let mut new = Vec::new();
         let mut more = 0u64;
-        while let Some(container) = self.item(&mut answer).await? {
+        let end = Instant::now() + self.limits.timeout * LONGEST_LIST;
+        while let Some(container) = self.item(&mut answer, end).await? {
             let Some(container) = container else { continue };
             let many = self.known.len() + new.len() >= MAX_KNOWN;
             match self.known.get_mut(&container.id) {
@@ -199,9 +207,21 @@ impl Discovery {
         Ok(())
     }
 
-    async fn item(&self, answer: &mut Answer) -> Result<Option<Option<Container>>, ApiError> {
-        let item = timeout(self.limits.timeout, answer.next(said::listed)).await;
+    async fn item(
+        &self,
+        answer: &mut Answer,
+        end: Instant,
+    ) -> Result<Option<Option<Container>>, ApiError> {
+        let end = end.min(Instant::now() + self.limits.timeout);
+        let item = timeout_at(end, answer.next(|json| self.needed(said::listed(json)))).await;
         item.unwrap_or_else(|_| Err(ApiError::Io(std::io::ErrorKind::TimedOut.into())))
+    }
+
+    /// Without the labels that nobody asks for: there may be thousands, of thousands of containers.
+    fn needed(&self, container: Option<Container>) -> Option<Container> {
+        let mut container = container?;
+        container.labels.retain(|key, _| self.options.needs_label(key));
+        Some(container)
     }
 
     /// Asks for one container. What the list says of it has to do where that is refused.
@@ -210,9 +230,14 @@ impl Discovery {
         id: &str,
         listed: Option<(Container, bool)>,
     ) -> Result<(), ApiError> {
+        if self.known.len() >= MAX_KNOWN && !self.known.contains_key(id) {
+            // The next list says so.
+            return Ok(());
+        }
         let asked = async {
             let mut answer = self.daemon.answer(&api::inspect(id)).await?;
-            let container = timeout(self.limits.timeout, answer.next(said::inspected)).await;
+            let read = |json: &[u8]| self.needed(said::inspected(json));
+            let container = timeout(self.limits.timeout, answer.next(read)).await;
             let container = container
                 .unwrap_or_else(|_| Err(ApiError::Io(std::io::ErrorKind::TimedOut.into())))?;
             // A prefix or a name would do for the API.
@@ -225,7 +250,7 @@ impl Discovery {
                 found.or(listed)
             }
             Err(ApiError::Status(404, _)) => return Ok(()),
-            Err(ApiError::Absent) => return Err(ApiError::Absent),
+            Err(error @ (ApiError::Absent | ApiError::Unreachable(_))) => return Err(error),
             Err(error) => {
                 let at = &self.daemon.endpoint;
                 self.inspect_trouble.begin(&error.to_string(), |error| {

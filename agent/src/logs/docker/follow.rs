@@ -114,7 +114,9 @@ struct Stamp {
 
 impl Stamp {
     fn next(&mut self, told: i64) -> i64 {
-        let given = if told == self.told { self.given.saturating_add(1) } else { told };
+        // Also behind the time that the last of many with one time was given.
+        let taken = (self.told..=self.given).contains(&told);
+        let given = if taken { self.given.saturating_add(1) } else { told };
         *self = Stamp { told, given };
         given
     }
@@ -322,6 +324,16 @@ impl Stream {
         !self.ahead.is_empty() || self.socket.poll_read(context).is_ready()
     }
 
+    /// What memory an unfinished message holds.
+    pub(super) fn held(&self) -> usize {
+        self.frames.held()
+    }
+
+    /// Keeps only the beginning of the unfinished message.
+    pub(super) fn shorten(&mut self) {
+        self.frames.shorten();
+    }
+
     /// How much was taken ahead.
     pub(super) fn ahead(&self) -> usize {
         self.ahead.len()
@@ -435,7 +447,8 @@ impl Into<'_, '_> {
             last => last,
         });
         let given = stamp.next(told);
-        let hash = crc32c::crc32c_append(crc32c::crc32c(&told.to_le_bytes()), text);
+        // Not of the time that was told: lines may be the same, and their times.
+        let hash = crc32c::crc32c_append(crc32c::crc32c(&given.to_le_bytes()), text);
         let hash = crc32c::crc32c_append(hash, &[place as u8]);
         if !resume.is_new(told, hash) {
             return;

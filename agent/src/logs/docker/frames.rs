@@ -19,6 +19,9 @@ use super::time::rfc3339;
 const PART: usize = 16 << 10;
 const PART_SLACK: usize = 12;
 
+/// What is left of an unfinished message whose memory others need.
+const SHORTENED: usize = 2 << 10;
+
 /// The longest timestamp, `2026-11-21T22:12:48.845784056+00:00`, and the space behind it.
 const STAMP: usize = 36;
 
@@ -159,6 +162,13 @@ impl Frames {
         self.pending.capacity()
     }
 
+    /// Keeps only the beginning of the unfinished message, to have its memory. The rest is left out as it comes.
+    pub fn shorten(&mut self) {
+        self.pending.truncate(SHORTENED);
+        self.pending.shrink_to_fit();
+        self.cut = true;
+    }
+
     /// Gives out the lines that end here, and keeps the rest.
     fn lines(&mut self, output: Output, mut bytes: &[u8], out: &mut dyn FnMut(Message<'_>)) {
         while let Some(at) = memchr::memchr(b'\n', bytes) {
@@ -172,7 +182,7 @@ impl Frames {
     fn keep(&mut self, bytes: &[u8]) {
         // With room for a `\r`, and in raw output for the timestamps of the parts of the longest line.
         let bound = self.max + self.max / PART * STAMP + STAMP + 2;
-        let room = bound.saturating_sub(self.pending.len());
+        let room = if self.cut { 0 } else { bound.saturating_sub(self.pending.len()) };
         let (kept, left) = bytes.split_at_checked(room).unwrap_or((bytes, b""));
         self.pending.extend_from_slice(kept);
         self.cut |= !left.is_empty();

@@ -25,6 +25,9 @@ const BUDGET: usize = 512 << 10;
 /// What all connections together take ahead while entries gather: about a block.
 const AHEAD: usize = 64 << 10;
 
+/// Memory that the unfinished messages of all containers may hold: each may be as long as a line.
+const HELD: usize = 1 << 20;
+
 /// Connections that are made at the same time.
 const MAX_CONNECTING: usize = 8;
 
@@ -237,6 +240,18 @@ impl Links {
         }
     }
 
+    /// Where unfinished messages take too much, the longest is cut.
+    fn bound_held(&mut self) {
+        while self.streams().map(|stream| stream.held()).sum::<usize>() > HELD {
+            let Some(longest) = self.streams().max_by_key(|stream| stream.held()) else { return };
+            let before = longest.held();
+            longest.shorten();
+            if longest.held() >= before {
+                return;
+            }
+        }
+    }
+
     /// Reads what is there into the block.
     pub(super) fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
         let mut buffer = Vec::new();
@@ -271,6 +286,10 @@ impl Links {
             if follow.mark != before {
                 block.set_position(&follow.key, &follow.mark.encode());
             }
+            if matches!(turn, Turn::Read(_)) {
+                self.bound_held();
+            }
+            let Some(follow) = self.follows.get_mut(index) else { break };
             match turn {
                 Turn::Quiet => quiet += 1,
                 Turn::Read(count) => {

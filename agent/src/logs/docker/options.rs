@@ -76,6 +76,14 @@ impl Options {
     /// The label by which a container says that its logs are not to be read, `false`, or are, `true`.
     pub const OPT_OUT: &str = "mote.logs";
 
+    /// Whether anything depends on a label of a container.
+    pub(super) fn needs_label(&self, key: &str) -> bool {
+        let asks = |selector: &Selector| matches!(&selector.kind, Kind::Label(of) if of == key);
+        key == Options::OPT_OUT
+            || self.labels_from.iter().any(|(_, from)| from == key)
+            || self.include.iter().chain(&self.exclude).any(asks)
+    }
+
     /// Whether a container is read.
     pub fn wants(&self, container: &Container) -> bool {
         match container.label(Options::OPT_OUT) {

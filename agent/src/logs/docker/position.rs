@@ -7,7 +7,7 @@
 //! | 0 | 1 |
 //! | 1–8 | the latest timestamp of all messages, i64, nanoseconds since the Unix epoch |
 //! | 9–16 | how many messages were taken from the first with that timestamp on, u64 |
-//! | 17–20 | CRC-32C of the last one: timestamp, output, text |
+//! | 17–20 | CRC-32C of the last one: the timestamp that its entry has, text, output |
 //! | 21–24 | CRC-32C of the daemon's address as it is configured |
 //!
 //! **Going on.** The daemon is asked for what it has since a second before that timestamp: whole seconds

@@ -76,8 +76,9 @@ impl DockerSource {
                 timeout: limits.timeout,
             };
             let hash = hash_of(endpoint);
-            let discovery =
-                Discovery::new(daemon.clone(), number, limits, Rc::clone(&reports)).run();
+            let (asked, options, reports) =
+                (daemon.clone(), Rc::clone(&options), Rc::clone(&reports));
+            let discovery = Discovery::new(asked, number, options, limits, reports).run();
             Host { daemon, discovery: Box::pin(discovery), hash, listed: false }
         };
         let of_disk =

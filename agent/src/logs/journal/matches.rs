@@ -91,6 +91,12 @@ impl Matches {
         self.groups.is_empty()
     }
 
+    /// Whether an entry may be wanted of which `holds` says which terms, `FIELD=value`, it may have.
+    pub(super) fn may_accept(&self, holds: impl Fn(&[u8]) -> bool) -> bool {
+        let bits = self.terms.iter().enumerate().filter(|(_, term)| holds(term));
+        self.accept(bits.fold(0, |bits, (number, _)| bits | 1 << number))
+    }
+
     /// The bit of the term that a data object, `FIELD=value`, is; 0 if none.
     pub(super) fn bit(&self, data: &[u8]) -> u64 {
         self.terms.iter().position(|term| **term == *data).map_or(0, |number| 1 << number)

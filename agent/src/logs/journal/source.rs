@@ -96,6 +96,33 @@ pub struct Options {
     pub metadata_from: Vec<(String, String)>,
 }
 
+impl Options {
+    /// Whether messages of the kernel's, some or all, are among what is wanted.
+    pub fn may_want_kernel(&self) -> bool {
+        // They are of no unit.
+        self.units.is_empty()
+            && self.matches.may_accept(|term| {
+                let of = |name: &str| term.starts_with(name.as_bytes());
+                matches!(
+                    term,
+                    b"_TRANSPORT=kernel" | b"SYSLOG_FACILITY=0" | b"SYSLOG_IDENTIFIER=kernel"
+                ) || KERNEL_FIELDS.iter().any(|name| of(name))
+            })
+    }
+}
+
+/// Fields of the kernel's messages that may have any value.
+const KERNEL_FIELDS: [&str; 8] = [
+    "PRIORITY=",
+    "MESSAGE=",
+    "_BOOT_ID=",
+    "_MACHINE_ID=",
+    "_HOSTNAME=",
+    "_RUNTIME_SCOPE=",
+    "_KERNEL_",
+    "_UDEV_",
+];
+
 /// Follows the journal.
 pub struct JournalSource {
     place: Place,

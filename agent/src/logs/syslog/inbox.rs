@@ -82,6 +82,16 @@ pub(super) struct Inbox {
     crowded: Notify,
 }
 
+impl Drop for Inbox {
+    /// The agent ends.
+    fn drop(&mut self) {
+        let left = self.waiting.get_mut().items.len();
+        if left > 0 {
+            log::warn!("{left} syslog messages came while the agent ended, and are lost");
+        }
+    }
+}
+
 impl Inbox {
     /// Puts a message behind the others, or drops it.
     pub(super) fn put(&self, bytes: &[u8], received_ns: i64, sender: Sender, cut: bool) {
