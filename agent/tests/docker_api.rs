@@ -551,6 +551,22 @@ async fn lines_with_one_text_and_one_time_are_told_apart_over_restarts() {
 }
 
 #[tokio::test]
+async fn a_container_that_starts_while_describing_it_hangs_is_read() {
+    let daemon = Dockerd::new();
+    let first = daemon.run("first");
+    daemon.lines(&first, 1, 0..1);
+    let mut reader = Reader::new(options(&daemon), limits());
+    reader.lines(1).await;
+    daemon.change(|state| state.faults.hang.push("/json".to_owned()));
+    let late = daemon.run("late");
+    daemon.lines(&late, 1, 0..3);
+    reader.until("the request", |_| !daemon.asked(&format!("{late}/json")).is_empty()).await;
+    daemon.change(|state| state.faults.hang = vec![format!("{late}/json")]);
+    reader.lines(4).await;
+    daemon.assert_clean();
+}
+
+#[tokio::test]
 async fn a_head_that_trickles_in_is_no_answer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("docker.sock");
