@@ -567,35 +567,6 @@ async fn a_container_that_starts_while_describing_it_hangs_is_read() {
 }
 
 #[tokio::test]
-async fn a_head_that_trickles_in_is_no_answer() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("docker.sock");
-    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut written = 0;
-        // Each byte comes well before the timeout.
-        while std::io::Write::write_all(&mut stream, b"H").is_ok() && written < 100 {
-            written += 1;
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        tell.send(written).unwrap();
-    });
-    let hosts = vec![Endpoint::parse(&format!("unix://{}", path.display())).unwrap()];
-    let mut reader =
-        Reader::new(Options { hosts, read: Read::Api, ..Options::default() }, limits());
-    let written = loop {
-        reader.read();
-        let _ = timeout(Duration::from_millis(50), reader.source.ready()).await;
-        if let Ok(written) = told.try_recv() {
-            break written;
-        }
-    };
-    assert!(written < 50, "{written}");
-}
-
-#[tokio::test]
 async fn small_messages_that_fill_the_kernels_buffer_do_not_wait_for_entries_to_gather() {
     let daemon = Dockerd::new();
     let id = daemon.run("app");
