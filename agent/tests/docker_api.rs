@@ -551,32 +551,19 @@ async fn lines_with_one_text_and_one_time_are_told_apart_over_restarts() {
 }
 
 #[tokio::test]
-async fn a_head_that_trickles_in_is_no_answer() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("docker.sock");
-    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut written = 0;
-        // Each byte comes well before the timeout.
-        while std::io::Write::write_all(&mut stream, b"H").is_ok() && written < 100 {
-            written += 1;
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        tell.send(written).unwrap();
-    });
-    let hosts = vec![Endpoint::parse(&format!("unix://{}", path.display())).unwrap()];
-    let mut reader =
-        Reader::new(Options { hosts, read: Read::Api, ..Options::default() }, limits());
-    let written = loop {
-        reader.read();
-        let _ = timeout(Duration::from_millis(50), reader.source.ready()).await;
-        if let Ok(written) = told.try_recv() {
-            break written;
-        }
-    };
-    assert!(written < 50, "{written}");
+async fn a_container_that_starts_while_describing_it_hangs_is_read() {
+    let daemon = Dockerd::new();
+    let first = daemon.run("first");
+    daemon.lines(&first, 1, 0..1);
+    let mut reader = Reader::new(options(&daemon), limits());
+    reader.lines(1).await;
+    daemon.change(|state| state.faults.hang.push("/json".to_owned()));
+    let late = daemon.run("late");
+    daemon.lines(&late, 1, 0..3);
+    reader.until("the request", |_| !daemon.asked(&format!("{late}/json")).is_empty()).await;
+    daemon.change(|state| state.faults.hang = vec![format!("{late}/json")]);
+    reader.lines(4).await;
+    daemon.assert_clean();
 }
 
 #[tokio::test]

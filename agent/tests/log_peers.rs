@@ -5,11 +5,17 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::net::{TcpStream, UdpSocket};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use mote::host::{Endpoint, ManualClock, Roots};
+use mote::logs::Source as _;
+use mote::logs::docker::{DockerSource, Limits, Options, Read};
+use mote::model::Block;
 use serde_json::json;
 use support::{Agent, Dockerd, Journald, StrictLoki};
 
@@ -266,4 +272,36 @@ fn a_line_of_the_kernel_s_comes_once_with_a_journal_and_without() {
         assert_eq!(rests, with_journal && journal.is_empty());
         assert!(agent.terminate().0.success());
     }
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_is_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("docker.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut written = 0;
+        // Each byte comes well before the timeout.
+        while std::io::Write::write_all(&mut stream, b"H").is_ok() && written < 100 {
+            written += 1;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        tell.send(written).unwrap();
+    });
+    let hosts = vec![Endpoint::parse(&format!("unix://{}", path.display())).unwrap()];
+    let options = Options { hosts, read: Read::Api, ..Options::default() };
+    let limits = Limits { timeout: Duration::from_millis(300), ..Limits::default() };
+    let clock = Rc::new(ManualClock::at(0));
+    let mut source =
+        DockerSource::with_limits(options, &BTreeMap::new(), clock, &Roots::default(), limits);
+    let written = loop {
+        source.read(&mut Block::new(), 1 << 16);
+        let _ = tokio::time::timeout(Duration::from_millis(50), source.ready()).await;
+        if let Ok(written) = told.try_recv() {
+            break written;
+        }
+    };
+    assert!(written < 50, "{written}");
 }

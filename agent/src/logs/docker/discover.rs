@@ -48,6 +48,8 @@ pub(super) struct Discovery {
     events_trouble: Trouble,
     inspect_trouble: Trouble,
     too_many: bool,
+    /// Of a container that an event told of nothing else is known.
+    list_again: bool,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl Discovery {
             events_trouble: Trouble::default(),
             inspect_trouble: Trouble::default(),
             too_many: false,
+            list_again: false,
         }
     }
 
@@ -145,6 +148,9 @@ impl Discovery {
                     None => return Ok(()),
                     Some(None) => {}
                     Some(Some(event)) => self.event(event).await?,
+                }
+                if std::mem::take(&mut self.list_again) {
+                    break;
                 }
             }
         }
@@ -258,6 +264,10 @@ impl Discovery {
                         "containers of {at}: asking for one of them: {error}; what the list says has to do"
                     );
                 });
+                if listed.is_none() {
+                    self.known.remove(id);
+                    self.list_again = true;
+                }
                 listed
             }
         };
