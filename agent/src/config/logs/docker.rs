@@ -38,7 +38,6 @@ pub(super) fn docker(
         "labels_from",
         "labels that are taken from the container's own, by name; default: `{ compose_project = \"com.docker.compose.project\", compose_service = \"com.docker.compose.service\" }`; `{ compose_project = \"\" }` takes one away",
     )?;
-    let multiline = super::stage::multiline(&t, common)?;
     let read = t.choice(
         "read",
         "auto",
@@ -51,6 +50,7 @@ pub(super) fn docker(
         "whether containers whose log driver is `journald` are read too; default: unless there is [logs.journal], which has their lines, if its `units` and `matches` let them through",
     )?;
     let max_age = max_age(&t)?;
+    let multiline = super::stage::multiline(&t, common)?;
     let place = t.place().clone();
     let present = t.is_present();
     t.finish()?;

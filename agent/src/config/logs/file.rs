@@ -26,7 +26,6 @@ pub(super) fn files(
             "labels",
             "labels of these files' streams, beside `filename`, `instance` and those of `[agent]`",
         )?;
-        let multiline = super::stage::multiline(&file, common)?;
         let format = file.choice(
             "format",
             "plain",
@@ -59,6 +58,7 @@ pub(super) fn files(
                 )),
             })
             .transpose()?;
+        let multiline = super::stage::multiline(&file, common)?;
         let present = file.is_present();
         let place = file.place().clone();
         file.finish()?;
