@@ -382,9 +382,15 @@ impl Source for SyslogSource {
 
     fn gather(&mut self, until: Instant) -> Waiting<'_> {
         Box::pin(async move {
-            tokio::select! {
-                () = sleep_until(until) => {}
-                () = self.inbox.crowded() => {}
+            loop {
+                // Whoever connects while others talk must not wait for them to stop.
+                let accepts = self.accept_after.is_none();
+                let (index, accepted) = tokio::select! {
+                    () = sleep_until(until) => return,
+                    () = self.inbox.crowded() => return,
+                    accepted = accept(&self.sections), if accepts => accepted,
+                };
+                self.take(index, accepted);
             }
         })
     }
