@@ -11,13 +11,9 @@ use super::{DAMAGED, TOO_LARGE};
 use crate::config::Limits;
 use crate::encode::{LokiPush, MAX_BYTES, PushEntry, block_bytes, decode_block};
 use crate::endpoint::Content;
+use crate::logs::stage::{MAX_PAIR_BYTES, MAX_PAIRS};
 use crate::model::Block;
 use crate::wal::{ReaderId, WalError};
-
-/// What Loki takes of structured metadata, by its default limits
-/// (`max_structured_metadata_entries_count`, `max_structured_metadata_size`): it would refuse the entry.
-const MAX_PAIRS: usize = 128;
-const MAX_PAIRS_BYTES: usize = 64 << 10;
 
 /// Bytes of a batch whose memory is given back when nothing waits any more.
 const LARGE: u64 = 32 << 10;
@@ -164,7 +160,7 @@ impl Signal for EntriesSignal {
             let entries = rest.iter().take(count).filter_map(entry).map(|entry| PushEntry {
                 timestamp_ns: entry.timestamp_ns,
                 line: entry.line,
-                metadata: entry.metadata.within(most_pairs, MAX_PAIRS_BYTES),
+                metadata: entry.metadata.within(most_pairs, MAX_PAIR_BYTES),
             });
             let labels =
                 stream(first).and_then(|stream| batch.streams().get(usize::from(stream.0)));
@@ -182,11 +178,8 @@ impl Signal for EntriesSignal {
         self.sent.1 = next;
         if self.request.is_empty() {
             self.sent = (0, 0);
+            self.batch.clear();
             self.batch_bytes = 0;
-            // A backlog's last batch has made them large, and the next may be far off.
-            self.batch = Block::new();
-            self.request = LokiPush::new();
-            self.payload = Vec::new();
             return None;
         }
         self.order = Some(order);

@@ -485,9 +485,7 @@ impl Stages {
 /// Whether Loki takes the entry's metadata.
 fn fits(entry: EntryRef<'_>) -> bool {
     entry.metadata.is_empty()
-        || (entry.metadata.len() <= MAX_PAIRS
-            && entry.metadata.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>()
-                <= MAX_PAIR_BYTES)
+        || (entry.metadata.len() <= MAX_PAIRS && entry.metadata.text_len() <= MAX_PAIR_BYTES)
 }
 
 fn out_of<'a>(

@@ -17,9 +17,10 @@ const MAX_NAMES: usize = 15;
 const MAX_NAME_BYTES: usize = 1024;
 const MAX_VALUE_BYTES: usize = 2048;
 
-/// Loki's `max_structured_metadata_entries_count` and `max_structured_metadata_size`.
-pub(super) const MAX_PAIRS: usize = 128;
-pub(super) const MAX_PAIR_BYTES: usize = 64 << 10;
+/// Loki's default `max_structured_metadata_entries_count`: it refuses an entry with more pairs.
+pub const MAX_PAIRS: usize = 128;
+/// Loki's default `max_structured_metadata_size`, in bytes of names and values: it refuses an entry with more.
+pub const MAX_PAIR_BYTES: usize = 64 << 10;
 
 /// Whether a label goes on to the WAL: internal and empty ones don't.
 pub(super) fn is_stored(name: &str, value: &str) -> bool {
