@@ -121,12 +121,14 @@ fn ipv4(bytes: &[u8], mut from: usize) -> Span {
 
 fn ipv6(text: &str, mut from: usize) -> Span {
     let bytes = text.as_bytes();
+    // What stands before it was replaced, and is no word that this belongs to.
+    let replaced = from;
     let inside = |b: u8| b.is_ascii_hexdigit() || b == b':' || b == b'.';
     loop {
         let colon = from + memchr(b':', bytes.get(from..)?)?;
         let start = run_back(bytes, colon, colon - from, inside);
         let end = run(bytes, colon, inside);
-        if let Some(found) = ipv6_in(text, start, end) {
+        if let Some(found) = ipv6_in(text, start, end, replaced) {
             return Some(found);
         }
         from = end;
@@ -134,7 +136,7 @@ fn ipv6(text: &str, mut from: usize) -> Span {
 }
 
 /// An address in a run of its characters, to which words, a port or a full stop may stick.
-fn ipv6_in(text: &str, start: usize, end: usize) -> Span {
+fn ipv6_in(text: &str, start: usize, end: usize, replaced: usize) -> Span {
     let bytes = text.as_bytes();
     // A colon of an address that is written in full can't be told from one that isn't its own: of more
     // than eight groups, such as a fingerprint, none is taken.
@@ -144,7 +146,8 @@ fn ipv6_in(text: &str, start: usize, end: usize) -> Span {
         let mut right = end;
         for _ in 0..=tries {
             let candidate = text.get(left..right)?;
-            let whole = !is_word(before(bytes, left)) && !is_word(at(bytes, right));
+            let begins = left == replaced || !is_word(before(bytes, left));
+            let whole = begins && !is_word(at(bytes, right));
             if whole && candidate.len() <= MAX_IPV6 && is_ipv6(candidate) {
                 return Some((left, right));
             }
