@@ -29,6 +29,7 @@ mod logs;
 mod mailbox;
 mod netlink;
 mod push;
+mod relabel;
 mod runtime;
 mod smart;
 mod stages;
@@ -51,6 +52,7 @@ pub use logs::{log_file, log_position};
 pub use mailbox::mailbox;
 pub use netlink::netlink;
 pub use push::{loki, remote_write};
+pub use relabel::relabel;
 pub use runtime::runtime;
 pub use smart::smart;
 pub use stages::stages;
@@ -84,6 +86,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("mailbox", mailbox),
     ("probe_proc", probe_proc),
     ("mounts", mounts),
+    ("relabel", relabel),
     ("remote_write", remote_write),
     ("rounds", rounds),
     ("runtime", runtime),
