@@ -168,7 +168,8 @@ impl Samples {
         Samples { shape, ..self }
     }
 
-    /// Says that the samples up to the next [`clear`](Samples::clear) are those that the agent adds by itself.
+    /// Says that the samples up to the next [`begin`](Samples::begin) are those that the agent adds by itself,
+    /// see [`Shape`].
     pub fn begin_own(&mut self) {
         self.own = true;
     }
@@ -191,6 +192,7 @@ impl Samples {
     /// than others don't begin in the rounds between. A part may begin several times.
     pub fn begin(&mut self, section: u8) {
         self.section = section;
+        self.own = false;
         self.begun.insert(section);
     }
 
