@@ -11,12 +11,14 @@ mod events;
 mod log;
 mod losses;
 mod metrics;
+mod newest;
 mod open;
 mod pace;
 mod process;
 mod refusal;
 mod rounds;
 mod send;
+mod shape;
 mod size;
 mod sources;
 mod state;
@@ -275,7 +277,8 @@ async fn pipeline(
     }
     for endpoint in &config.loki {
         let Some(logs) = &logs else { continue };
-        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, Rc::clone(&state.dropped));
+        let (dropped, clock) = (Rc::clone(&state.dropped), Rc::clone(&state.clock));
+        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, dropped, clock);
         let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());

@@ -11,6 +11,7 @@ mod samples;
 pub use block::{Block, EntryRef, PositionRef, StreamId};
 pub use desc::{Desc, Kind};
 pub use event::Event;
+pub(crate) use labels::is_label_name;
 pub use labels::{LabelError, Labels};
 pub use metadata::{Metadata, Pairs};
 pub use samples::{Family, STALE, Sample, Samples, Sections, Suffix};
