@@ -6,11 +6,14 @@
 //! readers a block, both are appended to a WAL, and a sender for each endpoint reads the WAL and moves its
 //! cursor when the server has answered.
 
+mod ahead;
 mod entries;
 mod events;
+mod fit;
 mod log;
 mod losses;
 mod metrics;
+mod newest;
 mod open;
 mod pace;
 mod process;
@@ -284,7 +287,8 @@ async fn pipeline(
     for endpoint in &config.loki {
         let Some(logs) = &logs else { continue };
         let (shape, dropped) = (StreamShape::new(endpoint), Rc::clone(&state.dropped));
-        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, shape, dropped);
+        let (limits, clock) = (endpoint.limits, Rc::clone(&state.clock));
+        let signal = EntriesSignal::new(endpoint.batch, limits, shape, dropped, clock);
         let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());

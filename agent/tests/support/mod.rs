@@ -25,6 +25,7 @@ pub mod message;
 pub mod probed;
 pub mod prometheus;
 pub mod small_disk;
+pub mod strict_json;
 pub mod strict_loki;
 pub mod strict_mimir;
 pub mod volume;
