@@ -6,6 +6,7 @@
 //! readers a block, both are appended to a WAL, and a sender for each endpoint reads the WAL and moves its
 //! cursor when the server has answered.
 
+mod ahead;
 mod entries;
 mod events;
 mod fit;
@@ -285,9 +286,9 @@ async fn pipeline(
     }
     for endpoint in &config.loki {
         let Some(logs) = &logs else { continue };
-        let (dropped, clock) = (Rc::clone(&state.dropped), Rc::clone(&state.clock));
-        let shape = StreamShape::new(endpoint);
-        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, shape, dropped, clock);
+        let (shape, dropped) = (StreamShape::new(endpoint), Rc::clone(&state.dropped));
+        let (limits, clock) = (endpoint.limits, Rc::clone(&state.clock));
+        let signal = EntriesSignal::new(endpoint.batch, limits, shape, dropped, clock);
         let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());

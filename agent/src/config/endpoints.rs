@@ -45,13 +45,13 @@ pub(super) fn loki(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
             "batch_bytes",
             256 << 10,
             1 << 10..=4 << 20,
-            "the most bytes of lines in one request",
+            "a request goes as soon as it has about so many bytes of lines, structured metadata and 16 for each entry, before compression; a longer line goes alone",
         )?;
         let wait = t.duration(
             "batch_wait",
             Duration::from_secs(5),
             Duration::ZERO..=HOUR,
-            "the longest that an entry waits for its request to fill up",
+            "the longest that the oldest entry of a request waits for others; without entries there are no requests",
         )?;
         Ok(Batching { batch, wait, limits: limits(t)? })
     })

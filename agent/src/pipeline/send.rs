@@ -5,7 +5,8 @@
 //! | accepted | the cursor moves past what was sent |
 //! | retry (5xx, 408, 429, no connection, timeout) | the same items again, after a growing random pause or Retry-After, for ever; in smaller requests if there was a connection and no answer over it, and with every third 5xx in a row, which some servers say to what is too large |
 //! | misconfigured (401, 403, 404, 405, 407, 3xx, and 415 where no other protocol is left) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
-//! | too large (413) | in smaller requests, down to one item |
+//! | too far in the future (400), and this machine's clock is ahead of the server's | the same items again, at the longest pause: nothing is dropped for a wrong clock |
+//! | too large (413, or words that say so) | in smaller requests, down to one item |
 //! | refused (any other 4xx) | in parts, by the signal's rules, until what is refused is alone; that is dropped, counted by code, and logged with the server's words once a minute at most |
 //!
 //! Prometheus refuses a batch that it has stored already and whose answer got lost, except for the newest
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Phase;
+use super::ahead;
 use super::log::Log;
 use super::losses::Dropped;
 use super::pace::Pace;
@@ -328,6 +330,15 @@ impl<S: Signal> Sender<S> {
                     }
                     Outcome::Refused { code, why, said, written } => {
                         self.backoff.reset();
+                        let (server_ms, own_ms) = (self.client.server_ms(), self.clock.now_ms());
+                        if let Some(clock) = ahead::complaint(&said, server_ms, own_ms) {
+                            note(state, complaints, format!("{clock}: {why}"), self.slowest);
+                            self.signal.again();
+                            if self.pause(self.slowest).await {
+                                return Sent::GivenUp;
+                            }
+                            break;
+                        }
                         let refusal = Refusal { code, why: &why, said: &said, written, items };
                         let Verdict::Done { lost } = self.signal.refused(&refusal) else { break };
                         let lost = lost.min(items);
