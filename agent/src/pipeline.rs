@@ -51,6 +51,10 @@ use rounds::Rounds;
 use sources::{Kept, Sources};
 use state::State;
 
+// For the simulation of a fleet in benches.
+#[doc(hidden)]
+pub use pace::Pace;
+
 /// Reasons of `mote_dropped_total` that several parts use.
 const DAMAGED: &str = "wal_damaged";
 const TOO_LARGE: &str = "too_large";

@@ -121,7 +121,7 @@ pub(super) fn sender<S: Signal>(
         client: Client::new(endpoint.connection.clone()).map_err(|error| changed(&error))?,
         backoff: Backoff::new(min, max).map_err(|error| changed(&error))?,
         slowest: max,
-        pace: endpoint.limits.rate.map(Pace::new),
+        pace: Pace::new(endpoint.limits.rate).beginning_with(min),
         wait: endpoint.wait,
         interval,
         state: Rc::new(RefCell::new(EndpointState {

@@ -117,7 +117,7 @@ pub(super) struct Sender<S> {
     pub(super) backoff: Backoff,
     pub(super) slowest: Duration,
     /// How fast it is sent to, where that is bounded.
-    pub(super) pace: Option<Pace>,
+    pub(super) pace: Pace,
     pub(super) wait: Duration,
     /// How long from one record to the next at most, where that is known.
     pub(super) interval: Option<Duration>,
@@ -213,17 +213,13 @@ impl<S: Signal> Sender<S> {
             };
             let state = &self.state;
             loop {
-                if let Some(pace) = &mut self.pace {
-                    // At the end, too: how long that may take is bounded by whoever ends it.
-                    tokio::time::sleep_until(pace.next_at(Instant::now())).await;
-                    pace.sent(bytes, Instant::now());
-                }
+                // At the end, too: how long that may take is bounded by whoever ends it.
+                tokio::time::sleep_until(self.pace.next_at(Instant::now())).await;
+                let began = Instant::now();
+                self.pace.sent(bytes, began);
                 let outcome = self.client.post(S::CONTENT, body).await;
-                match (&mut self.pace, outcome.code()) {
-                    (Some(pace), Some(429)) => pace.refused(),
-                    (Some(pace), Some(200..300)) => pace.accepted(),
-                    _ => {}
-                }
+                let now = Instant::now();
+                self.pace.answered(outcome.code(), now - began, false, now);
                 let code = outcome.code().map_or_else(|| "error".to_owned(), |c| c.to_string());
                 *state.borrow_mut().requests.entry(code.clone()).or_default() += 1;
                 let pause = match outcome {
