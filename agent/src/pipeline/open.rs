@@ -10,9 +10,11 @@ use tokio::sync::watch;
 use super::log::{Log, LogOptions};
 use super::pace::Pace;
 use super::send::{EndpointState, Sender, Signal};
+use super::size::Size;
 use super::state::State;
 use super::{Phase, RunError};
 use crate::config::{Config, Endpoint};
+use crate::encode::MAX_BYTES;
 use crate::endpoint::{Backoff, Client};
 use crate::wal::{OnFull, Options, WalError};
 
@@ -122,6 +124,7 @@ pub(super) fn sender<S: Signal>(
         backoff: Backoff::new(min, max).map_err(|error| changed(&error))?,
         slowest: max,
         pace: Pace::new(endpoint.limits.rate).beginning_with(min),
+        size: Size::new(MAX_BYTES as u64).within(endpoint.connection.timeout),
         wait: endpoint.wait,
         interval,
         state: Rc::new(RefCell::new(EndpointState {
