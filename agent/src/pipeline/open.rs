@@ -123,7 +123,7 @@ pub(super) fn sender<S: Signal>(
         client: Client::new(endpoint.connection.clone()).map_err(|error| changed(&error))?,
         backoff: Backoff::new(min, max).map_err(|error| changed(&error))?,
         slowest: max,
-        pace: Pace::new(endpoint.limits.rate).beginning_with(min),
+        pace: Pace::new(endpoint.limits.rate).beside(min, max),
         size: Size::new(MAX_BYTES as u64).within(endpoint.connection.timeout),
         wait: endpoint.wait,
         interval,

@@ -48,6 +48,7 @@ const LOOK: Duration = Duration::from_secs(300);
 pub struct Pace {
     bound: Option<Bound>,
     first: Duration,
+    longest: Duration,
     pause: Duration,
     /// What the pause for the answer's time is multiplied with, because the drain gets nowhere.
     haste: f64,
@@ -73,6 +74,7 @@ impl Pace {
         Pace {
             bound: max_rate.map(Bound::new),
             first: FIRST,
+            longest: LONGEST,
             pause: FIRST,
             haste: 1.0,
             watched: None,
@@ -81,10 +83,12 @@ impl Pace {
         }
     }
 
-    /// Begins drains in proportion to the shortest pause of the backoff, whose default is a second.
+    /// As the user wants the backoff: a drain begins with five times its `min`, and after bad answers pauses
+    /// for a fifth of its `max` at most. The defaults of both give [`FIRST`] and [`LONGEST`].
     #[must_use]
-    pub fn beginning_with(mut self, backoff_min: Duration) -> Pace {
-        self.first = backoff_min.saturating_mul(FIRST.as_secs() as u32).min(LONGEST);
+    pub fn beside(mut self, min: Duration, max: Duration) -> Pace {
+        self.first = min.saturating_mul(5).min(LONGEST);
+        self.longest = (max / 5).clamp(self.first, LONGEST);
         self.pause = self.first;
         self
     }
@@ -111,7 +115,7 @@ impl Pace {
         if works {
             self.pause = self.pause.saturating_sub(self.pause / 8 + Duration::from_millis(1));
         } else {
-            self.pause = self.pause.saturating_mul(2).clamp(self.first, LONGEST.max(self.first));
+            self.pause = self.pause.saturating_mul(2).clamp(self.first, self.longest);
             self.watched = None;
         }
         match (&mut self.bound, code) {
@@ -313,7 +317,13 @@ mod tests {
 
     #[test]
     fn short_backoffs_have_short_drains() {
-        let mut pace = Pace::with_seed(None, 5).beginning_with(Duration::from_millis(10));
-        assert!(drain(&mut pace, 20, Duration::ZERO, Instant::now()) < SECOND);
+        let (min, max) = (Duration::from_millis(10), SECOND);
+        let mut pace = Pace::with_seed(None, 5).beside(min, max);
+        (0..9).for_each(|_| pace.answered(Some(503), SECOND, true, Instant::now()));
+        assert!(drain(&mut pace, 20, Duration::ZERO, Instant::now()) < 2 * SECOND);
+        let pace = Pace::new(None).beside(SECOND, 300 * SECOND);
+        assert_eq!((pace.first, pace.longest), (FIRST, LONGEST));
+        let pace = Pace::new(None).beside(SECOND * 86_400, SECOND * 86_400);
+        assert_eq!((pace.first, pace.longest), (LONGEST, LONGEST));
     }
 }
