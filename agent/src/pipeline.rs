@@ -6,6 +6,7 @@
 //! readers a block, both are appended to a WAL, and a sender for each endpoint reads the WAL and moves its
 //! cursor when the server has answered.
 
+mod egress;
 mod entries;
 mod events;
 mod log;
@@ -36,13 +37,14 @@ use crate::collector::Set;
 use crate::config::{Config, Source};
 use crate::encode::{Positions, RoundEncoder, apply};
 use crate::host::kmsg::Position;
-use crate::host::{Host, SystemClock};
+use crate::host::{Clock, Host, SystemClock};
 use crate::logs::stage::Stages;
 use crate::model::{Labels, Samples};
 use crate::probe::{self, ProbeError, Probes};
 use crate::status;
 use crate::wal::WalError;
 
+use egress::Egress;
 use entries::EntriesSignal;
 use log::Log;
 use losses::Dropped;
@@ -231,6 +233,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         limiter: Default::default(),
         positioned: Cell::new(Instant::now()),
         dropped: Rc::new(Dropped::new(Rc::new(SystemClock))),
+        egress: Rc::new(Egress::open(&config.agent.state_dir, config.egress, SystemClock.now_ms())),
     }
 }
 
@@ -363,6 +366,7 @@ async fn pipeline(
         ::log::info!("the rest stays in the WAL");
     }
     tasks.shutdown().await;
+    state.egress.close();
     server.abort();
     let _ = server.await;
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {

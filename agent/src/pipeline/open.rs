@@ -125,6 +125,7 @@ pub(super) fn sender<S: Signal>(
         slowest: max,
         pace: Pace::new(endpoint.limits.rate).beside(min, max),
         size: Size::new(MAX_BYTES as u64).within(endpoint.connection.timeout),
+        egress: Rc::clone(&state.egress),
         wait: endpoint.wait,
         interval,
         state: Rc::new(RefCell::new(EndpointState {
