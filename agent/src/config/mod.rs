@@ -11,6 +11,7 @@ mod logs;
 mod metrics;
 mod reader;
 mod reference;
+mod relabel;
 mod sections;
 mod units;
 
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::Labels;
+use crate::relabel::Rules;
 use crate::{collector, endpoint, host, probe};
 
 use expand::ProcessEnvironment;
@@ -84,6 +86,8 @@ pub struct Metrics {
     pub max_series: u32,
     /// What the collectors take.
     pub options: collector::Options,
+    /// What is done with the samples' labels before they are written.
+    pub relabel: Rules,
 }
 
 /// `[[mimir]]` or `[[loki]]`
@@ -99,6 +103,10 @@ pub struct Endpoint {
     pub wait: Duration,
     /// What the server is known to refuse, and how fast it is sent to.
     pub limits: Limits,
+    /// Given to every series or stream that has no such label.
+    pub labels: Labels,
+    /// What is done with labels after that.
+    pub relabel: Rules,
 }
 
 /// What Loki refuses by its own configuration, so that it is not sent.
@@ -112,6 +120,15 @@ pub struct Limits {
     pub max_line: Option<u64>,
     /// Leaves structured metadata out (`allow_structured_metadata: false`).
     pub no_metadata: bool,
+    /// How far behind the newest entry of its stream an entry is refused (half of `max_chunk_age`); None if it
+    /// is not.
+    pub max_behind: Option<Duration>,
+    /// How far ahead of Loki's clock an entry is refused (`creation_grace_period`); None if it is not.
+    pub max_ahead: Option<Duration>,
+    /// Of labels and structured metadata.
+    pub streams: crate::logs::stage::StreamLimits,
+    /// Sends JSON instead of protobuf, which is no limit of Loki's but of what stands before it.
+    pub json: bool,
 }
 
 /// `[logs]`, each source with its `max_line`
@@ -219,7 +236,9 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let loki = endpoints::loki(top)?;
     let egress = sections::egress(top)?;
     let wal = sections::wal(top)?;
-    let logs = logs::logs(top, &agent, &host, &wal)?;
+    let mut logs = logs::logs(top, &agent, &host, &wal)?;
+    let limits = loki.iter().map(|endpoint| endpoint.limits.streams);
+    logs.stages.limits = limits.reduce(|a, b| a.widest(b)).unwrap_or_default();
     let http = sections::http(top)?;
     top.check_known()?;
     Ok(Config { agent, host, metrics, probes, mimir, loki, egress, wal, logs, http })

@@ -26,6 +26,7 @@ pub mod probed;
 pub mod prometheus;
 pub mod slow_link;
 pub mod small_disk;
+pub mod strict_json;
 pub mod strict_loki;
 pub mod strict_mimir;
 pub mod volume;
