@@ -7,6 +7,7 @@
 //! cursor when the server has answered.
 
 mod ahead;
+mod egress;
 mod entries;
 mod events;
 mod fit;
@@ -40,7 +41,7 @@ use crate::collector::Set;
 use crate::config::{Config, Source};
 use crate::encode::{Positions, RoundEncoder, apply};
 use crate::host::kmsg::Position;
-use crate::host::{Host, SystemClock};
+use crate::host::{Clock, Host, SystemClock};
 use crate::logs::stage::Stages;
 use crate::model::{Labels, Samples, Shape};
 use crate::probe::{self, ProbeError, Probes};
@@ -48,6 +49,7 @@ use crate::relabel::Shaper;
 use crate::status;
 use crate::wal::WalError;
 
+use egress::Egress;
 use entries::EntriesSignal;
 use log::Log;
 use losses::Dropped;
@@ -57,6 +59,10 @@ use rounds::Rounds;
 use shape::{SeriesShape, StreamShape};
 use sources::{Kept, Sources};
 use state::State;
+
+// For the simulation of a fleet in benches.
+#[doc(hidden)]
+pub use pace::Pace;
 
 /// Reasons of `mote_dropped_total` that several parts use.
 const DAMAGED: &str = "wal_damaged";
@@ -237,6 +243,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         limiter: Default::default(),
         positioned: Cell::new(Instant::now()),
         dropped: Rc::new(Dropped::new(Rc::new(SystemClock))),
+        egress: Rc::new(Egress::open(&config.agent.state_dir, config.egress, SystemClock.now_ms())),
     }
 }
 
@@ -372,6 +379,7 @@ async fn pipeline(
         ::log::info!("the rest stays in the WAL");
     }
     tasks.shutdown().await;
+    state.egress.close();
     server.abort();
     let _ = server.await;
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {

@@ -35,7 +35,13 @@ pub(super) fn mimir(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
             Duration::ZERO..=HOUR,
             "the longest that a round waits to share a request with later ones; a round that no later one can join in time goes at once",
         )?;
-        Ok(Batching { batch: u64::from(batch), wait, limits: Limits::default() })
+        let rate = t.optional_size(
+            "max_rate",
+            1 << 10..=1 << 30,
+            "the most bytes of samples in a second, before compression; a 429 slows it down further for a while; default: no bound but what the server's answers ask for",
+        )?;
+        let limits = Limits { rate, ..Limits::default() };
+        Ok(Batching { batch: u64::from(batch), wait, limits })
     })
 }
 
@@ -351,9 +357,14 @@ fn backoff(t: &Reader<'_>) -> Result<(Duration, Duration), ConfigError> {
         "min",
         Duration::from_secs(1),
         range.clone(),
-        "the longest pause after the first failure; it doubles with each",
+        "the shortest pause after a failure; how long it is at most is twice this after the first, and doubles with each",
     )?;
-    let max = t.duration("max", Duration::from_secs(300), range, "the longest pause of all")?;
+    let max = t.duration(
+        "max",
+        Duration::from_secs(300),
+        range,
+        "the longest pause of all, but for a server that asks for more (`Retry-After`, up to 1h)",
+    )?;
     if max < min {
         return Err(ConfigError::new(
             t.place(),

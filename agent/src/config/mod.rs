@@ -48,6 +48,8 @@ pub struct Config {
     pub mimir: Vec<Endpoint>,
     /// `[[loki]]`
     pub loki: Vec<Endpoint>,
+    /// `[egress]`: the most bytes of a day.
+    pub egress: Option<u64>,
     /// `[wal]`
     pub wal: Wal,
     /// `[logs]`
@@ -232,13 +234,14 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let probes = sections::probes(top)?;
     let mimir = endpoints::mimir(top)?;
     let loki = endpoints::loki(top)?;
+    let egress = sections::egress(top)?;
     let wal = sections::wal(top)?;
     let mut logs = logs::logs(top, &agent, &host, &wal)?;
     let limits = loki.iter().map(|endpoint| endpoint.limits.streams);
     logs.stages.limits = limits.reduce(|a, b| a.widest(b)).unwrap_or_default();
     let http = sections::http(top)?;
     top.check_known()?;
-    Ok(Config { agent, host, metrics, probes, mimir, loki, wal, logs, http })
+    Ok(Config { agent, host, metrics, probes, mimir, loki, egress, wal, logs, http })
 }
 
 fn documentation() -> Vec<DocRow> {

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::Phase;
 use super::ahead;
+use super::egress::{Egress, Share};
 use super::log::Log;
 use super::losses::Dropped;
 use super::pace::Pace;
@@ -166,6 +167,10 @@ pub(super) struct EndpointState {
     pub(super) oldest_ms: Option<i64>,
     /// The last answer that was not good; None since the last good one.
     pub(super) trouble: Option<String>,
+    /// Bytes that were written to its sockets.
+    pub(super) bytes: u64,
+    /// Why it is sent nothing at the moment, if that is on purpose.
+    pub(super) waits: Option<&'static str>,
 }
 
 impl EndpointState {
@@ -186,6 +191,8 @@ pub(super) struct Sender<S> {
     pub(super) pace: Pace,
     /// How large its requests are.
     pub(super) size: Size,
+    /// What all endpoints together are sent.
+    pub(super) egress: Rc<Egress>,
     pub(super) wait: Duration,
     /// How long from one record to the next at most, where that is known.
     pub(super) interval: Option<Duration>,
@@ -284,13 +291,33 @@ impl<S: Signal> Sender<S> {
             let state = &self.state;
             let mut server_errors = 0;
             loop {
+                let is_backlog = || gathered.full && self.log.end() > gathered.until;
+                let share = Share::of(state.borrow().signal, is_backlog());
+                while let Some((reason, wait)) = self.egress.wait(share, self.clock.now_ms()) {
+                    if state.borrow_mut().waits.replace(reason.text()).is_none() {
+                        log::info!("{}: {}", state.borrow().name, reason.text());
+                    }
+                    if pause_until_due(&mut self.phase, wait).await {
+                        return Sent::GivenUp;
+                    }
+                }
+                state.borrow_mut().waits = None;
                 // At the end, too: how long that may take is bounded by whoever ends it.
                 tokio::time::sleep_until(self.pace.next_at(Instant::now())).await;
                 let began = Instant::now();
                 self.pace.sent(bytes, began);
                 let outcome = self.client.post(content, body).await;
                 let (now, code) = (Instant::now(), outcome.code());
-                self.pace.answered(code, now - began, gathered.full, now);
+                let bytes_sent = self.client.take_sent_bytes();
+                self.egress.spent(share, bytes_sent, self.clock.now_ms());
+                state.borrow_mut().bytes += bytes_sent;
+                let backlog = is_backlog();
+                self.pace.answered(code, now - began, backlog, now);
+                if backlog {
+                    let age_ms = self.clock.now_ms().saturating_sub(gathered.oldest_ms);
+                    let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
+                    self.pace.lag(age, now);
+                }
                 let label = code.map_or_else(|| "error".to_owned(), |code| code.to_string());
                 *state.borrow_mut().requests.entry(label.clone()).or_default() += 1;
                 let pause = match outcome {

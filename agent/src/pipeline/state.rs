@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::egress::Egress;
 use super::events::Limiter;
 use super::log::Log;
 use super::losses::Dropped;
@@ -20,8 +21,8 @@ use crate::model::{Desc, Labels, Samples, Shape};
 use crate::probe::Probes;
 use crate::relabel::Shaper;
 use crate::status::{
-    CollectorReport, DroppedReport, EndpointReport, ProbeReport, Report, SourceReport,
-    StagesReport, WalReport,
+    CollectorReport, DroppedReport, EgressReport, EndpointReport, ProbeReport, Report,
+    SourceReport, StagesReport, WalReport,
 };
 
 /// The agent's own series: a few for each collector, WAL and endpoint.
@@ -71,6 +72,7 @@ pub(super) struct State {
     /// When the position in the kernel's log was last written.
     pub(super) positioned: Cell<Instant>,
     pub(super) dropped: Rc<Dropped>,
+    pub(super) egress: Rc<Egress>,
 }
 
 impl State {
@@ -159,6 +161,10 @@ impl State {
             wals: self.logs().map(wal).collect(),
             endpoints: self.endpoints.iter().map(|e| self.endpoint(&e.borrow())).collect(),
             dropped: self.dropped(),
+            egress: self
+                .egress
+                .day(self.clock.now_ms())
+                .map(|(daily_bytes, today_bytes)| EgressReport { daily_bytes, today_bytes }),
             memory,
             cpu_seconds,
         }
@@ -222,6 +228,8 @@ impl State {
             lag_seconds: lag_ms as f64 / 1000.0,
             requests: state.requests.clone(),
             trouble: state.trouble.clone(),
+            sent_bytes: state.bytes,
+            waits: state.waits.map(str::to_owned),
         }
     }
 
