@@ -5,6 +5,7 @@ mod block;
 mod desc;
 mod event;
 mod labels;
+mod latency;
 mod metadata;
 mod samples;
 
@@ -12,5 +13,6 @@ pub use block::{Block, EntryRef, PositionRef, StreamId};
 pub use desc::{Desc, Kind};
 pub use event::Event;
 pub use labels::{LabelError, Labels};
+pub use latency::{LATENCY_BOUNDS, LATENCY_FIRST};
 pub use metadata::{Metadata, Pairs};
 pub use samples::{Family, STALE, Sample, Samples, Sections, Suffix};
