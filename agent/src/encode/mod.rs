@@ -5,9 +5,13 @@
 mod block;
 mod bytes;
 pub mod loki;
+mod native;
 pub mod proto;
+pub mod proto2;
 pub mod remote_write;
+pub mod remote_write2;
 mod round;
+mod symbols;
 mod text;
 mod wire;
 
@@ -16,7 +20,9 @@ pub use block::{
 };
 pub use bytes::DecodeError;
 pub use loki::{LokiPush, PushEntry};
+pub use native::NativeHistogram;
 pub use remote_write::RemoteWrite;
+pub use remote_write2::{Meta, Point, RemoteWrite2};
 pub use round::{ROUND, Round, RoundDecoder, RoundEncoder, RoundError, Series, Table};
 pub use text::write_text;
 pub use wire::{Full, MAX_BYTES};

@@ -47,6 +47,15 @@ impl Buffer {
         &self.raw
     }
 
+    pub(super) fn memory(&self) -> usize {
+        self.raw.capacity() + self.packed.capacity()
+    }
+
+    /// Where to write what this file has no word for.
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.raw
+    }
+
     /// Opens a message of the request's own repeated field 1, whose content has this length.
     pub(super) fn begin(&mut self, content: usize) -> Result<(), Full> {
         let needed = self.raw.len().saturating_add(nested_len(1, content));
@@ -85,16 +94,31 @@ impl Buffer {
         }
     }
 
+    /// As [`pack`](Buffer::pack), of these bytes and then the contents, which stay as they are.
+    pub(super) fn pack_behind(&mut self, front: &[u8]) -> &[u8] {
+        let contents = self.raw.len();
+        self.raw.extend_from_slice(front);
+        self.raw.rotate_left(contents);
+        let written = self.compress();
+        self.raw.rotate_left(front.len());
+        self.raw.truncate(contents);
+        self.packed.get(..written).unwrap_or_default()
+    }
+
     /// The request in snappy's block format, good until the next call of anything.
     pub(super) fn pack(&mut self) -> &[u8] {
+        let written = self.compress();
+        self.packed.get(..written).unwrap_or_default()
+    }
+
+    fn compress(&mut self) -> usize {
         let room = snap::raw::max_compress_len(self.raw.len());
         if self.packed.len() < room {
             self.packed.resize(room, 0);
         }
         // It fails only above 4 GiB of input or with too small an output; `begin` and `resize` rule
         // both out, and an empty body is one that every server refuses.
-        let written = self.encoder.compress(&self.raw, &mut self.packed).unwrap_or(0);
-        self.packed.get(..written).unwrap_or_default()
+        self.encoder.compress(&self.raw, &mut self.packed).unwrap_or(0)
     }
 }
 
