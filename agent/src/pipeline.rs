@@ -20,6 +20,7 @@ mod send;
 mod size;
 mod sources;
 mod state;
+mod write;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -213,7 +214,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         host: RefCell::new(host),
         collectors: RefCell::new(collectors),
         probes,
-        samples: RefCell::new(Samples::with_limit(config.metrics.max_series as usize)),
+        samples: Rc::new(RefCell::new(Samples::with_limit(config.metrics.max_series as usize))),
         own: State::own_samples(),
         last_round_ms: Cell::new(None),
         metrics: None,
@@ -267,7 +268,9 @@ async fn pipeline(
     let mut tasks = JoinSet::new();
 
     for endpoint in &config.mimir {
-        let signal = MetricsSignal::new(endpoint.batch, Rc::clone(&state.dropped));
+        let newest = [Rc::clone(&state.samples), Rc::clone(&state.own)];
+        let (url, dropped) = (endpoint.connection.url.to_string(), Rc::clone(&state.dropped));
+        let signal = MetricsSignal::new(endpoint.batch, endpoint.write, url, newest, dropped);
         let interval = Some(config.agent.interval);
         let sender = sender(&state, &metrics, endpoint, signal, "metrics", interval, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));

@@ -13,7 +13,7 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::native::NativeHistogram;
 use super::symbols::Symbols;
-use super::wire::{Buffer, Full, MAX_BYTES, double_len, int64_len, nested_len};
+use super::wire::{Buffer, Full, double_len, int64_len, kind_number, nested_len};
 use crate::model::Kind;
 
 /// The request's field of series.
@@ -128,7 +128,7 @@ impl RemoteWrite2 {
     /// them, and to Prometheus they are labels that are not there.
     ///
     /// # Errors
-    /// The request would pass [`MAX_BYTES`], or have more than 65,536 strings; it is as it was.
+    /// The request would pass [`MAX_BYTES`](super::MAX_BYTES), or have more than 65,536 strings; it is as it was.
     pub fn series<'a>(
         &mut self,
         labels: impl Iterator<Item = (&'a str, &'a str)>,
@@ -171,12 +171,8 @@ impl RemoteWrite2 {
         let content = (if refs > 0 { nested_len(1, refs) } else { 0 })
             + items.clone().map(|item| nested_len(I::TAG, item.len())).sum::<usize>()
             + if metadata > 0 { nested_len(5, metadata) } else { 0 };
-        let needed = self.len().saturating_add(nested_len(SERIES, content));
-        if needed > MAX_BYTES {
-            self.symbols.back_to(mark);
-            return Err(Full { needed });
-        }
-        self.buffer.nested(SERIES, content);
+        let opened = self.buffer.begin_of(SERIES, content, self.symbols.bytes().len());
+        opened.inspect_err(|_| self.symbols.back_to(mark))?;
         if refs > 0 {
             self.buffer.nested(1, refs);
             for r in &self.refs {
@@ -253,17 +249,6 @@ impl RemoteWrite2 {
     /// Bytes of memory that vectors hold.
     pub fn memory(&self) -> usize {
         self.symbols.memory() + self.buffer.memory() + self.refs.capacity() * size_of::<u32>()
-    }
-}
-
-/// `Metadata.MetricType`
-fn kind_number(kind: Kind) -> i64 {
-    match kind {
-        Kind::Untyped => 0,
-        Kind::Counter => 1,
-        Kind::Gauge => 2,
-        Kind::Histogram => 3,
-        Kind::Summary => 5,
     }
 }
 

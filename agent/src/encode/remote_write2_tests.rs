@@ -6,10 +6,11 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
+use crate::encode::MAX_BYTES;
 use crate::encode::proto2::{
     BucketSpan, Count, Histogram, Metadata, Request, Sample, TimeSeries, ZeroCount,
 };
-use crate::model::{LATENCY_BOUNDS, STALE};
+use crate::model::{Kind, LATENCY_BOUNDS, STALE};
 
 const GAUGE: Meta<'static> = Meta { kind: Kind::Gauge, help: "", unit: "" };
 

@@ -4,6 +4,8 @@
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use std::fmt;
 
+use crate::model::Kind;
+
 /// The most that a request may hold before compression. Mimir answers 500 to pushes of 8 MB, which
 /// would be tried again for ever.
 pub const MAX_BYTES: usize = 4 << 20;
@@ -58,11 +60,16 @@ impl Buffer {
 
     /// Opens a message of the request's own repeated field 1, whose content has this length.
     pub(super) fn begin(&mut self, content: usize) -> Result<(), Full> {
-        let needed = self.raw.len().saturating_add(nested_len(1, content));
+        self.begin_of(1, content, 0)
+    }
+
+    /// The same of another field, with so many bytes of the request that are not here.
+    pub(super) fn begin_of(&mut self, tag: u32, content: usize, more: usize) -> Result<(), Full> {
+        let needed = self.raw.len().saturating_add(more).saturating_add(nested_len(tag, content));
         if needed > MAX_BYTES {
             return Err(Full { needed });
         }
-        self.nested(1, content);
+        self.nested(tag, content);
         Ok(())
     }
 
@@ -119,6 +126,17 @@ impl Buffer {
         // It fails only above 4 GiB of input or with too small an output; `begin` and `resize` rule
         // both out, and an empty body is one that every server refuses.
         self.encoder.compress(&self.raw, &mut self.packed).unwrap_or(0)
+    }
+}
+
+/// `MetricType` of both versions.
+pub(super) fn kind_number(kind: Kind) -> i64 {
+    match kind {
+        Kind::Untyped => 0,
+        Kind::Counter => 1,
+        Kind::Gauge => 2,
+        Kind::Histogram => 3,
+        Kind::Summary => 5,
     }
 }
 

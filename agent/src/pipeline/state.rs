@@ -47,9 +47,9 @@ pub(super) struct State {
     pub(super) collectors: RefCell<Set>,
     pub(super) probes: Rc<RefCell<Probes>>,
     /// The newest round's samples of collectors and probes.
-    pub(super) samples: RefCell<Samples>,
+    pub(super) samples: Rc<RefCell<Samples>>,
     /// The newest round's samples of the agent itself.
-    pub(super) own: RefCell<Samples>,
+    pub(super) own: Rc<RefCell<Samples>>,
     pub(super) last_round_ms: Cell<Option<i64>>,
     pub(super) metrics: Option<Rc<Log>>,
     pub(super) logs: Option<Rc<Log>>,
@@ -71,8 +71,8 @@ pub(super) struct State {
 
 impl State {
     /// The samples of the agent itself have a bound of their own.
-    pub(super) fn own_samples() -> RefCell<Samples> {
-        RefCell::new(Samples::with_limit(MAX_OWN))
+    pub(super) fn own_samples() -> Rc<RefCell<Samples>> {
+        Rc::new(RefCell::new(Samples::with_limit(MAX_OWN)))
     }
 
     /// How much later than the multiples of the interval rounds begin, in nanoseconds.
@@ -201,6 +201,7 @@ impl State {
             name: state.name.clone(),
             url: state.url.clone(),
             signal: state.signal.to_owned(),
+            protocol: state.protocol.to_owned(),
             sent: state.sent,
             lag_seconds: lag_ms as f64 / 1000.0,
             requests: state.requests.clone(),
