@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, Place};
 use super::reader::{At, Pair, Reader};
-use super::{Endpoint, Histograms, Limits, Protocol, WriteOptions, units};
+use super::{Endpoint, Histograms, Limits, Protocol, WriteOptions, relabel, units};
 use crate::endpoint::{
     Auth, Client, MinVersion, Options, OptionsError, Secret, TlsError, TlsOptions, Url,
 };
@@ -179,6 +179,11 @@ fn endpoints(
         )?;
         let Batching { batch, wait, limits, write } = batching(&t)?;
         let backoff = backoff(&t)?;
+        let labels = t.labels(
+            "labels",
+            "labels of what goes to this endpoint alone, given where there is no such label and before `relabel`",
+        )?;
+        let relabel = relabel::rules(&t, "relabel")?;
         let (present, place) = (t.is_present(), t.place().clone());
         t.finish()?;
         if !present {
@@ -210,7 +215,16 @@ fn endpoints(
                 "each endpoint keeps a cursor of its own, by URL and tenant",
             ));
         }
-        endpoints.push(Endpoint { connection, backoff, batch, wait, limits, write });
+        endpoints.push(Endpoint {
+            connection,
+            backoff,
+            batch,
+            wait,
+            limits,
+            write,
+            labels,
+            relabel,
+        });
     }
     Ok(endpoints)
 }

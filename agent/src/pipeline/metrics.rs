@@ -4,9 +4,9 @@
 use super::log::Log;
 use super::losses::Dropped;
 use super::send::{Bounds, Gathered, Refusal, Request, Signal, Verdict};
-use super::write::{Newest, Writer};
+use super::shape::SeriesShape;
+use super::write::{View, Writer};
 use super::{DAMAGED, TOO_LARGE};
-use crate::config::WriteOptions;
 use crate::encode::{Round, RoundDecoder};
 use crate::endpoint::{Content, Written};
 use crate::wal::{ReaderId, WalError};
@@ -47,6 +47,7 @@ struct Search {
 pub(super) struct MetricsSignal {
     max_samples: u64,
     decoder: RoundDecoder,
+    shape: SeriesShape,
     /// Whether the record before could not be decoded.
     gap: bool,
     /// The segment that the decoder's table belongs to.
@@ -67,17 +68,17 @@ pub(super) struct MetricsSignal {
 }
 
 impl MetricsSignal {
-    /// A signal whose requests have at most `max_samples` samples, of which `newest` has the help texts.
+    /// A signal whose requests have at most `max_samples` samples.
     pub(super) fn new(
         max_samples: u64,
-        write: WriteOptions,
-        url: String,
-        newest: Newest,
+        writer: Writer,
+        shape: SeriesShape,
         dropped: Rc<Dropped>,
     ) -> MetricsSignal {
         MetricsSignal {
             max_samples,
             decoder: RoundDecoder::new(),
+            shape,
             gap: false,
             segment: None,
             rounds: Vec::new(),
@@ -86,7 +87,7 @@ impl MetricsSignal {
             last: Part { rounds: 0..0, series: 0..0 },
             search: Search::default(),
             hopeless: 0,
-            writer: Writer::new(write, url, newest),
+            writer,
             payload: Vec::new(),
             dropped,
         }
@@ -95,11 +96,12 @@ impl MetricsSignal {
     #[cfg(test)]
     pub(super) fn for_test(
         max_samples: u64,
-        write: WriteOptions,
+        write: crate::config::WriteOptions,
         dropped: Rc<Dropped>,
     ) -> MetricsSignal {
         let newest = [(); 2].map(|()| Rc::new(crate::model::Samples::with_limit(9).into()));
-        MetricsSignal::new(max_samples, write, "http://h/".into(), newest, dropped)
+        let writer = Writer::new(write, "http://h/".into(), newest);
+        MetricsSignal::new(max_samples, writer, SeriesShape::default(), dropped)
     }
 
     /// Brings the decoder's table to where `until` is in its segment, after a restart.
@@ -114,6 +116,7 @@ impl MetricsSignal {
         let mut round = Round::default();
         self.decoder = RoundDecoder::new();
         self.writer.table_begins();
+        self.shape.forget();
         while at < until {
             let Some(record) = log.read(reader, at, &mut self.payload)? else { break };
             if record.position >= until {
@@ -154,6 +157,7 @@ impl Signal for MetricsSignal {
                     return Ok(());
                 }
                 self.writer.table_begins();
+                self.shape.forget();
             } else if self.segment != Some(record.segment) {
                 if self.used > 0 {
                     // The first record of the next segment is damaged: these rounds go before another
@@ -179,10 +183,15 @@ impl Signal for MetricsSignal {
                     self.gap = false;
                     self.writer.round(self.used, self.decoder.table(), round);
                     if self.used == 0 {
+                        self.shape.begin();
                         gathered.oldest_ms = round.timestamp_ms;
                     }
-                    self.used += 1;
-                    gathered.items += items;
+                    let gone = self.shape.round(self.decoder.table(), round, &self.dropped);
+                    // A round of which nothing is left has no request to clear it away.
+                    if gone < items {
+                        self.used += 1;
+                        gathered.items += items - gone;
+                    }
                 }
                 Err(error) => {
                     // Once, not for each round up to the next one that needs no other.
@@ -294,8 +303,8 @@ impl MetricsSignal {
     /// Fills a request with a part, up to its bounds; what does not fit comes first the next time.
     fn fill(&mut self, part: Part, bytes: u64) {
         let Part { rounds, series } = part;
-        let table = self.decoder.table();
-        let mut next = self.writer.begin_of(table, series.start);
+        let view = View { table: self.decoder.table(), shape: &self.shape };
+        let mut next = self.writer.begin_of(view, series.start);
         let mut units = 0;
         while next < series.end {
             let full = self.writer.on_wire() >= self.max_samples
@@ -305,7 +314,7 @@ impl MetricsSignal {
                 break;
             }
             let before = self.writer.items();
-            match self.writer.add(table, next, &self.rounds, rounds.clone()) {
+            match self.writer.add(view, next, &self.rounds, rounds.clone()) {
                 Ok(passed) => next += passed,
                 Err(_) if before > 0 => break,
                 Err(full) => {
@@ -342,7 +351,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::config::Protocol;
+    use crate::config::{Protocol, WriteOptions};
     use crate::encode::{ROUND, RoundEncoder};
     use crate::host::SystemClock;
     use crate::model::{Desc, Labels, Samples};

@@ -16,14 +16,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::{Histograms, Protocol, WriteOptions};
-use crate::encode::{
-    Full, MAX_BYTES, Meta, Point, RemoteWrite, RemoteWrite2, Round, Series, Table,
-};
+use crate::encode::{Full, MAX_BYTES, Meta, Point, RemoteWrite, RemoteWrite2, Round, Table};
 use crate::endpoint::{Content, Written};
 
 use families::Families;
 pub(super) use families::Newest;
 use own::SERIES;
+pub(super) use own::View;
 use starts::{Since, Start, Starts};
 
 /// For so long a server is not asked again whether it takes 2.0.
@@ -177,9 +176,9 @@ impl Writer {
     }
 
     /// From which series of a part on it is this part's: a histogram is its whole where it begins.
-    pub(super) fn begin_of(&self, table: &Table, at: usize) -> usize {
+    pub(super) fn begin_of(&self, view: View<'_>, at: usize) -> usize {
         let whole = self.is_two() && self.histograms == Histograms::Native;
-        if whole { own::goes_on(table, at).unwrap_or(at) } else { at }
+        if whole { own::goes_on(view, at).unwrap_or(at) } else { at }
     }
 
     /// These rounds of the batch, with the starts that belong to them.
@@ -200,7 +199,7 @@ impl Writer {
     /// There is no room for them in the request.
     pub(super) fn add(
         &mut self,
-        table: &Table,
+        view: View<'_>,
         at: usize,
         all: &[Round],
         range: std::ops::Range<usize>,
@@ -208,25 +207,25 @@ impl Writer {
         let start = std::mem::take(&mut self.start);
         let rounds = Writer::rounds(&start, all, range);
         let added = if self.is_two() {
-            self.add_two(table, at, rounds)
+            self.add_two(view, at, rounds)
         } else {
-            self.add_one(table, at, rounds.rounds).map(|()| 1)
+            self.add_one(view, at, rounds.rounds).map(|()| 1)
         };
         self.start = start;
         added
     }
 
-    fn add_one(&mut self, table: &Table, at: usize, rounds: &[Round]) -> Result<(), Full> {
-        let Some(series) = table.get(at) else { return Ok(()) };
+    fn add_one(&mut self, view: View<'_>, at: usize, rounds: &[Round]) -> Result<(), Full> {
+        let (Some(series), Some(labels)) = (view.get(at), view.labels(at)) else { return Ok(()) };
         let samples =
             rounds.iter().filter_map(|round| Some((round.timestamp_ms, round.value(at)?)));
         if samples.clone().next().is_none() {
             return Ok(());
         }
         let before = self.one.samples();
-        self.one.series(series.labels(), samples)?;
+        self.one.series(labels, samples)?;
         self.items += (self.one.samples() - before) as u64;
-        let family = own::family(series.kind, series.name());
+        let family = own::family(series.kind, view.name(at));
         if self.families.tells && self.family != family {
             self.family.clear();
             self.family.push_str(family);
@@ -239,11 +238,11 @@ impl Writer {
         Ok(())
     }
 
-    fn add_two(&mut self, table: &Table, at: usize, rounds: Rounds<'_>) -> Result<usize, Full> {
-        let Some(series) = table.get(at) else { return Ok(1) };
-        let is_native = self.histograms != Histograms::Classic && own::begins(table, at);
+    fn add_two(&mut self, view: View<'_>, at: usize, rounds: Rounds<'_>) -> Result<usize, Full> {
+        let Some(series) = view.get(at) else { return Ok(1) };
+        let is_native = self.histograms != Histograms::Classic && own::begins(view, at);
         if !is_native {
-            self.add_series(&series, at, rounds, |_| true)?;
+            self.add_series(view, at, rounds, |_| true)?;
             return Ok(1);
         }
         let natives =
@@ -251,23 +250,20 @@ impl Writer {
         let count = natives.clone().count() as u64;
         if count > 0 {
             let two = &mut self.two;
-            let family = own::family(series.kind, series.name());
+            let family = own::family(series.kind, view.name(at));
             self.families.with(family, |help, unit| {
                 let meta = Meta { kind: series.kind, help, unit };
-                two.histogram(own::labels(&series), meta, natives)
+                two.histogram(view.native(at), meta, natives)
             })?;
         }
         if self.histograms == Histograms::Both {
-            self.add_series(&series, at, rounds, |_| true)?;
+            self.add_series(view, at, rounds, |_| true)?;
             return Ok(1);
         }
         self.items += count * SERIES as u64;
         if count < rounds.rounds.len() as u64 {
             for part in at..at + SERIES {
-                let Some(series) = table.get(part) else { break };
-                self.add_series(&series, part, rounds, |round| {
-                    own::native(round, at, 0).is_none()
-                })?;
+                self.add_series(view, part, rounds, |round| own::native(round, at, 0).is_none())?;
             }
         }
         Ok(SERIES)
@@ -275,12 +271,13 @@ impl Writer {
 
     fn add_series(
         &mut self,
-        series: &Series<'_>,
+        view: View<'_>,
         at: usize,
         rounds: Rounds<'_>,
         is_wanted: impl Fn(&Round) -> bool + Copy,
     ) -> Result<(), Full> {
-        let since = Since::of(series);
+        let (Some(series), Some(labels)) = (view.get(at), view.labels(at)) else { return Ok(()) };
+        let since = Since::of(&series);
         let samples = rounds.iter().filter(move |(round, _)| is_wanted(round)).filter_map(
             move |(round, start)| {
                 let timestamp_ms = round.timestamp_ms;
@@ -293,10 +290,10 @@ impl Writer {
         }
         let before = self.two.samples();
         let two = &mut self.two;
-        let family = own::family(series.kind, series.name());
+        let family = own::family(series.kind, view.name(at));
         self.families.with(family, |help, unit| {
             let meta = Meta { kind: series.kind, help, unit };
-            two.series(series.labels(), meta, samples)
+            two.series(labels, meta, samples)
         })?;
         self.items += (self.two.samples() - before) as u64;
         Ok(())

@@ -7,6 +7,8 @@
 
 use crate::encode::{NativeHistogram, Round, Series, Table};
 use crate::model::{Kind, LATENCY_BOUNDS, STALE};
+use crate::pipeline::shape::SeriesShape;
+use crate::relabel::NAME;
 
 /// Each bound, `+Inf`, sum, count.
 pub(super) const SERIES: usize = BUCKETS + 2;
@@ -25,39 +27,69 @@ pub(super) fn family(kind: Kind, name: &str) -> &str {
     suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
 }
 
-/// Labels without name and bound.
-fn others<'a>(series: &Series<'a>) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-    series.labels().filter(|(name, _)| !matches!(*name, "__name__" | "le"))
+/// The series of a table as the endpoint gets them.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) table: &'a Table,
+    pub(crate) shape: &'a SeriesShape,
 }
 
-/// The labels of the native histogram that has this first series.
-pub(super) fn labels<'a>(
-    series: &Series<'a>,
-) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
-    series.labels().filter_map(|(name, value)| match name {
-        "le" => None,
-        "__name__" => Some((name, family(Kind::Histogram, value))),
-        _ => Some((name, value)),
-    })
+impl<'a> View<'a> {
+    pub(super) fn get(self, at: usize) -> Option<Series<'a>> {
+        self.table.get(at)
+    }
+
+    pub(super) fn labels(
+        self,
+        at: usize,
+    ) -> Option<impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a>> {
+        Some(self.shape.labels(self.get(at)?, at))
+    }
+
+    pub(super) fn label(self, at: usize, name: &str) -> Option<&'a str> {
+        self.labels(at)?.find(|(have, _)| *have == name).map(|(_, value)| value)
+    }
+
+    pub(super) fn name(self, at: usize) -> &'a str {
+        self.label(at, NAME).unwrap_or_default()
+    }
+
+    /// Labels without name and bound.
+    fn others(self, at: usize) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let labels = self.labels(at).into_iter().flatten();
+        labels.filter(|(name, _)| !matches!(*name, NAME | "le"))
+    }
+
+    /// The labels of the native histogram that has this first series.
+    pub(super) fn native(
+        self,
+        at: usize,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
+        self.labels(at).into_iter().flatten().filter_map(|(name, value)| match name {
+            "le" => None,
+            NAME => Some((name, family(Kind::Histogram, value))),
+            _ => Some((name, value)),
+        })
+    }
 }
 
-/// Whether a whole histogram of the agent's own begins with this series.
-pub(super) fn begins(table: &Table, at: usize) -> bool {
-    let Some(first) = table.get(at).filter(|first| first.kind == Kind::Histogram) else {
-        return false;
+/// Whether a whole histogram of the agent's own begins with this series, and the endpoint gets it as one.
+pub(super) fn begins(view: View<'_>, at: usize) -> bool {
+    let is_own = |series: Series<'_>| {
+        series.kind == Kind::Histogram
+            && series.name().starts_with("mote_")
+            && series.name().ends_with("_bucket")
     };
-    let Some(family) = first.name().strip_suffix("_bucket") else { return false };
-    if !family.starts_with("mote_") {
+    if !view.get(at).is_some_and(is_own) {
         return false;
     }
+    // Rules may have made something else of it.
+    let Some(family) = view.name(at).strip_suffix("_bucket") else { return false };
     let of = |series: usize, suffix: &str, bound: Option<&str>| {
-        table.get(series).is_some_and(|series| {
-            let le = series.labels().find(|(name, _)| *name == "le").map(|(_, value)| value);
-            series.kind == Kind::Histogram
-                && le == bound
-                && series.name().strip_prefix(family) == Some(suffix)
-                && others(&series).eq(others(&first))
-        })
+        view.get(series).is_some_and(|series| series.kind == Kind::Histogram)
+            && view.label(series, "le") == bound
+            && view.name(series).strip_prefix(family) == Some(suffix)
+            && view.others(series).eq(view.others(at))
     };
     let bounds = LATENCY_BOUNDS.into_iter().chain(["+Inf"]);
     bounds.enumerate().all(|(n, bound)| of(at + n, "_bucket", Some(bound)))
@@ -66,9 +98,9 @@ pub(super) fn begins(table: &Table, at: usize) -> bool {
 }
 
 /// The end of the histogram that goes on with this series; None if none does.
-pub(super) fn goes_on(table: &Table, at: usize) -> Option<usize> {
+pub(super) fn goes_on(view: View<'_>, at: usize) -> Option<usize> {
     let first = at.saturating_sub(SERIES - 1);
-    (first..at).find(|start| begins(table, *start)).map(|start| start + SERIES)
+    (first..at).find(|start| begins(view, *start)).map(|start| start + SERIES)
 }
 
 /// What the histogram was in a round. None if the round has not all of it, or what no histogram can be:

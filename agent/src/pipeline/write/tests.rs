@@ -11,6 +11,7 @@ use crate::encode::proto::WriteRequest;
 use crate::encode::proto2::{Count, Request};
 use crate::encode::{RoundDecoder, RoundEncoder};
 use crate::model::{Desc, LATENCY_BOUNDS, Labels, STALE, Samples};
+use crate::pipeline::shape::SeriesShape;
 
 const BOOT: Desc = Desc::gauge("node_boot_time_seconds", "Boot.");
 const PROCESS: Desc = Desc::gauge("process_start_time_seconds", "Start.");
@@ -37,6 +38,7 @@ fn histogram(samples: &mut Samples, desc: &Desc, device: &str, buckets: usize) {
 struct Batch {
     decoder: RoundDecoder,
     rounds: Vec<Round>,
+    shape: SeriesShape,
     writer: Writer,
 }
 
@@ -46,7 +48,8 @@ impl Batch {
         let labels = Labels::from_pairs([("instance", "h")]).unwrap();
         let mut encoder = RoundEncoder::new(labels);
         let writer = Writer::new(options, "http://h/".into(), newest());
-        let mut batch = Batch { decoder: RoundDecoder::new(), rounds: Vec::new(), writer };
+        let (decoder, shape) = (RoundDecoder::new(), SeriesShape::default());
+        let mut batch = Batch { decoder, rounds: Vec::new(), shape, writer };
         for (index, fill) in fill.iter().enumerate() {
             let mut samples = Samples::with_limit(999);
             samples.begin(1);
@@ -64,10 +67,10 @@ impl Batch {
     /// The request of these series.
     fn request(&mut self, series: Range<usize>) -> Vec<u8> {
         self.writer.clear();
-        let table = self.decoder.table();
-        let mut next = self.writer.begin_of(table, series.start);
+        let view = View { table: self.decoder.table(), shape: &self.shape };
+        let mut next = self.writer.begin_of(view, series.start);
         while next < series.end {
-            next += self.writer.add(table, next, &self.rounds, 0..self.rounds.len()).unwrap();
+            next += self.writer.add(view, next, &self.rounds, 0..self.rounds.len()).unwrap();
         }
         snap::raw::Decoder::new().decompress_vec(self.writer.finish()).unwrap()
     }
