@@ -50,7 +50,7 @@ pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
 pub use mailbox::mailbox;
 pub use netlink::netlink;
-pub use push::{loki, remote_write};
+pub use push::{loki, remote_write, remote_write2};
 pub use runtime::runtime;
 pub use smart::smart;
 pub use stages::stages;
@@ -85,6 +85,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("probe_proc", probe_proc),
     ("mounts", mounts),
     ("remote_write", remote_write),
+    ("remote_write2", remote_write2),
     ("rounds", rounds),
     ("runtime", runtime),
     ("samples", samples),

@@ -27,6 +27,7 @@ pub mod prometheus;
 pub mod small_disk;
 pub mod strict_loki;
 pub mod strict_mimir;
+pub mod strict_receiver;
 pub mod volume;
 pub mod watch;
 pub mod wire;
