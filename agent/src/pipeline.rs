@@ -25,6 +25,7 @@ mod shape;
 mod size;
 mod sources;
 mod state;
+mod write;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -59,6 +60,7 @@ use rounds::Rounds;
 use shape::{SeriesShape, StreamShape};
 use sources::{Kept, Sources};
 use state::State;
+use write::Writer;
 
 // For the simulation of a fleet in benches.
 #[doc(hidden)]
@@ -226,9 +228,9 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         host: RefCell::new(host),
         collectors: RefCell::new(collectors),
         probes,
-        samples: RefCell::new(
+        samples: Rc::new(RefCell::new(
             Samples::with_limit(config.metrics.max_series as usize).shaped(shape_of(&shaper)),
-        ),
+        )),
         own: State::own_samples(shape_of(&shaper)),
         shaper,
         last_round_ms: Cell::new(None),
@@ -285,7 +287,10 @@ async fn pipeline(
 
     for endpoint in &config.mimir {
         let shape = SeriesShape::new(endpoint);
-        let signal = MetricsSignal::new(endpoint.batch, shape, Rc::clone(&state.dropped));
+        let newest = [Rc::clone(&state.samples), Rc::clone(&state.own)];
+        let (url, dropped) = (endpoint.connection.url.to_string(), Rc::clone(&state.dropped));
+        let writer = Writer::new(endpoint.write, url, newest);
+        let signal = MetricsSignal::new(endpoint.batch, writer, shape, dropped);
         let interval = Some(config.agent.interval);
         let sender = sender(&state, &metrics, endpoint, signal, "metrics", interval, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));

@@ -52,6 +52,7 @@ pub use logs::{log_file, log_position};
 pub use mailbox::mailbox;
 pub use netlink::netlink;
 pub use push::{loki, remote_write};
+pub use push::{loki, remote_write, remote_write2};
 pub use relabel::relabel;
 pub use runtime::runtime;
 pub use smart::smart;
@@ -88,6 +89,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("mounts", mounts),
     ("relabel", relabel),
     ("remote_write", remote_write),
+    ("remote_write2", remote_write2),
     ("rounds", rounds),
     ("runtime", runtime),
     ("samples", samples),

@@ -103,10 +103,45 @@ pub struct Endpoint {
     pub wait: Duration,
     /// What the server is known to refuse, and how fast it is sent to.
     pub limits: Limits,
+    /// How metrics are written; nothing to Loki.
+    pub write: WriteOptions,
     /// Given to every series or stream that has no such label.
     pub labels: Labels,
     /// What is done with labels after that.
     pub relabel: Rules,
+}
+
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// The version of remote write.
+    pub protocol: Protocol,
+    /// What becomes of the agent's own histograms.
+    pub histograms: Histograms,
+    /// How often help texts and units are sent; None for never.
+    pub metadata_every: Option<Duration>,
+}
+
+/// A version of remote write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// 1.0
+    #[default]
+    V1,
+    /// 2.0, or 1.0 where the server does not take it.
+    V2,
+}
+
+/// How the agent's own histograms are sent by remote write 2.0; 1.0 knows classic ones only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Histograms {
+    /// As one series each.
+    Native,
+    /// As series of buckets, sum and count.
+    #[default]
+    Classic,
+    /// As both.
+    Both,
 }
 
 /// What Loki refuses by its own configuration, so that it is not sent.

@@ -249,6 +249,17 @@ impl Samples {
         self.family(desc).add(&[], value);
     }
 
+    /// The help text of a family, if it is there; `hint` is where it was found, beside which the next one
+    /// that is asked for is likely to be.
+    pub fn help(&self, family: &str, hint: &mut usize) -> Option<&str> {
+        let from = (*hint).min(self.families.len());
+        let (before, after) = self.families.split_at_checked(from)?;
+        let all = after.iter().chain(before).enumerate();
+        let (at, row) = all.into_iter().find(|(_, row)| self.word(row.name) == family)?;
+        *hint = (from + at) % self.families.len();
+        Some(self.word(row.help))
+    }
+
     /// The samples in the order in which they were written.
     pub fn iter(&self) -> impl Iterator<Item = Sample<'_>> {
         self.rows.iter().map(|row| {

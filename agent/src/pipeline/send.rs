@@ -146,6 +146,11 @@ pub(super) trait Signal {
     /// Takes the last request back: its items come again with the next requests, by other bounds.
     fn again(&mut self);
 
+    /// What is spoken to the server, where there is a choice; for the status page.
+    fn protocol(&self) -> &'static str {
+        ""
+    }
+
     /// Nothing waits to be sent: memory that only a backlog takes is given back.
     fn rest(&mut self) {}
 }
@@ -159,6 +164,8 @@ pub(super) struct EndpointState {
     pub(super) url: String,
     /// `metrics` or `logs`.
     pub(super) signal: &'static str,
+    /// What is spoken, where there is a choice.
+    pub(super) protocol: &'static str,
     /// Samples or entries that the server has acknowledged.
     pub(super) sent: u64,
     /// Requests by the code of their answer; `error` where there was none.
@@ -285,6 +292,7 @@ impl<S: Signal> Sender<S> {
             let now_ms = self.client.server_ms().map(|server| server.min(self.clock.now_ms()));
             let bounds = Bounds { bytes: self.size.bytes(), now_ms };
             let content = self.signal.content();
+            self.state.borrow_mut().protocol = self.signal.protocol();
             let Some(Request { body, items, bytes }) = self.signal.next_request(bounds) else {
                 return Sent::All;
             };

@@ -50,9 +50,9 @@ pub(super) struct State {
     pub(super) collectors: RefCell<Set>,
     pub(super) probes: Rc<RefCell<Probes>>,
     /// The newest round's samples of collectors and probes.
-    pub(super) samples: RefCell<Samples>,
+    pub(super) samples: Rc<RefCell<Samples>>,
     /// The newest round's samples of the agent itself.
-    pub(super) own: RefCell<Samples>,
+    pub(super) own: Rc<RefCell<Samples>>,
     /// The rules that both pass, if there are any.
     pub(super) shaper: Option<Rc<RefCell<Shaper>>>,
     pub(super) last_round_ms: Cell<Option<i64>>,
@@ -77,8 +77,8 @@ pub(super) struct State {
 
 impl State {
     /// The samples of the agent itself have a bound of their own.
-    pub(super) fn own_samples(shape: Option<Box<dyn Shape>>) -> RefCell<Samples> {
-        RefCell::new(Samples::with_limit(MAX_OWN).shaped(shape))
+    pub(super) fn own_samples(shape: Option<Box<dyn Shape>>) -> Rc<RefCell<Samples>> {
+        Rc::new(RefCell::new(Samples::with_limit(MAX_OWN).shaped(shape)))
     }
 
     /// How much later than the multiples of the interval rounds begin, in nanoseconds.
@@ -224,6 +224,7 @@ impl State {
             name: state.name.clone(),
             url: state.url.clone(),
             signal: state.signal.to_owned(),
+            protocol: state.protocol.to_owned(),
             sent: state.sent,
             lag_seconds: lag_ms as f64 / 1000.0,
             requests: state.requests.clone(),

@@ -145,6 +145,9 @@ pub struct EndpointReport {
     pub url: String,
     /// `metrics` or `logs`.
     pub signal: String,
+    /// The protocol that is spoken, where there is a choice; empty if not.
+    #[serde(default)]
+    pub protocol: String,
     /// Samples or entries that the server has acknowledged since the start.
     pub sent: u64,
     /// Age of the oldest thing that waits.

@@ -132,6 +132,9 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
             span(e.lag_seconds),
             if requests.is_empty() { "none yet".to_owned() } else { requests.join(" ") }
         )?;
+        if !e.protocol.is_empty() {
+            writeln!(out, "           {}", e.protocol)?;
+        }
         if let Some(trouble) = &e.trouble {
             writeln!(out, "           TROUBLE: {trouble}")?;
         }

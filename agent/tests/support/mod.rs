@@ -29,6 +29,7 @@ pub mod small_disk;
 pub mod strict_json;
 pub mod strict_loki;
 pub mod strict_mimir;
+pub mod strict_receiver;
 pub mod volume;
 pub mod watch;
 pub mod wire;
