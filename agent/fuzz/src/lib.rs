@@ -51,7 +51,6 @@ pub use kmsg::{kmsg, probe_proc};
 pub use logs::{log_file, log_position};
 pub use mailbox::mailbox;
 pub use netlink::netlink;
-pub use push::{loki, remote_write};
 pub use push::{loki, remote_write, remote_write2};
 pub use relabel::relabel;
 pub use runtime::runtime;

@@ -132,6 +132,13 @@ impl RemoteWrite {
     }
 }
 
+/// A body as a receiver reads it, for tests of those who make requests.
+#[cfg(test)]
+pub(crate) fn read_write(body: &[u8]) -> super::proto::WriteRequest {
+    let raw = snap::raw::Decoder::new().decompress_vec(body).unwrap_or_default();
+    prost::Message::decode(&raw[..]).unwrap_or_default()
+}
+
 fn pair_len(name: &str, value: &str) -> usize {
     string_len(1, name) + string_len(2, value)
 }

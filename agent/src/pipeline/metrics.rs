@@ -415,8 +415,7 @@ mod tests {
 
     /// The series and times of a request: (x, ms).
     fn read(body: &[u8]) -> Vec<(String, i64)> {
-        let raw = snap::raw::Decoder::new().decompress_vec(body).unwrap();
-        let request: crate::encode::proto::WriteRequest = prost::Message::decode(&raw[..]).unwrap();
+        let request = crate::encode::remote_write::read_write(body);
         let of = |series: crate::encode::proto::TimeSeries| {
             let x = series.labels.iter().find(|label| label.name == "x").unwrap().value.clone();
             series.samples.into_iter().map(move |sample| (x.clone(), sample.timestamp))
@@ -521,7 +520,7 @@ mod tests {
             let again = match answer {
                 202 => signal.accepted(written, items) == Verdict::Again,
                 400 => {
-                    let refusal = Refusal { why, said: why, written, items };
+                    let refusal = Refusal { code: 400, why, said: why, written, items };
                     signal.refused(&refusal) == Verdict::Again
                 }
                 _ => signal.unsupported(why),

@@ -226,8 +226,11 @@ fn sample(bytes: &[u8]) -> Result<(i64, f64), String> {
     Ok((time.unwrap_or_default(), value.unwrap_or_default()))
 }
 
-/// The metadata of a request's body: type, help and unit by family.
-pub fn families(body: &[u8]) -> Result<Vec<(String, (u64, String, String))>, String> {
+/// A family's name, and its type, help and unit.
+pub type Described = (String, (u64, String, String));
+
+/// The metadata of a request's body by family.
+pub fn families(body: &[u8]) -> Result<Vec<Described>, String> {
     let raw = snap::raw::Decoder::new().decompress_vec(body);
     let raw = raw.map_err(|error| format!("snappy: {error}"))?;
     let mut families = Vec::new();
