@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use hyper::header::{AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, DATE, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Uri};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -43,7 +43,12 @@ const REST_OF_GOOD_ANSWER: Duration = Duration::from_secs(5);
 /// A client for one endpoint, with at most one connection.
 pub struct Client {
     options: Options,
+    /// As the request line of HTTP/1.1 has it.
     target: Uri,
+    /// The whole URL, as HTTP/2 has it.
+    absolute: Uri,
+    /// The server does not want HTTP/2.
+    http1_only: bool,
     headers: HeaderMap,
     credentials: Option<Credentials>,
     hide: Vec<String>,
@@ -73,6 +78,8 @@ pub(super) enum Fault {
     Tls(TlsError),
     Connect(ConnectError),
     Broken(Broken),
+    /// The server sent more than an answer has: heads without end, or frames that are none.
+    Flood,
     NoAnswer,
 }
 
@@ -115,13 +122,17 @@ impl Client {
                 tls = Some(options.tls.load().map_err(OptionsError::Tls)?);
             }
         }
-        let target = options.url.target().parse::<Uri>();
+        let uri = |text: &str| {
+            text.parse::<Uri>().map_err(|_| OptionsError::HeaderValue("request target".into()))
+        };
         let mut hide: Vec<String> = options.url.query().map(str::to_owned).into_iter().collect();
         hide.extend(options.headers.iter().map(|(_, value)| value.clone()));
         // Shorter ones are no secrets, and would be found in every other word.
         hide.retain(|text| text.len() >= 8);
         Ok(Client {
-            target: target.map_err(|_| OptionsError::HeaderValue("request target".into()))?,
+            target: uri(options.url.target())?,
+            absolute: uri(&options.url.absolute())?,
+            http1_only: !options.http2,
             headers,
             credentials,
             hide,
@@ -224,12 +235,15 @@ impl Client {
 
     fn no_answer(&self, fault: &Fault) -> Outcome {
         let why = self.explain("POST", fault);
-        match fault {
-            Fault::Secret(_) | Fault::Tls(_) => Outcome::Misconfigured { code: None, why },
-            Fault::Connect(_) | Fault::Broken(_) | Fault::NoAnswer => {
-                Outcome::Retry { code: None, after: None, why }
+        let slow = match fault {
+            Fault::Secret(_) | Fault::Tls(_) => {
+                return Outcome::Misconfigured { code: None, why };
             }
-        }
+            Fault::Connect(_) | Fault::Flood => false,
+            Fault::Broken(error) => error.broke_off(),
+            Fault::NoAnswer => true,
+        };
+        Outcome::Retry { code: None, after: None, why, slow }
     }
 
     /// The line for the log.
@@ -244,6 +258,9 @@ impl Client {
             }
             Fault::Connect(error) => format!("{attempt}: {error}"),
             Fault::Broken(error) => format!("{attempt}: {error}"),
+            Fault::Flood => format!(
+                "{attempt}: the server sends more than any answer has; is it the right server?"
+            ),
             Fault::NoAnswer => format!(
                 "{attempt}: connected, and no answer within {seconds} s; is the server overloaded, or \
                  timeout too short?"
@@ -267,14 +284,29 @@ impl Client {
                     return Ok(answer);
                 }
                 // The server closed it while it was idle: nobody's fault, once more over a new one.
-                Err(Fault::Broken(_)) if !self.meter.heard() => {}
+                Err(Fault::Broken(error)) if !self.meter.heard() || self.comes_again(&error) => {}
                 Err(fault) => return Err(fault),
             }
         }
-        let mut link = self.connect(deadline).await?;
-        let answer = self.over(&mut link, ask, sink, deadline).await?;
-        self.link = answer.keep.then_some(link);
-        Ok(answer)
+        for again in [true, false] {
+            let mut link = self.connect(deadline).await?;
+            match self.over(&mut link, ask, sink, deadline).await {
+                Ok(answer) => {
+                    self.link = answer.keep.then_some(link);
+                    return Ok(answer);
+                }
+                Err(Fault::Broken(error)) if again && self.comes_again(&error) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err(Fault::NoAnswer)
+    }
+
+    /// Whether a request over HTTP/2 goes once more over a new connection at once, since the server says that
+    /// it has not looked at it.
+    fn comes_again(&mut self, error: &Broken) -> bool {
+        self.http1_only |= error.wants_http1();
+        error.unprocessed() || error.wants_http1()
     }
 
     async fn connect(&mut self, deadline: Instant) -> Result<Link, Fault> {
@@ -288,14 +320,16 @@ impl Client {
                 };
                 self.tls = Some(config.clone());
                 let private_ca = self.options.tls.ca_file.is_some();
-                Some(Tls { config, name: name.clone(), private_ca })
+                let http2 = !self.http1_only;
+                Some(Tls { config, name: name.clone(), private_ca, http2 })
             }
         };
         let stream = connect(&self.options.url, &mut self.lookup, tls, &self.meter, deadline)
             .await
             .map_err(Fault::Connect)?;
         self.connections = self.connections.saturating_add(1);
-        Link::new(stream).await.map_err(Fault::Broken)
+        let link = timeout_at(deadline, Link::new(stream)).await;
+        link.map_err(|_| Fault::NoAnswer)?.map_err(Fault::Broken)
     }
 
     /// Whether the secret is another one than before.
@@ -315,10 +349,13 @@ impl Client {
         deadline: Instant,
     ) -> Result<Answer, Fault> {
         self.meter.expect(ask.max_bytes.saturating_mul(2).saturating_add(AROUND));
-        let response = timeout_at(deadline, link.send(self.request(ask)))
+        let response = timeout_at(deadline, link.send(self.request(ask, link.is_http2())))
             .await
             .map_err(|_| Fault::NoAnswer)?
-            .map_err(Fault::Broken)?;
+            .map_err(|error| match self.meter.flooded() {
+                true => Fault::Flood,
+                false => Fault::Broken(error),
+            })?;
         let (head, mut body) = response.into_parts();
         let good = head.status.is_success();
         // Of a push the status is the answer. Whatever becomes of the body, it only costs the connection.
@@ -335,11 +372,16 @@ impl Client {
         Ok(Answer { code, headers: head.headers, said, end, bytes, keep })
     }
 
-    fn request(&self, ask: &Ask) -> Request<Bytes> {
+    fn request(&self, ask: &Ask, http2: bool) -> Request<Bytes> {
         let mut request = Request::new(ask.body.clone());
         *request.method_mut() = ask.method.clone();
-        *request.uri_mut() = self.target.clone();
         *request.headers_mut() = ask.headers.clone();
+        if http2 {
+            *request.uri_mut() = self.absolute.clone();
+            request.headers_mut().remove(HOST);
+        } else {
+            *request.uri_mut() = self.target.clone();
+        }
         if let Some(credentials) = &self.credentials {
             request.headers_mut().insert(AUTHORIZATION, credentials.header.clone());
         }

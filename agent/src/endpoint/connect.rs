@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::pipe::{Meter, Pipe, Stream};
+use super::tls::HTTP1;
 use super::{Host, Url};
 
 /// The most that one of several addresses gets before the next one's turn, of what time there is: a
@@ -105,6 +106,8 @@ pub(super) struct Tls {
     pub(super) config: Arc<ClientConfig>,
     pub(super) name: ServerName<'static>,
     pub(super) private_ca: bool,
+    /// Whether HTTP/2 is offered.
+    pub(super) http2: bool,
 }
 
 /// How a host's name becomes addresses; it may block.
@@ -196,7 +199,11 @@ pub(super) async fn connect(
 
 async fn secure(pipe: Pipe, tls: Tls, deadline: Instant) -> Result<Pipe, ConnectError> {
     let name = tls.name.to_str().into_owned();
-    let handshake = TlsConnector::from(tls.config).connect(tls.name, pipe);
+    let mut config = tls.config;
+    if !tls.http2 {
+        Arc::make_mut(&mut config).alpn_protocols = vec![HTTP1.to_vec()];
+    }
+    let handshake = TlsConnector::from(config).connect(tls.name, pipe);
     match timeout_at(deadline, handshake).await {
         Err(_) => Err(ConnectError::Timeout { doing: "TLS handshake" }),
         Ok(Err(source)) => Err(ConnectError::Tls { name, source, private_ca: tls.private_ca }),

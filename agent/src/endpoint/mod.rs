@@ -10,6 +10,8 @@ mod backoff;
 mod client;
 mod connect;
 mod get;
+mod http1;
+mod http2;
 mod intake;
 mod link;
 mod options;
@@ -18,7 +20,7 @@ mod secret;
 mod tls;
 mod url;
 
-pub use answer::{MAX_SAID, Outcome};
+pub use answer::{MAX_SAID, Outcome, Written};
 // For the fuzz targets: what a server says is judged without a server.
 #[doc(hidden)]
 pub use answer::{MAX_RETRY_AFTER, judge, words};

@@ -64,6 +64,8 @@ pub struct Options {
     pub headers: Vec<(String, String)>,
     /// For https.
     pub tls: TlsOptions,
+    /// Whether HTTP/2 is spoken where a server offers it over TLS.
+    pub http2: bool,
     /// The most that one request may take, from looking up the host to the end of the answer.
     pub timeout: Duration,
 }
@@ -77,6 +79,7 @@ impl Options {
             auth: Auth::None,
             headers: Vec::new(),
             tls: TlsOptions::default(),
+            http2: true,
             timeout: Duration::from_secs(30),
         }
     }
@@ -91,6 +94,7 @@ impl fmt::Debug for Options {
             .field("auth", &self.auth)
             .field("headers", &headers)
             .field("tls", &self.tls)
+            .field("http2", &self.http2)
             .field("timeout", &self.timeout)
             .finish()
     }

@@ -175,6 +175,12 @@ impl Url {
         &self.target
     }
 
+    /// All of it. Not for messages, either.
+    pub(super) fn absolute(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority(), self.target)
+    }
+
     /// The query, if there is one that could hold a key.
     pub(crate) fn query(&self) -> Option<&str> {
         self.target.split_once('?').map(|(_, query)| query).filter(|query| !query.is_empty())
