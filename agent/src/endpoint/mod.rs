@@ -13,12 +13,18 @@ mod get;
 mod http1;
 mod http2;
 mod intake;
+mod keys;
 mod link;
+mod no_proxy;
 mod options;
 mod pipe;
+mod proxy;
 mod secret;
 mod tls;
+mod tunnel;
 mod url;
+mod warnings;
+mod watched;
 
 pub use answer::{MAX_SAID, Outcome, Written};
 // For the fuzz targets: what a server says is judged without a server.
@@ -28,6 +34,7 @@ pub use backoff::{Backoff, BackoffError};
 pub use client::Client;
 pub use get::GetOutcome;
 pub use options::{Auth, Content, Options, OptionsError};
+pub use proxy::{EnvironmentError, ProxyKind, ProxyOptions, ProxyUrl};
 pub use secret::{Secret, SecretError, SecretFault};
 pub use tls::{MinVersion, TlsError, TlsOptions};
 pub use url::{Host, Url, UrlError, UrlFault};
