@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, Place};
 use super::reader::{At, Pair, Reader};
-use super::{Endpoint, Limits, units};
+use super::{Endpoint, Limits, relabel, units};
 use crate::endpoint::{
     Auth, Client, MinVersion, Options, OptionsError, ProxyOptions, ProxyUrl, Secret, TlsError,
     TlsOptions, Url,
@@ -55,6 +55,14 @@ pub(super) fn loki(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
         )?;
         Ok(Batching { batch, wait, limits: limits(t)? })
     })
+}
+
+impl super::Config {
+    /// One line for each thing that is allowed and should not be, such as a password over plain HTTP.
+    pub fn warnings(&self) -> Vec<String> {
+        let endpoints = self.mimir.iter().chain(&self.loki);
+        endpoints.flat_map(|endpoint| endpoint.connection.warnings()).collect()
+    }
 }
 
 /// What a signal's requests are bounded by.
@@ -138,6 +146,11 @@ fn endpoints(
         )?;
         let Batching { batch, wait, limits } = batching(&t)?;
         let backoff = backoff(&t)?;
+        let labels = t.labels(
+            "labels",
+            "labels of what goes to this endpoint alone, given where there is no such label and before `relabel`",
+        )?;
+        let relabel = relabel::rules(&t, "relabel")?;
         let (present, place) = (t.is_present(), t.place().clone());
         t.finish()?;
         if !present {
@@ -171,7 +184,7 @@ fn endpoints(
                 "each endpoint keeps a cursor of its own, by URL and tenant",
             ));
         }
-        endpoints.push(Endpoint { connection, backoff, batch, wait, limits });
+        endpoints.push(Endpoint { connection, backoff, batch, wait, limits, labels, relabel });
     }
     Ok(endpoints)
 }
