@@ -74,7 +74,7 @@ impl fmt::Display for Broken {
 
 /// A connection that requests go over, one after the other.
 pub(super) enum Link {
-    Http1(Http1),
+    Http1(Box<Http1>),
     Http2(Box<Http2>),
 }
 
@@ -89,7 +89,7 @@ impl Link {
         if stream.pipe.alpn() == Some(HTTP2) {
             return Ok(Link::Http2(Box::new(Http2::new(stream).await.map_err(Broken::Http2)?)));
         }
-        Ok(Link::Http1(Http1::new(stream).await.map_err(Broken::Http1)?))
+        Ok(Link::Http1(Box::new(Http1::new(stream).await.map_err(Broken::Http1)?)))
     }
 
     /// Whether requests name the whole URL, and no header `Host`.

@@ -186,8 +186,8 @@ impl std::error::Error for OptionsError {
 
 const TENANT: HeaderName = HeaderName::from_static("x-scope-orgid");
 
-/// Set for each request, or meaningful to the connection.
-const RESERVED: [&str; 11] = [
+/// Set for each request, or meaningful to the connection; of the latter HTTP/2 takes none (RFC 9113, section 8.2.2).
+const RESERVED: [&str; 13] = [
     "host",
     "user-agent",
     "content-type",
@@ -196,6 +196,8 @@ const RESERVED: [&str; 11] = [
     "transfer-encoding",
     "x-prometheus-remote-write-version",
     "connection",
+    "keep-alive",
+    "proxy-connection",
     "upgrade",
     "expect",
     "te",
