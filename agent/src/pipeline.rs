@@ -160,6 +160,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
     let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
     loop {
         ::log::set_max_level(config.agent.log_level);
+        config.warnings().iter().for_each(|warning| ::log::warn!("{warning}"));
         let tasks = LocalSet::new();
         let run = pipeline(
             Rc::clone(&config),

@@ -207,6 +207,57 @@ async fn a_server_that_speaks_something_else() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_not_what_it_says_costs_the_connection_and_not_the_answer() {
+    for body in [
+        "Content-Length: 9\r\n\r\nshort",
+        "Content-Length: 2\r\n\r\nlonger",
+        "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+        "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nab",
+    ] {
+        let good = answer_to(Fault::garbage(format!("HTTP/1.1 200 OK\r\n{body}"))).await;
+        assert_eq!(good, Outcome::accepted(200), "{body:?}");
+        let bad = answer_to(Fault::garbage(format!("HTTP/1.1 503 x\r\n{body}"))).await;
+        assert!(matches!(bad, Outcome::Retry { code: Some(503), slow: false, .. }), "{bad:?}");
+    }
+    // What can't be told is no answer.
+    for head in
+        ["Content-Length: x", "Content-Length: 1\r\nContent-Length: 2", "Content-Length: -1"]
+    {
+        let outcome = answer_to(Fault::garbage(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n"))).await;
+        let Outcome::Retry { code: None, slow, why, .. } = outcome else { panic!("{outcome:?}") };
+        assert!(why.contains("is not HTTP") && !slow, "{why}");
+    }
+}
+
+#[tokio::test]
+async fn early_hints_without_end_are_bounded() {
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let few = format!("{}HTTP/1.1 204 x\r\n\r\n", early.repeat(5));
+    assert_eq!(answer_to(Fault::garbage(few)).await, Outcome::accepted(204));
+    let outcome = answer_to(Fault::garbage(early.repeat(100_000))).await;
+    let Outcome::Retry { code: None, slow, why, .. } = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("more than any answer has") && !slow, "{why}");
+}
+
+#[tokio::test]
+async fn a_link_that_may_be_too_slow_is_told_from_a_server_that_is_not_there() {
+    let slow = |outcome: Outcome| match outcome {
+        Outcome::Retry { slow, .. } => slow,
+        other => panic!("{other:?}"),
+    };
+    let mimir = StrictMimir::new();
+    mimir.script(Fault::never());
+    assert!(slow(post(&mut impatient(&mimir), 1).await), "connected, and no answer in time");
+    assert!(slow(answer_to(Fault::close()).await), "it broke while the request was under way");
+    assert!(slow(answer_to(Fault::garbage("HTTP/1.1 20")).await), "it broke within the answer");
+    assert!(!slow(answer_to(Fault::status(503)).await), "there was an answer");
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
+    assert!(!slow(post(&mut Client::new(Options::new(url)).unwrap(), 1).await), "no connection");
+}
+
+#[tokio::test]
 async fn a_body_without_end_is_read_no_further_than_its_bound() {
     let mimir = StrictMimir::new();
     for code in [200, 400, 500] {

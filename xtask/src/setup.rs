@@ -131,6 +131,34 @@ const PROGRAMS: &[Program] = &[
         },
     },
     Program {
+        name: "nginx",
+        since: Purpose::Test,
+        why: "tests speak HTTP/2 with it",
+        packages: Packages { apt: &["nginx"], dnf: "nginx", pacman: "nginx", apk: "nginx" },
+    },
+    Program {
+        name: "tinyproxy",
+        since: Purpose::Test,
+        why: "tests send through it",
+        packages: Packages {
+            apt: &["tinyproxy-bin"],
+            dnf: "tinyproxy",
+            pacman: "tinyproxy",
+            apk: "tinyproxy",
+        },
+    },
+    Program {
+        name: "microsocks",
+        since: Purpose::Test,
+        why: "tests send through it",
+        packages: Packages {
+            apt: &["microsocks"],
+            dnf: "microsocks",
+            pacman: "microsocks (of the AUR)",
+            apk: "microsocks",
+        },
+    },
+    Program {
         name: "setpriv",
         since: Purpose::Test,
         why: "a test logs as several users",

@@ -3,13 +3,21 @@
 use std::time::{Duration, SystemTime};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use mote::endpoint::{MAX_RETRY_AFTER, Outcome, Url, judge, words};
+use mote::endpoint::{MAX_RETRY_AFTER, Outcome, ProxyUrl, Url, judge, words};
 
 use super::bytes::Input;
 
-/// A URL; its own notation of host and port reads back as the same.
+/// A URL, of a server and of a proxy; its own notation of host and port reads back as the same.
 pub fn url(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
+    match ProxyUrl::parse(&text) {
+        Ok(proxy) => {
+            let again = ProxyUrl::parse(&proxy.to_string()).expect("its own notation");
+            assert_eq!((again.kind(), again.to_string()), (proxy.kind(), proxy.to_string()));
+            assert!(again.user().is_none(), "a user is not shown");
+        }
+        Err(error) => assert!((1..=text.chars().count() + 1).contains(&error.column), "{text:?}"),
+    }
     match Url::parse(&text) {
         Ok(url) => {
             let scheme = if url.is_tls() { "https" } else { "http" };

@@ -8,7 +8,8 @@ use super::error::{ConfigError, Place};
 use super::reader::{At, Pair, Reader};
 use super::{Endpoint, Histograms, Limits, Protocol, WriteOptions, relabel, units};
 use crate::endpoint::{
-    Auth, Client, MinVersion, Options, OptionsError, Secret, TlsError, TlsOptions, Url,
+    Auth, Client, MinVersion, Options, OptionsError, ProxyOptions, ProxyUrl, Secret, TlsError,
+    TlsOptions, Url,
 };
 use crate::logs::stage::StreamLimits;
 
@@ -61,6 +62,14 @@ pub(super) fn loki(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
         )?;
         Ok(Batching { batch, wait, limits: limits(t)?, write: WriteOptions::default() })
     })
+}
+
+impl super::Config {
+    /// One line for each thing that is allowed and should not be, such as a password over plain HTTP.
+    pub fn warnings(&self) -> Vec<String> {
+        let endpoints = self.mimir.iter().chain(&self.loki);
+        endpoints.flat_map(|endpoint| endpoint.connection.warnings()).collect()
+    }
 }
 
 /// What a signal's requests are bounded by.
@@ -264,6 +273,12 @@ fn endpoints(
             places.insert("tenant", tenant.place.clone());
         }
         let headers = t.pairs("headers", "more HTTP headers")?;
+        let proxy = proxy(&t, &mut places)?;
+        let http2 = t.boolean(
+            "http2",
+            true,
+            "speaks HTTP/2 where the server offers it over TLS; false: HTTP/1.1 only",
+        )?;
         let timeout = t.duration(
             "timeout",
             Duration::from_secs(30),
@@ -291,6 +306,8 @@ fn endpoints(
         let mut connection = Options::new(url);
         connection.auth = auth;
         connection.tls = tls;
+        connection.proxy = proxy;
+        connection.http2 = http2;
         connection.tenant = tenant.map(|tenant| tenant.value);
         connection.timeout = timeout;
         connection.headers =
@@ -325,43 +342,94 @@ fn endpoints(
 fn auth(t: &Reader<'_>, places: &mut Places) -> Result<Auth, ConfigError> {
     let basic = t.section("basic_auth")?;
     let username = basic.string("username", "", "the user's name")?;
+    let username_file =
+        basic.string("username_file", "", "file of the user's name, read again when it changes")?;
     let password = basic.string("password", "", "the password; better in a file")?;
     let password_file =
         basic.string("password_file", "", "file of the password, read again when it changes")?;
     let (present, place) = (basic.is_present(), basic.place().clone());
     basic.finish()?;
+    let token = t.string("bearer_token", "", "a bearer token; better in a file")?;
     let token_file =
         t.string("bearer_token_file", "", "file of a bearer token, read again when it changes")?;
-    if present && let Some(token) = &token_file {
-        return Err(token.error("bearer_token_file and basic_auth exclude each other", "keep one"));
+    if let (Some(given), true) = (token_file.as_ref().or(token.as_ref()), present) {
+        let key = if token_file.is_some() { "bearer_token_file" } else { "bearer_token" };
+        return Err(given.error(format!("{key} and basic_auth exclude each other"), "keep one"));
     }
-    if let Some(token) = token_file {
+    if let Some(token) = value_or_file("bearer_token", token, token_file)? {
         places.insert("secret", token.place);
-        return Ok(Auth::Bearer(Secret::file(token.value)));
+        return Ok(Auth::Bearer(token.value));
     }
     if !present {
         return Ok(Auth::None);
     }
     let missing = |what: &str| ConfigError::new(&place, format!("basic_auth has no {what}"), "");
-    let username = username.ok_or_else(|| missing("username"))?;
+    let username =
+        value_or_file("username", username, username_file)?.ok_or_else(|| missing("username"))?;
+    let password = value_or_file("password", password, password_file)?
+        .ok_or_else(|| missing("password_file"))?;
     places.insert("username", username.place);
-    let password = match (password, password_file) {
+    places.insert("secret", password.place);
+    Ok(Auth::Basic { username: username.value, password: password.value })
+}
+
+/// A value, or the file that holds it.
+fn value_or_file(
+    key: &str,
+    value: Option<At<String>>,
+    file: Option<At<String>>,
+) -> Result<Option<At<Secret>>, ConfigError> {
+    match (value, file) {
         (Some(_), Some(file)) => {
-            return Err(
-                file.error("password and password_file exclude each other", "keep the file")
-            );
+            Err(file.error(format!("{key} and {key}_file exclude each other"), "keep the file"))
         }
         (Some(value), None) => {
-            places.insert("secret", value.place);
-            Secret::value(value.value)
+            Ok(Some(At { value: Secret::value(value.value), place: value.place }))
         }
-        (None, Some(file)) => {
-            places.insert("secret", file.place);
-            Secret::file(file.value)
-        }
-        (None, None) => return Err(missing("password_file")),
-    };
-    Ok(Auth::Basic { username: username.value, password })
+        (None, Some(file)) => Ok(Some(At { value: Secret::file(file.value), place: file.place })),
+        (None, None) => Ok(None),
+    }
+}
+
+fn proxy(t: &Reader<'_>, places: &mut Places) -> Result<ProxyOptions, ConfigError> {
+    let url = t.string(
+        "proxy_url",
+        "",
+        "the proxy that requests go through: http://, https:// or socks5://, with user:password@ before its host if it wants them; it comes before the environment's",
+    )?;
+    let password_file = t.string(
+        "proxy_password_file",
+        "",
+        "file of the password that goes with the user in `proxy_url`, read again when it changes",
+    )?;
+    let no_proxy = t.string(
+        "no_proxy",
+        "",
+        "what `proxy_url` is not used for, as in the variable NO_PROXY: hosts, `.suffix`, addresses, networks as 10.0.0.0/8, each with a port or without; `*` for all",
+    )?;
+    let from_environment = t.boolean(
+        "proxy_from_environment",
+        true,
+        "without `proxy_url`, takes the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names, unless NO_PROXY has the host; this machine itself is always reached directly",
+    )?;
+    let mut options = ProxyOptions { from_environment, ..ProxyOptions::default() };
+    if let Some(given) = url.filter(|given| !given.value.is_empty()) {
+        let parsed = ProxyUrl::parse(&given.value).map_err(|error| {
+            given.error(format!("proxy_url: {error}"), "for example \"http://user@proxy:3128\"")
+        })?;
+        options.url = Some(parsed);
+    } else if let Some(given) = &no_proxy {
+        return Err(given.error(
+            "no_proxy goes with proxy_url".to_owned(),
+            "for a proxy of the environment, set the variable NO_PROXY",
+        ));
+    }
+    if let Some(file) = password_file {
+        places.insert("proxy_password", file.place);
+        options.password = Some(Secret::file(file.value));
+    }
+    options.no_proxy = no_proxy.map(|given| given.value).unwrap_or_default();
+    Ok(options)
 }
 
 fn tls(t: &Reader<'_>, places: &mut Places) -> Result<TlsOptions, ConfigError> {
@@ -460,13 +528,14 @@ fn place_of<'a>(
             places.get("cert_file").or_else(|| places.get("key_file"))
         }
         OptionsError::Tls(TlsError::ServerName(_)) => places.get("server_name"),
-        OptionsError::Tls(_) | OptionsError::Timeout => None,
+        OptionsError::ProxySecret(_) | OptionsError::ProxyPassword => places.get("proxy_password"),
+        OptionsError::Tls(_) | OptionsError::Timeout | OptionsError::ProxyEnvironment(_) => None,
     }
 }
 
 fn hint(error: &OptionsError) -> &'static str {
     match error {
-        OptionsError::Secret(_) => {
+        OptionsError::Secret(_) | OptionsError::ProxySecret(_) => {
             "the file has to exist, be readable by the agent's user and hold one line"
         }
         OptionsError::Tls(TlsError::Read { .. } | TlsError::Pem { .. }) => {

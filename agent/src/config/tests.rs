@@ -184,6 +184,48 @@ fn bad_input_is_told_with_its_place_and_a_hint() {
             "PEM",
         ),
         (
+            "[[mimir]]\nurl = \"http://x/\"\nbearer_token = \"t\"\nbearer_token_file = \"/t\"",
+            "4:21",
+            "bearer_token and bearer_token_file exclude",
+            "keep the file",
+        ),
+        (
+            "[[loki]]\nurl = \"http://x/\"\nbearer_token = \"t\"\nbasic_auth = { username = \"u\" }",
+            "3:16",
+            "bearer_token and basic_auth exclude",
+            "",
+        ),
+        (
+            "[[loki]]\nurl = \"http://x/\"\nbasic_auth = { username_file = \"/no/such\", password = \"p\" }",
+            "3:",
+            "/no/such",
+            "readable",
+        ),
+        (
+            "[[mimir]]\nurl = \"http://x/\"\nproxy_url = \"ftp://p\"",
+            "3:13",
+            "proxy_url: column 1",
+            "http://user@proxy:3128",
+        ),
+        (
+            "[[mimir]]\nurl = \"http://x/\"\nno_proxy = \"h\"",
+            "3:12",
+            "no_proxy goes with proxy_url",
+            "NO_PROXY",
+        ),
+        (
+            "[[mimir]]\nurl = \"http://x/\"\nproxy_url = \"http://p\"\nproxy_password_file = \"/no/such\"",
+            "4:23",
+            "goes with a user in proxy_url",
+            "",
+        ),
+        (
+            "[[mimir]]\nurl = \"http://x/\"\nproxy_url = \"http://u@p\"\nproxy_password_file = \"/no/such\"",
+            "4:23",
+            "/no/such",
+            "readable",
+        ),
+        (
             "[[mimir]]\nurl = \"http://x/\"\nbasic_auth = { username = \"u\" }",
             "3:14",
             "no password_file",
@@ -308,6 +350,18 @@ fn secrets_are_not_in_errors() {
     let shown =
         parse_text(text).map_or_else(|error| error.to_string(), |config| format!("{config:?}"));
     assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn what_is_unsafe_is_told_for_each_endpoint() {
+    let text = "[[mimir]]\nurl = \"http://nas.lan/\"\nbearer_token = \"hunter2\"\n\
+                [[loki]]\nurl = \"https://nas.lan/\"\ntls.insecure_skip_verify = true\n\
+                [[loki]]\nurl = \"http://127.0.0.1/\"\nbasic_auth = { username = \"u\", password = \"hunter2\" }";
+    let warnings = parse_text(text).unwrap().warnings();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("http://nas.lan/: the bearer token goes over plain HTTP"));
+    assert!(warnings[1].starts_with("https://nas.lan/: tls.insecure_skip_verify"));
+    assert!(!warnings.concat().contains("hunter2"));
 }
 
 #[test]

@@ -203,7 +203,7 @@ fn explain(attempt: &str, code: u16, headers: &HeaderMap, words: &str) -> String
         404 | 405 => "check the path of url: Mimir's is /api/v1/push, Prometheus' /api/v1/write \
                       (with --web.enable-remote-write-receiver), Loki's /loki/api/v1/push"
             .into(),
-        407 => "a proxy in between wants credentials, which Mote does not support".into(),
+        407 => "the proxy wants credentials: check the user and password of proxy_url, or proxy_password_file".into(),
         415 => "the server does not take this protocol; check url and protocol".into(),
         _ => return why,
     };

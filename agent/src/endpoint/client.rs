@@ -6,25 +6,26 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use hyper::header::{AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{
+    AUTHORIZATION, DATE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
+};
 use hyper::{Method, Request, Uri};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Outcome, judge};
-use super::connect::{ConnectError, Lookup, Tls, connect};
+use super::connect::{ConnectError, Lookup, Proxy, Tls, connect};
 use super::intake::{End, Intake, Sink};
+use super::keys::Keys;
 use super::link::{Broken, Link};
-use super::options::{
-    Content, Credentials, Options, OptionsError, check, credentials, fixed_headers,
-};
+use super::options::{Content, Options, OptionsError, check, fixed_headers};
 use super::pipe::Meter;
-use super::{SecretError, TlsError};
+use super::proxy::proxy_for;
+use super::tunnel::basic;
+use super::{ProxyKind, ProxyUrl, SecretError, TlsError, TlsOptions, Url};
 
 /// The body of an answer to a push is read up to here, so that its connection can be kept; beyond, it is
 /// closed.
@@ -43,12 +44,20 @@ const REST_OF_GOOD_ANSWER: Duration = Duration::from_secs(5);
 /// A client for one endpoint, with at most one connection.
 pub struct Client {
     options: Options,
+    /// As the request line of HTTP/1.1 has it.
     target: Uri,
+    /// The whole URL, as HTTP/2 has it.
+    absolute: Uri,
+    /// The server does not want HTTP/2.
+    http1_only: bool,
     headers: HeaderMap,
-    credentials: Option<Credentials>,
     hide: Vec<String>,
+    /// What the server's certificate has to carry, for https.
     name: Option<ServerName<'static>>,
-    tls: Option<Arc<ClientConfig>>,
+    proxy: Option<ProxyUrl>,
+    /// The same of the proxy, if it speaks TLS.
+    proxy_name: Option<ServerName<'static>>,
+    keys: Keys,
     lookup: Lookup,
     link: Option<Link>,
     buffer: BytesMut,
@@ -73,6 +82,8 @@ pub(super) enum Fault {
     Tls(TlsError),
     Connect(ConnectError),
     Broken(Broken),
+    /// The server sent more than an answer has: heads without end, or frames that are none.
+    Flood,
     NoAnswer,
 }
 
@@ -107,26 +118,36 @@ impl Client {
     pub fn new(options: Options) -> Result<Client, OptionsError> {
         check(&options)?;
         let headers = fixed_headers(&options)?;
-        let credentials = credentials(&options.auth).map_err(OptionsError::Secret)?;
-        let (mut name, mut tls) = (None, None);
-        if options.url.is_tls() {
-            name = Some(options.tls.name(options.url.host()).map_err(OptionsError::Tls)?);
-            if options.tls.ca_file.is_some() || options.tls.cert_file.is_some() {
-                tls = Some(options.tls.load().map_err(OptionsError::Tls)?);
-            }
-        }
-        let target = options.url.target().parse::<Uri>();
+        let environment = |name: &str| std::env::var(name).ok();
+        let proxy = proxy_for(&options.proxy, &options.url, &environment)
+            .map_err(OptionsError::ProxyEnvironment)?;
+        let keys = Keys::new(&options, proxy.as_ref())?;
+        let name = options.url.is_tls().then(|| options.tls.name(options.url.host()));
+        let proxy_tls = proxy.as_ref().filter(|proxy| proxy.kind() == ProxyKind::Https);
+        let proxy_name = proxy_tls.map(|proxy| TlsOptions::default().name(proxy.host()));
+        let uri = |text: &str| {
+            text.parse::<Uri>().map_err(|_| OptionsError::HeaderValue("request target".into()))
+        };
+        let absolute = uri(&options.url.absolute())?;
+        // RFC 9112, section 3.2.2.
+        let target = match by_whole_url(&options.url, proxy.as_ref()) {
+            true => absolute.clone(),
+            false => uri(options.url.target())?,
+        };
         let mut hide: Vec<String> = options.url.query().map(str::to_owned).into_iter().collect();
         hide.extend(options.headers.iter().map(|(_, value)| value.clone()));
         // Shorter ones are no secrets, and would be found in every other word.
         hide.retain(|text| text.len() >= 8);
         Ok(Client {
-            target: target.map_err(|_| OptionsError::HeaderValue("request target".into()))?,
+            target,
+            absolute,
+            http1_only: !options.http2,
             headers,
-            credentials,
             hide,
-            name,
-            tls,
+            name: name.transpose().map_err(OptionsError::Tls)?,
+            proxy_name: proxy_name.transpose().map_err(OptionsError::Tls)?,
+            proxy,
+            keys,
             lookup: Lookup::default(),
             link: None,
             buffer: BytesMut::new(),
@@ -192,7 +213,10 @@ impl Client {
 
     /// What is attempted, as messages begin.
     pub(super) fn attempt(&self, method: &str) -> String {
-        format!("{method} {}", self.options.url)
+        match &self.proxy {
+            Some(proxy) => format!("{method} {} through the proxy {proxy}", self.options.url),
+            None => format!("{method} {}", self.options.url),
+        }
     }
 
     /// The headers that are the same for every request.
@@ -209,10 +233,10 @@ impl Client {
         let deadline = Instant::now() + self.options.timeout;
         let mut answer = self.exchange(ask, sink, deadline).await;
         if matches!(&answer, Ok(answer) if answer.code == 401) {
-            match self.read_credentials() {
+            match self.keys.read_secrets(&self.options, self.proxy.as_ref()) {
                 Ok(false) => {}
                 Ok(true) => answer = self.exchange(ask, sink, deadline).await,
-                Err(fault) => answer = Err(fault),
+                Err(error) => answer = Err(Fault::Secret(error)),
             }
         }
         if let Ok(answer) = &answer {
@@ -224,13 +248,18 @@ impl Client {
 
     fn no_answer(&self, fault: &Fault) -> Outcome {
         let why = self.explain("POST", fault);
-        match fault {
-            Fault::Secret(_) | Fault::Tls(_) => Outcome::Misconfigured { code: None, why },
-            Fault::Connect(_) => Outcome::Retry { code: None, after: None, why, slow: false },
-            Fault::Broken(_) | Fault::NoAnswer => {
-                Outcome::Retry { code: None, after: None, why, slow: true }
+        let slow = match fault {
+            Fault::Secret(_) | Fault::Tls(_) => {
+                return Outcome::Misconfigured { code: None, why };
             }
-        }
+            Fault::Connect(error) if error.is_misconfigured() => {
+                return Outcome::Misconfigured { code: None, why };
+            }
+            Fault::Connect(_) | Fault::Flood => false,
+            Fault::Broken(error) => error.broke_off(),
+            Fault::NoAnswer => true,
+        };
+        Outcome::Retry { code: None, after: None, why, slow }
     }
 
     /// The line for the log.
@@ -240,11 +269,14 @@ impl Client {
         match fault {
             Fault::Secret(error) => format!("{attempt}: {error}"),
             Fault::Tls(error) => format!("{attempt}: {error}"),
-            Fault::Connect(error @ ConnectError::Timeout { .. }) => {
+            Fault::Connect(error) if error.is_timeout() => {
                 format!("{attempt}: {error} within {seconds} s; check the address and firewalls")
             }
             Fault::Connect(error) => format!("{attempt}: {error}"),
             Fault::Broken(error) => format!("{attempt}: {error}"),
+            Fault::Flood => format!(
+                "{attempt}: the server sends more than any answer has; is it the right server?"
+            ),
             Fault::NoAnswer => format!(
                 "{attempt}: connected, and no answer within {seconds} s; is the server overloaded, or \
                  timeout too short?"
@@ -259,6 +291,12 @@ impl Client {
         sink: &mut Option<Sink<'_>>,
         deadline: Instant,
     ) -> Result<Answer, Fault> {
+        if self.link.is_some()
+            && self.keys.are_due()
+            && self.keys.look(&self.options, self.proxy.as_ref())
+        {
+            self.link = None;
+        }
         if let Some(mut link) = self.link.take()
             && link.is_open().await
         {
@@ -268,44 +306,65 @@ impl Client {
                     return Ok(answer);
                 }
                 // The server closed it while it was idle: nobody's fault, once more over a new one.
-                Err(Fault::Broken(_)) if !self.meter.heard() => {}
+                Err(Fault::Broken(error)) if !self.meter.heard() || self.comes_again(&error) => {}
                 Err(fault) => return Err(fault),
             }
         }
-        let mut link = self.connect(deadline).await?;
-        let answer = self.over(&mut link, ask, sink, deadline).await?;
-        self.link = answer.keep.then_some(link);
-        Ok(answer)
+        for again in [true, false] {
+            let mut link = self.connect(deadline).await?;
+            match self.over(&mut link, ask, sink, deadline).await {
+                Ok(answer) => {
+                    self.link = answer.keep.then_some(link);
+                    return Ok(answer);
+                }
+                Err(Fault::Broken(error)) if again && self.comes_again(&error) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err(Fault::NoAnswer)
+    }
+
+    /// Whether a request over HTTP/2 goes once more over a new connection at once, since the server says that
+    /// it has not looked at it.
+    fn comes_again(&mut self, error: &Broken) -> bool {
+        self.http1_only |= error.wants_http1();
+        error.unprocessed() || error.wants_http1()
     }
 
     async fn connect(&mut self, deadline: Instant) -> Result<Link, Fault> {
-        self.read_credentials()?;
-        let tls = match &self.name {
-            None => None,
-            Some(name) => {
-                let config = match &self.tls {
-                    Some(config) => config.clone(),
-                    None => self.options.tls.load().map_err(Fault::Tls)?,
-                };
-                self.tls = Some(config.clone());
-                let private_ca = self.options.tls.ca_file.is_some();
-                Some(Tls { config, name: name.clone(), private_ca })
+        self.keys.before_connection(&self.options, self.proxy.as_ref());
+        let tls = self.tls(self.name.clone(), !self.http1_only)?;
+        let proxy_tls = self.tls(self.proxy_name.clone(), false)?;
+        let proxy = self.proxy.as_ref().map(|url| Proxy {
+            url,
+            user: self.keys.proxy_user.as_ref().map(|(user, password)| (&user[..], &password[..])),
+            tls: proxy_tls,
+        });
+        let made =
+            connect(&self.options.url, proxy, &mut self.lookup, tls, &self.meter, deadline).await;
+        let stream = made.map_err(|error| {
+            if error.is_unknown_issuer() {
+                self.keys.forget_system_roots(&self.options);
             }
-        };
-        let stream = connect(&self.options.url, &mut self.lookup, tls, &self.meter, deadline)
-            .await
-            .map_err(Fault::Connect)?;
+            Fault::Connect(error)
+        })?;
         self.connections = self.connections.saturating_add(1);
-        Link::new(stream).await.map_err(Fault::Broken)
+        // It says something of its own, which may come before the first answer.
+        self.meter.expect(AROUND);
+        let link = timeout_at(deadline, Link::new(stream)).await;
+        link.map_err(|_| Fault::NoAnswer)?.map_err(Fault::Broken)
     }
 
-    /// Whether the secret is another one than before.
-    fn read_credentials(&mut self) -> Result<bool, Fault> {
-        let fresh = credentials(&self.options.auth).map_err(Fault::Secret)?;
-        let header = |of: &Option<Credentials>| of.as_ref().map(|c| c.header.clone());
-        let changed = header(&fresh) != header(&self.credentials);
-        self.credentials = fresh;
-        Ok(changed)
+    /// TLS with somebody of this name, if there is to be any.
+    fn tls(
+        &mut self,
+        name: Option<ServerName<'static>>,
+        http2: bool,
+    ) -> Result<Option<Tls>, Fault> {
+        let Some(name) = name else { return Ok(None) };
+        let config = self.keys.tls(&self.options).map_err(Fault::Tls)?;
+        let private_ca = self.options.tls.ca_file.is_some();
+        Ok(Some(Tls { config, name, private_ca, http2 }))
     }
 
     async fn over(
@@ -316,10 +375,13 @@ impl Client {
         deadline: Instant,
     ) -> Result<Answer, Fault> {
         self.meter.expect(ask.max_bytes.saturating_mul(2).saturating_add(AROUND));
-        let response = timeout_at(deadline, link.send(self.request(ask)))
+        let response = timeout_at(deadline, link.send(self.request(ask, link.is_http2())))
             .await
             .map_err(|_| Fault::NoAnswer)?
-            .map_err(Fault::Broken)?;
+            .map_err(|error| match self.meter.flooded() {
+                true => Fault::Flood,
+                false => Fault::Broken(error),
+            })?;
         let (head, mut body) = response.into_parts();
         let good = head.status.is_success();
         // Of a push the status is the answer. Whatever becomes of the body, it only costs the connection.
@@ -336,28 +398,44 @@ impl Client {
         Ok(Answer { code, headers: head.headers, said, end, bytes, keep })
     }
 
-    fn request(&self, ask: &Ask) -> Request<Bytes> {
+    fn request(&self, ask: &Ask, http2: bool) -> Request<Bytes> {
         let mut request = Request::new(ask.body.clone());
         *request.method_mut() = ask.method.clone();
-        *request.uri_mut() = self.target.clone();
         *request.headers_mut() = ask.headers.clone();
-        if let Some(credentials) = &self.credentials {
+        if http2 {
+            *request.uri_mut() = self.absolute.clone();
+            request.headers_mut().remove(HOST);
+        } else {
+            *request.uri_mut() = self.target.clone();
+        }
+        if let Some(credentials) = &self.keys.credentials {
             request.headers_mut().insert(AUTHORIZATION, credentials.header.clone());
+        }
+        if by_whole_url(&self.options.url, self.proxy.as_ref())
+            && let Some((user, password)) = &self.keys.proxy_user
+            && let Ok(mut value) = HeaderValue::try_from(basic(user, password))
+        {
+            value.set_sensitive(true);
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value);
         }
         request
     }
 
     /// What the server said, without the secrets, which some servers repeat.
     fn said(&self, body: &[u8]) -> String {
-        let secrets = self.credentials.iter().flat_map(|credentials| &credentials.hide);
         let mut text = String::from_utf8_lossy(body);
-        for secret in secrets.chain(&self.hide) {
-            if text.contains(secret.as_str()) {
+        for secret in self.keys.hidden().chain(&self.hide) {
+            if !secret.is_empty() && text.contains(secret.as_str()) {
                 text = text.replace(secret.as_str(), "(redacted)").into();
             }
         }
         text.into_owned()
     }
+}
+
+/// Whether an HTTP proxy is asked for the whole URL, since there is no TLS that wants a tunnel.
+fn by_whole_url(url: &Url, proxy: Option<&ProxyUrl>) -> bool {
+    !url.is_tls() && proxy.is_some_and(|proxy| proxy.kind() != ProxyKind::Socks5)
 }
 
 /// The `Date` of an answer.

@@ -15,7 +15,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::pipe::{Meter, Pipe, Stream};
-use super::{Host, Url};
+use super::tls::HTTP1;
+use super::tunnel::{self, TunnelError};
+use super::{Host, ProxyKind, ProxyUrl, Url};
 
 /// The most that one of several addresses gets before the next one's turn, of what time there is: a
 /// network with a broken IPv6 swallows connections without a word.
@@ -32,8 +34,37 @@ pub(super) enum ConnectError {
     Tcp { address: SocketAddr, source: io::Error },
     /// The TCP connection stands, and TLS fails.
     Tls { name: String, source: io::Error, private_ca: bool },
+    /// The proxy opens no way to the server.
+    Tunnel(TunnelError),
+    /// Something of that is the proxy's.
+    Proxy(Box<ConnectError>),
     /// The time is up.
     Timeout { doing: &'static str },
+}
+
+impl ConnectError {
+    /// Whether no try can succeed until somebody mends the configuration here or of the proxy.
+    pub(super) fn is_misconfigured(&self) -> bool {
+        match self {
+            ConnectError::Proxy(error) => error.is_misconfigured(),
+            ConnectError::Tunnel(TunnelError::Credentials(_) | TunnelError::Forbidden(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the server's certificate is of no CA that is known.
+    pub(super) fn is_unknown_issuer(&self) -> bool {
+        let ConnectError::Tls { source, .. } = self else { return false };
+        let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        matches!(inner, Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)))
+    }
+
+    pub(super) fn is_timeout(&self) -> bool {
+        match self {
+            ConnectError::Proxy(error) => error.is_timeout(),
+            error => matches!(error, ConnectError::Timeout { .. }),
+        }
+    }
 }
 
 impl fmt::Display for ConnectError {
@@ -56,6 +87,8 @@ impl fmt::Display for ConnectError {
                 write!(f, "TLS with {name}: {source}")?;
                 f.write_str(tls_hint(source, *private_ca))
             }
+            ConnectError::Tunnel(error) => write!(f, "{error}"),
+            ConnectError::Proxy(error) => write!(f, "the proxy: {error}"),
             ConnectError::Timeout { doing } => write!(f, "{doing}: no answer"),
         }
     }
@@ -67,7 +100,10 @@ impl std::error::Error for ConnectError {
             ConnectError::Lookup { source, .. }
             | ConnectError::Tcp { source, .. }
             | ConnectError::Tls { source, .. } => Some(source),
-            ConnectError::NoAddress { .. } | ConnectError::Timeout { .. } => None,
+            ConnectError::Proxy(error) => error.source(),
+            ConnectError::NoAddress { .. }
+            | ConnectError::Tunnel(_)
+            | ConnectError::Timeout { .. } => None,
         }
     }
 }
@@ -105,6 +141,8 @@ pub(super) struct Tls {
     pub(super) config: Arc<ClientConfig>,
     pub(super) name: ServerName<'static>,
     pub(super) private_ca: bool,
+    /// Whether HTTP/2 is offered.
+    pub(super) http2: bool,
 }
 
 /// How a host's name becomes addresses; it may block.
@@ -171,32 +209,92 @@ impl Lookup {
     }
 }
 
-/// Connects before the deadline.
+/// A proxy as a connection needs it.
+pub(super) struct Proxy<'a> {
+    pub(super) url: &'a ProxyUrl,
+    /// User and password.
+    pub(super) user: Option<(&'a str, &'a str)>,
+    /// For a proxy that speaks TLS itself.
+    pub(super) tls: Option<Tls>,
+}
+
+/// Connects before the deadline. A proxy is asked for a tunnel where there is TLS to go through it, and SOCKS
+/// always; otherwise what comes back is a connection to the proxy.
 pub(super) async fn connect(
     url: &Url,
+    proxy: Option<Proxy<'_>>,
     lookup: &mut Lookup,
     tls: Option<Tls>,
     meter: &Rc<Meter>,
     deadline: Instant,
 ) -> Result<Stream, ConnectError> {
-    let tcp = match url.host() {
-        Host::Address(address) => dial(&[(*address, url.port()).into()], deadline).await?,
-        Host::Name(name) => {
-            dial(&lookup.addresses(name, url.port(), deadline).await?, deadline).await?
+    let mut pipe = match proxy {
+        None => tcp(url.host(), url.port(), lookup, meter, deadline).await?,
+        Some(proxy) => {
+            let whole = tls.is_some() || proxy.url.kind() == ProxyKind::Socks5;
+            let target = whole.then_some((url.host(), url.port()));
+            through(proxy, target, lookup, meter, deadline)
+                .await
+                .map_err(|error| ConnectError::Proxy(Box::new(error)))?
         }
     };
-    // A request is written whole; waiting for more to send only delays it.
-    let _ = tcp.set_nodelay(true);
-    let mut pipe = Pipe::Tcp(tcp, Rc::clone(meter));
     if let Some(tls) = tls {
         pipe = secure(pipe, tls, deadline).await?;
     }
     Ok(Stream { pipe, meter: Rc::clone(meter) })
 }
 
+/// To a proxy, and through it if there is a target.
+async fn through(
+    proxy: Proxy<'_>,
+    target: Option<(&Host, u16)>,
+    lookup: &mut Lookup,
+    meter: &Rc<Meter>,
+    deadline: Instant,
+) -> Result<Pipe, ConnectError> {
+    let mut pipe = tcp(proxy.url.host(), proxy.url.port(), lookup, meter, deadline).await?;
+    if let Some(tls) = proxy.tls {
+        pipe = secure(pipe, tls, deadline).await?;
+    }
+    let Some((host, port)) = target else { return Ok(pipe) };
+    let opened = async {
+        match proxy.url.kind() {
+            ProxyKind::Socks5 => tunnel::socks5(&mut pipe, host, port, proxy.user).await,
+            ProxyKind::Http | ProxyKind::Https => {
+                let basic = proxy.user.map(|(user, password)| tunnel::basic(user, password));
+                tunnel::connect(&mut pipe, host, port, basic.as_deref()).await
+            }
+        }
+    };
+    match timeout_at(deadline, opened).await {
+        Err(_) => Err(ConnectError::Timeout { doing: "opening a tunnel to the server" }),
+        Ok(opened) => opened.map(|()| pipe).map_err(ConnectError::Tunnel),
+    }
+}
+
+async fn tcp(
+    host: &Host,
+    port: u16,
+    lookup: &mut Lookup,
+    meter: &Rc<Meter>,
+    deadline: Instant,
+) -> Result<Pipe, ConnectError> {
+    let tcp = match host {
+        Host::Address(address) => dial(&[(*address, port).into()], deadline).await?,
+        Host::Name(name) => dial(&lookup.addresses(name, port, deadline).await?, deadline).await?,
+    };
+    // A request is written whole; waiting for more to send only delays it.
+    let _ = tcp.set_nodelay(true);
+    Ok(Pipe::Tcp(tcp, Rc::clone(meter)))
+}
+
 async fn secure(pipe: Pipe, tls: Tls, deadline: Instant) -> Result<Pipe, ConnectError> {
     let name = tls.name.to_str().into_owned();
-    let handshake = TlsConnector::from(tls.config).connect(tls.name, pipe);
+    let mut config = tls.config;
+    if !tls.http2 && !config.alpn_protocols.is_empty() {
+        Arc::make_mut(&mut config).alpn_protocols = vec![HTTP1.to_vec()];
+    }
+    let handshake = TlsConnector::from(config).connect(tls.name, pipe);
     match timeout_at(deadline, handshake).await {
         Err(_) => Err(ConnectError::Timeout { doing: "TLS handshake" }),
         Ok(Err(source)) => Err(ConnectError::Tls { name, source, private_ca: tls.private_ca }),

@@ -1,41 +1,55 @@
-//! HTTP over one connection: a request goes out, an answer comes back, piece by piece. It must not know what
-//! either holds. hyper's side of the connection moves only while somebody waits for it: there is no task and
+//! HTTP over one connection, in either version: a request goes out, an answer comes back, piece by piece. It
+//! must not know what either holds. A connection moves only while somebody waits for it: there is no task and
 //! no timer.
 
 use std::error::Error;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 
-use super::pipe::{Flood, Stream};
+use super::http1::Http1;
+use super::http2::{self, Http2};
+use super::pipe::Stream;
+use super::tls::HTTP2;
 
-/// Bounds the answer's head, and the connection's buffers.
-const MAX_HEAD: usize = 16 << 10;
-
-/// Most headers that an answer may have.
-const MAX_HEADERS: usize = 64;
+/// Bounds the answer's head, and an HTTP/1.1 connection's buffers.
+pub(super) const MAX_HEAD: usize = 16 << 10;
 
 /// Why a connection came to nothing.
 #[derive(Debug)]
 pub(super) enum Broken {
     Http1(hyper::Error),
+    Http2(h2::Error),
+}
+
+impl Broken {
+    /// Whether the server says that it has not begun with the request.
+    pub(super) fn unprocessed(&self) -> bool {
+        matches!(self, Broken::Http2(error) if http2::unprocessed(error))
+    }
+
+    /// Whether the connection ended while the request was under way, and not for what the server said.
+    pub(super) fn broke_off(&self) -> bool {
+        match self {
+            Broken::Http1(error) => !error.is_parse(),
+            Broken::Http2(error) => error.is_io(),
+        }
+    }
+
+    /// Whether the server wants HTTP/1.1.
+    pub(super) fn wants_http1(&self) -> bool {
+        matches!(self, Broken::Http2(error) if http2::wants_http1(error))
+    }
 }
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Broken::Http1(error) = self;
-        if let Some(flood) = flood(error) {
-            return write!(f, "{flood}");
-        }
+        let error = match self {
+            Broken::Http2(error) => return f.write_str(&http2::explain(error)),
+            Broken::Http1(error) => error,
+        };
         if error.is_parse_too_large() {
             return write!(
                 f,
@@ -58,93 +72,63 @@ impl fmt::Display for Broken {
     }
 }
 
-/// The bound on what is read, if that is what an error comes from.
-fn flood<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Flood> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(flood) = inner.and_then(|inner| inner.downcast_ref::<Flood>()) {
-            return Some(flood);
-        }
-        next = error.source();
-    }
-    None
-}
-
-type Sender = SendRequest<Full<Bytes>>;
-
 /// A connection that requests go over, one after the other.
-pub(super) struct Link {
-    sender: Sender,
-    driver: Driver,
+pub(super) enum Link {
+    Http1(Box<Http1>),
+    Http2(Box<Http2>),
 }
 
 /// What an answer's body comes from.
-pub(super) struct Body(Incoming);
-
-/// hyper's side of the connection. It moves only while a request is waited for.
-struct Driver {
-    connection: Connection<TokioIo<Stream>, Full<Bytes>>,
-    done: bool,
+pub(super) enum Body {
+    Http1(Incoming),
+    Http2(h2::RecvStream),
 }
 
 impl Link {
     pub(super) async fn new(stream: Stream) -> Result<Link, Broken> {
-        let (sender, connection) = Builder::new()
-            .max_buf_size(MAX_HEAD)
-            .max_headers(MAX_HEADERS)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(Broken::Http1)?;
-        Ok(Link { sender, driver: Driver { connection, done: false } })
+        if stream.pipe.alpn() == Some(HTTP2) {
+            return Ok(Link::Http2(Box::new(Http2::new(stream).await.map_err(Broken::Http2)?)));
+        }
+        Ok(Link::Http1(Box::new(Http1::new(stream).await.map_err(Broken::Http1)?)))
+    }
+
+    /// Whether requests name the whole URL, and no header `Host`.
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self, Link::Http2(_))
     }
 
     /// Whether another request can be sent. Notices a server that has closed meanwhile.
     pub(super) async fn is_open(&mut self) -> bool {
-        poll_fn(|cx| {
-            self.driver.poll(cx);
-            Poll::Ready(())
-        })
-        .await;
-        !self.driver.done && self.sender.is_ready()
+        match self {
+            Link::Http1(link) => link.is_open().await,
+            Link::Http2(link) => link.is_open().await,
+        }
     }
 
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Body>, Broken> {
-        let response = self.sender.send_request(request.map(Full::new));
-        let response = self.driver.while_waiting(response).await.map_err(Broken::Http1)?;
-        Ok(response.map(Body))
-    }
-
-    /// The next piece of an answer's body; None at its end.
-    pub(super) async fn next(&mut self, body: &mut Body) -> Option<Result<Bytes, Broken>> {
-        loop {
-            match self.driver.while_waiting(body.0.frame()).await? {
-                Err(error) => return Some(Err(Broken::Http1(error))),
-                // What is no data are trailers.
-                Ok(frame) => match frame.into_data() {
-                    Ok(data) => return Some(Ok(data)),
-                    Err(_) => continue,
-                },
+        match self {
+            Link::Http1(link) => {
+                let response = link.send(request).await.map_err(Broken::Http1)?;
+                Ok(response.map(Body::Http1))
+            }
+            Link::Http2(link) => {
+                let response = link.send(request).await.map_err(Broken::Http2)?;
+                Ok(response.map(Body::Http2))
             }
         }
     }
-}
 
-impl Driver {
-    /// Its errors reach whoever waits for the answer, too.
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        if !self.done && Pin::new(&mut self.connection).poll(cx).is_ready() {
-            self.done = true;
+    /// The next piece of the body of an answer over this connection; None at its end.
+    pub(super) async fn next(&mut self, body: &mut Body) -> Option<Result<Bytes, Broken>> {
+        match (self, body) {
+            (Link::Http1(link), Body::Http1(body)) => {
+                Some(link.next(body).await?.map_err(Broken::Http1))
+            }
+            (Link::Http2(link), Body::Http2(body)) => {
+                Some(link.next(body).await?.map_err(Broken::Http2))
+            }
+            _ => None,
         }
-    }
-
-    async fn while_waiting<F: Future>(&mut self, future: F) -> F::Output {
-        let mut future = pin!(future);
-        poll_fn(|cx| {
-            self.poll(cx);
-            future.as_mut().poll(cx)
-        })
-        .await
     }
 }

@@ -2,13 +2,16 @@
 //! not know the configuration file.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
-use super::{Secret, SecretError, SecretFault, TlsError, TlsOptions, Url};
+use super::{
+    EnvironmentError, ProxyOptions, Secret, SecretError, SecretFault, TlsError, TlsOptions, Url,
+};
 
 /// What a request carries, and thereby its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +55,8 @@ pub enum Auth {
     None,
     /// HTTP Basic (RFC 7617).
     Basic {
-        /// Without a colon.
-        username: String,
+        /// Without a colon. Not a secret, and kept in a file as one is by some.
+        username: Secret,
         /// The password.
         password: Secret,
     },
@@ -74,6 +77,10 @@ pub struct Options {
     pub headers: Vec<(String, String)>,
     /// For https.
     pub tls: TlsOptions,
+    /// Which proxy it is reached through.
+    pub proxy: ProxyOptions,
+    /// Whether HTTP/2 is spoken where a server offers it over TLS.
+    pub http2: bool,
     /// The most that one request may take, from looking up the host to the end of the answer.
     pub timeout: Duration,
 }
@@ -87,6 +94,8 @@ impl Options {
             auth: Auth::None,
             headers: Vec::new(),
             tls: TlsOptions::default(),
+            proxy: ProxyOptions::default(),
+            http2: true,
             timeout: Duration::from_secs(30),
         }
     }
@@ -101,6 +110,8 @@ impl fmt::Debug for Options {
             .field("auth", &self.auth)
             .field("headers", &headers)
             .field("tls", &self.tls)
+            .field("proxy", &self.proxy)
+            .field("http2", &self.http2)
             .field("timeout", &self.timeout)
             .finish()
     }
@@ -125,6 +136,12 @@ pub enum OptionsError {
     Timeout,
     /// The password or token.
     Secret(SecretError),
+    /// The password for the proxy.
+    ProxySecret(SecretError),
+    /// A password for the proxy, and no user in its URL; or two passwords.
+    ProxyPassword,
+    /// A variable of the environment names a proxy that can't be used.
+    ProxyEnvironment(EnvironmentError),
     /// The TLS options.
     Tls(TlsError),
 }
@@ -152,7 +169,16 @@ impl fmt::Display for OptionsError {
                 }
             }
             OptionsError::Timeout => f.write_str("timeout has to be more than zero"),
-            OptionsError::Secret(error) => write!(f, "{error}"),
+            OptionsError::Secret(error) | OptionsError::ProxySecret(error) => write!(f, "{error}"),
+            OptionsError::ProxyPassword => f.write_str(
+                "proxy_password_file goes with a user in proxy_url, as in http://user@host:3128, and no \
+                 password there",
+            ),
+            OptionsError::ProxyEnvironment(EnvironmentError { variable, error }) => write!(
+                f,
+                "the environment's {variable} names no proxy that can be used ({error}); mend it, or set \
+                 proxy_from_environment = false"
+            ),
             OptionsError::Tls(error) => write!(f, "{error}"),
         }
     }
@@ -161,7 +187,7 @@ impl fmt::Display for OptionsError {
 impl std::error::Error for OptionsError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            OptionsError::Secret(error) => Some(error),
+            OptionsError::Secret(error) | OptionsError::ProxySecret(error) => Some(error),
             OptionsError::Tls(error) => Some(error),
             _ => None,
         }
@@ -170,8 +196,8 @@ impl std::error::Error for OptionsError {
 
 const TENANT: HeaderName = HeaderName::from_static("x-scope-orgid");
 
-/// Set for each request, or meaningful to the connection.
-const RESERVED: [&str; 11] = [
+/// Set for each request, or meaningful to the connection; of the latter HTTP/2 takes none (RFC 9113, section 8.2.2).
+const RESERVED: [&str; 13] = [
     "host",
     "user-agent",
     "content-type",
@@ -180,6 +206,8 @@ const RESERVED: [&str; 11] = [
     "transfer-encoding",
     "x-prometheus-remote-write-version",
     "connection",
+    "keep-alive",
+    "proxy-connection",
     "upgrade",
     "expect",
     "te",
@@ -233,8 +261,12 @@ pub(super) fn credentials(auth: &Auth) -> Result<Option<Credentials>, SecretErro
     let (secret, header, hide) = match auth {
         Auth::None => return Ok(None),
         Auth::Basic { username, password } => {
-            let secret = password.read()?;
-            let pair = BASE64.encode(format!("{username}:{secret}"));
+            let (name, secret) = (username.read()?, password.read()?);
+            if name.contains(':') {
+                let path = username.path().map(std::path::Path::to_owned);
+                return Err(SecretError { path, fault: SecretFault::NotUser });
+            }
+            let pair = BASE64.encode(format!("{name}:{secret}"));
             (password, format!("Basic {pair}"), vec![pair, secret])
         }
         Auth::Bearer(token) => {
@@ -250,15 +282,32 @@ pub(super) fn credentials(auth: &Auth) -> Result<Option<Credentials>, SecretErro
     Ok(Some(Credentials { header, hide }))
 }
 
+/// The files that hold who we say we are.
+pub(super) fn secret_files(options: &Options) -> Vec<PathBuf> {
+    let (user, secret) = match &options.auth {
+        Auth::None => (None, None),
+        Auth::Basic { username, password } => (Some(username), Some(password)),
+        Auth::Bearer(token) => (None, Some(token)),
+    };
+    let secrets = [user, secret, options.proxy.password.as_ref()];
+    secrets.into_iter().flatten().filter_map(Secret::path).map(PathBuf::from).collect()
+}
+
 /// What can be said about options without touching a file or the network.
 pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
     if options.timeout.is_zero() {
         return Err(OptionsError::Timeout);
     }
     if let Auth::Basic { username, .. } = &options.auth
-        && username.chars().any(|c| c == ':' || c.is_control())
+        && username.given().is_some_and(|name| name.chars().any(|c| c == ':' || c.is_control()))
     {
         return Err(OptionsError::Username);
+    }
+    let proxy = &options.proxy;
+    if proxy.password.is_some()
+        && proxy.url.as_ref().is_none_or(|url| url.user().is_none() || url.password().is_some())
+    {
+        return Err(OptionsError::ProxyPassword);
     }
     Ok(())
 }

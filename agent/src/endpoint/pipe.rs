@@ -20,6 +20,8 @@ pub(super) struct Meter {
     allowed: Cell<u64>,
     /// Whether a byte above TLS has come since [`expect`](Meter::expect).
     heard: Cell<bool>,
+    /// Whether more has come than is allowed.
+    flooded: Cell<bool>,
 }
 
 impl Meter {
@@ -27,6 +29,12 @@ impl Meter {
     pub(super) fn expect(&self, bytes: u64) {
         self.allowed.set(bytes);
         self.heard.set(false);
+        self.flooded.set(false);
+    }
+
+    /// Whether the server has sent more than that, which ended the connection.
+    pub(super) fn flooded(&self) -> bool {
+        self.flooded.get()
     }
 
     /// Whether a byte has come since the request began.
@@ -40,22 +48,20 @@ impl Meter {
     }
 }
 
-/// The server sent more than an answer has: heads without end, or frames that are none.
-#[derive(Debug)]
-pub(super) struct Flood;
-
-impl std::fmt::Display for Flood {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the server sends more than any answer has; is it the right server?")
-    }
-}
-
-impl std::error::Error for Flood {}
-
 /// TCP, or TLS over another pipe.
 pub(super) enum Pipe {
     Tcp(TcpStream, Rc<Meter>),
     Tls(Box<TlsStream<Pipe>>),
+}
+
+impl Pipe {
+    /// The protocol that both sides have agreed on (RFC 7301).
+    pub(super) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Pipe::Tcp(..) => None,
+            Pipe::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
 }
 
 impl AsyncRead for Pipe {
@@ -141,7 +147,10 @@ impl AsyncRead for Stream {
             self.meter.heard.set(true);
             match self.meter.allowed.get().checked_sub(read) {
                 Some(left) => self.meter.allowed.set(left),
-                None => return Poll::Ready(Err(io::Error::other(Flood))),
+                None => {
+                    self.meter.flooded.set(true);
+                    return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
+                }
             }
         }
         polled

@@ -1,4 +1,4 @@
-//! A password or token: given as a value or as a file, never shown. It must not know what it opens.
+//! A password, token or user name: given as a value or as a file, never shown. It must not know what it opens.
 
 use std::fmt;
 use std::fs::File;
@@ -14,7 +14,7 @@ enum Source {
     File(PathBuf),
 }
 
-/// A password or token. `Debug` shows at most the path of its file.
+/// A password or token, or a user name that is kept with it. `Debug` shows at most the path of its file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Source);
 
@@ -31,6 +31,8 @@ pub enum SecretFault {
     NotText,
     /// It has a character that an HTTP header can't carry.
     NotToken,
+    /// It is a user name with a colon (RFC 7617, section 2).
+    NotUser,
 }
 
 /// A secret that can't be used.
@@ -57,6 +59,7 @@ impl fmt::Display for SecretError {
             SecretFault::NotText => {
                 f.write_str("it has to be one line of text; one line break at its end is ignored")
             }
+            SecretFault::NotUser => f.write_str("a user name can't have a ':'"),
             SecretFault::NotToken => {
                 f.write_str("a bearer token has to be visible ASCII characters")
             }
@@ -99,6 +102,14 @@ impl Secret {
         Secret(Source::File(path.into()))
     }
 
+    /// Itself, if it is in no file.
+    pub(super) fn given(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Value(value) => Some(value),
+            Source::File(_) => None,
+        }
+    }
+
     /// The file that holds it, if one does.
     pub fn path(&self) -> Option<&Path> {
         match &self.0 {
@@ -135,6 +146,18 @@ impl Secret {
             return Err(fail(SecretFault::NotText));
         }
         Ok(text.to_owned())
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(value: &str) -> Secret {
+        Secret::value(value)
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Secret {
+        Secret::value(value)
     }
 }
 

@@ -17,6 +17,12 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 /// A bundle of every public CA has 220 KiB.
 const MAX_FILE: u64 = 2 << 20;
 
+/// How ALPN calls HTTP/1.1 (RFC 7301, section 6).
+pub(super) const HTTP1: &[u8] = b"http/1.1";
+
+/// How it calls HTTP/2 over TLS (RFC 9113, section 3.2).
+pub(super) const HTTP2: &[u8] = b"h2";
+
 /// The oldest TLS that is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MinVersion {
@@ -150,7 +156,7 @@ impl TlsOptions {
                 .map_err(TlsError::Rustls)?,
             _ => return Err(TlsError::Pair),
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
         // There is one server; the default remembers 256.
         config.resumption = Resumption::in_memory_sessions(1);
         Ok(Arc::new(config))

@@ -6,11 +6,13 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An http or https URL without user name, password and fragment.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Url {
     tls: bool,
     host: Host,
     port: u16,
+    /// Whether the port stands in the URL.
+    ported: bool,
     /// Path and query as they go into the request line.
     target: String,
 }
@@ -112,6 +114,16 @@ impl fmt::Debug for Url {
     }
 }
 
+/// With the scheme's own port or without it, it is the same.
+impl PartialEq for Url {
+    fn eq(&self, other: &Url) -> bool {
+        let parts = |url: &Url| (url.tls, url.host.clone(), url.port, url.target.clone());
+        parts(self) == parts(other)
+    }
+}
+
+impl Eq for Url {}
+
 impl std::str::FromStr for Url {
     type Err = UrlError;
 
@@ -151,8 +163,9 @@ impl Url {
         if !target.starts_with('/') {
             target.insert(0, '/');
         }
+        let ported = port.is_some();
         let port = port.unwrap_or(if tls { 443 } else { 80 });
-        Ok(Url { tls, host, port, target })
+        Ok(Url { tls, host, port, ported, target })
     }
 
     /// Whether the scheme is https.
@@ -170,9 +183,20 @@ impl Url {
         self.port
     }
 
+    /// Whether the port stands in the URL.
+    pub(super) fn has_port(&self) -> bool {
+        self.ported
+    }
+
     /// Path and query as they go into the request line. Not for messages: see [`Url`]'s `Display`.
     pub(super) fn target(&self) -> &str {
         &self.target
+    }
+
+    /// All of it. Not for messages, either.
+    pub(super) fn absolute(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority(), self.target)
     }
 
     /// The query, if there is one that could hold a key.
@@ -188,6 +212,54 @@ impl Url {
             format!("{}:{}", self.host, self.port)
         }
     }
+}
+
+/// A URL without its user name and password, and these two. Columns of errors in what is left are those of
+/// the whole.
+pub(super) fn split_user(text: &str) -> Result<(String, Option<String>, Option<String>), UrlError> {
+    let start = scheme_len(text).map_or(0, |(_, start)| start);
+    let (scheme, rest) = text.split_at(start);
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let Some(at) = rest.get(..end).and_then(|authority| authority.rfind('@')) else {
+        return Ok((text.to_owned(), None, None));
+    };
+    let (user, host) = (rest.get(..at).unwrap_or_default(), rest.get(at + 1..).unwrap_or_default());
+    let plain = |part: &str, from: usize| {
+        decoded(part)
+            .map_err(|at| UrlError { column: column(text, from + at), fault: UrlFault::Percent })
+    };
+    let (name, password) = match user.split_once(':') {
+        Some((name, password)) => (name, Some(plain(password, start + name.len() + 1)?)),
+        None => (user, None),
+    };
+    let name = Some(plain(name, start)?).filter(|name| !name.is_empty());
+    let url = format!("{scheme}{host}");
+    // What is wrong with the rest is said with the columns of the whole.
+    if let Err(error) = Url::parse(&url) {
+        let shift = if error.column > start { user.chars().count() + 1 } else { 0 };
+        return Err(UrlError { column: error.column + shift, ..error });
+    }
+    Ok((url, name, password))
+}
+
+/// Percent-encoded text, or where it is none. Control characters are nobody's password.
+fn decoded(text: &str) -> Result<String, usize> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes().enumerate();
+    while let Some((at, byte)) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|(_, digit)| char::from(digit).to_digit(16));
+        match (digit(), digit()) {
+            (Some(high), Some(low)) if high * 16 + low >= 32 => {
+                bytes.push(u8::try_from(high * 16 + low).map_err(|_| at)?);
+            }
+            _ => return Err(at),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| 0)
 }
 
 /// Whether it is https, and where the authority starts.

@@ -70,6 +70,26 @@ impl Ca {
         builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap()
     }
 
+    /// A server that offers these protocols by ALPN.
+    pub fn server_offering(&self, names: &[&str], protocols: &[&str]) -> rustls::ServerConfig {
+        let mut config = self.server(names);
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config
+    }
+
+    /// The files of a server's certificate for these names or addresses, and of its key.
+    pub fn server_files(&self, names: &[&str]) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let certificate =
+            CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let (cert_file, key_file) =
+            (self.dir.path().join("server.pem"), self.dir.path().join("server.key"));
+        std::fs::write(&cert_file, certificate.pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        (cert_file, key_file)
+    }
+
     /// The files of a client certificate and its key.
     pub fn client(&self) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
