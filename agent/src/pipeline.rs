@@ -6,8 +6,10 @@
 //! readers a block, both are appended to a WAL, and a sender for each endpoint reads the WAL and moves its
 //! cursor when the server has answered.
 
+mod clock;
 mod entries;
 mod events;
+mod held;
 mod log;
 mod losses;
 mod metrics;
@@ -36,18 +38,20 @@ use crate::collector::Set;
 use crate::config::{Config, Source};
 use crate::encode::{Positions, RoundEncoder, apply};
 use crate::host::kmsg::Position;
-use crate::host::{Host, SystemClock};
+use crate::host::{Host, system_clock};
 use crate::logs::stage::Stages;
 use crate::model::{Labels, Samples};
 use crate::probe::{self, ProbeError, Probes};
 use crate::status;
 use crate::wal::WalError;
 
+use clock::Time;
 use entries::EntriesSignal;
+use held::Times;
 use log::Log;
 use losses::Dropped;
 use metrics::MetricsSignal;
-use open::{newest_timestamp, open_logs, open_metrics, sender};
+use open::{newest_timestamp, open_logs, open_metrics, sender, times};
 use rounds::Rounds;
 use sources::{Kept, Sources};
 use state::State;
@@ -143,7 +147,9 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
     let mut probes = None;
     // What a reload switches off is said to be gone.
     let mut encoder = None;
-    let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
+    let dropped = Rc::new(Dropped::new(system_clock()));
+    // What is believed stays so.
+    let mut time = None;
     loop {
         ::log::set_max_level(config.agent.log_level);
         let tasks = LocalSet::new();
@@ -154,6 +160,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
             &mut kept,
             &mut probes,
             &mut encoder,
+            &mut time,
             &dropped,
         );
         match runtime.block_on(tasks.run_until(run)) {
@@ -204,7 +211,8 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
     let enabled = |entry: &crate::collector::Entry| config.metrics.collectors.contains(&entry.name);
     let collectors = Set::new(enabled, &config.metrics.options);
     State {
-        clock: Rc::new(SystemClock),
+        clock: system_clock(),
+        time: Rc::new(Time::believed()),
         started: Instant::now(),
         instance: config.agent.instance.clone(),
         config: path,
@@ -226,7 +234,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         agent_labels: agent_labels(config),
         limiter: Default::default(),
         positioned: Cell::new(Instant::now()),
-        dropped: Rc::new(Dropped::new(Rc::new(SystemClock))),
+        dropped: Rc::new(Dropped::new(system_clock())),
     }
 }
 
@@ -239,6 +247,7 @@ async fn pipeline(
     kept: &mut Kept,
     probes: &mut Option<Rc<RefCell<Probes>>>,
     encoder: &mut Option<Rc<RefCell<RoundEncoder>>>,
+    time: &mut Option<Rc<Time>>,
     dropped: &Rc<Dropped>,
 ) -> Result<End, RunError> {
     let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
@@ -262,12 +271,26 @@ async fn pipeline(
             Rc::clone(probes.insert(start_probes(&config, kmsg)?))
         }
     };
-    let mut state = State { dropped: Rc::clone(dropped), ..state(&config, path, probes) };
+    let time = match time.take().filter(|time| time.fits(&config)) {
+        Some(kept) => Rc::clone(time.insert(kept)),
+        None => {
+            let newest = newest_timestamp(&metrics, u64::MAX);
+            Rc::clone(time.insert(Rc::new(Time::new(&config, newest, Rc::clone(dropped)))))
+        }
+    };
+    time.begin(&config, [Some(&metrics), logs.as_ref()].into_iter().flatten().map(Rc::clone));
+    let mut state = State {
+        dropped: Rc::clone(dropped),
+        time: Rc::clone(&time),
+        ..state(&config, path, probes)
+    };
     let (phase, watch_phase) = watch::channel(Phase::Running);
     let mut tasks = JoinSet::new();
+    tasks.spawn_local(Rc::clone(&time).keep(watch_phase.clone()));
 
     for endpoint in &config.mimir {
-        let signal = MetricsSignal::new(endpoint.batch, Rc::clone(&state.dropped));
+        let mut signal = MetricsSignal::new(endpoint.batch, Rc::clone(&state.dropped));
+        signal.times = times(&time, &metrics, endpoint);
         let interval = Some(config.agent.interval);
         let sender = sender(&state, &metrics, endpoint, signal, "metrics", interval, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
@@ -275,12 +298,13 @@ async fn pipeline(
     }
     for endpoint in &config.loki {
         let Some(logs) = &logs else { continue };
-        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, Rc::clone(&state.dropped));
+        let mut signal =
+            EntriesSignal::new(endpoint.batch, endpoint.limits, Rc::clone(&state.dropped));
+        signal.times = Times::new(&time, "logs", None);
         let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());
     }
-    let last_ms = newest_timestamp(&metrics);
     state.metrics = Some(Rc::clone(&metrics));
     state.logs.clone_from(&logs);
     let state = Rc::new(state);
@@ -291,8 +315,6 @@ async fn pipeline(
         encoder: encoder_of(&config, encoder),
         interval: config.agent.interval,
         phase: watch_phase.clone(),
-        last_ms,
-        behind: false,
     };
     *state.positions.borrow_mut() = positions;
     kept.sockets.retain(config.logs.syslog.iter().map(|syslog| &syslog.listen));

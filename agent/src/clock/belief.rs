@@ -88,6 +88,8 @@ pub struct Belief {
     reason: Option<Reason>,
     doubt: Option<Doubt>,
     last: Option<Look>,
+    /// The time since the boot at the first look.
+    began_ms: Option<i64>,
     /// As a [`Stamp`] has them.
     before_ms: i64,
     from_ms: i64,
@@ -107,6 +109,7 @@ impl Belief {
             reason: None,
             doubt: None,
             last: None,
+            began_ms: None,
             before_ms: 0,
             from_ms: 0,
             to_ms: 0,
@@ -129,6 +132,7 @@ impl Belief {
     pub fn look(&mut self, look: Look) -> Seen {
         let mut seen = Seen { step_ms: self.step(&look), ..Seen::default() };
         self.last = Some(look);
+        self.began_ms.get_or_insert(look.boot_ms);
         if self.reason.is_none() {
             let (reason, doubt) = self.judge(&look);
             if doubt.map(|doubt| std::mem::discriminant(&doubt))
@@ -190,6 +194,11 @@ impl Belief {
     /// The last look.
     pub fn last(&self) -> Option<Look> {
         self.last
+    }
+
+    /// The time since the boot at the first look, in milliseconds.
+    pub fn began_ms(&self) -> Option<i64> {
+        self.began_ms
     }
 
     /// The boot.

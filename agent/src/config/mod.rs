@@ -50,6 +50,8 @@ pub struct Config {
     pub wal: Wal,
     /// `[logs]`
     pub logs: Logs,
+    /// `[clock]`: how long after the boot the clock is believed at the latest.
+    pub clock_wait: Duration,
     /// `[http]`
     pub http: Option<SocketAddr>,
 }
@@ -217,9 +219,10 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let loki = endpoints::loki(top)?;
     let wal = sections::wal(top)?;
     let logs = logs::logs(top, &agent, &host, &wal)?;
+    let clock_wait = sections::clock(top)?;
     let http = sections::http(top)?;
     top.check_known()?;
-    Ok(Config { agent, host, metrics, probes, mimir, loki, wal, logs, http })
+    Ok(Config { agent, host, metrics, probes, mimir, loki, wal, logs, clock_wait, http })
 }
 
 fn documentation() -> Vec<DocRow> {

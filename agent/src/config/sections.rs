@@ -187,6 +187,18 @@ pub(super) fn wal(top: &Reader<'_>) -> Result<Wal, ConfigError> {
     Ok(Wal { sync, min_free, memory, max_age, metrics_max_bytes, logs_max_bytes, logs_drop_oldest })
 }
 
+pub(super) fn clock(top: &Reader<'_>) -> Result<Duration, ConfigError> {
+    let t = top.section("clock")?;
+    let wait = t.duration(
+        "wait",
+        Duration::from_secs(600),
+        Duration::ZERO..=DAY * 365,
+        "how long after the boot what is collected is held on disk until the clock is synchronised, and then given its right time; after that a clock that nothing has synchronised is believed, unless it is certainly wrong; \"0s\": always believed",
+    )?;
+    t.finish()?;
+    Ok(wait)
+}
+
 pub(super) fn http(top: &Reader<'_>) -> Result<Option<SocketAddr>, ConfigError> {
     const DEFAULT: &str = "127.0.0.1:9911";
     let t = top.section("http")?;

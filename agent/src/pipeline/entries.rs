@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::held::Times;
 use super::log::Log;
 use super::losses::Dropped;
 use super::refusal;
@@ -35,6 +36,7 @@ pub(super) struct EntriesSignal {
     /// A batch has needed more memory than those of a quiet host.
     is_large: bool,
     dropped: Rc<Dropped>,
+    pub(super) times: Times,
 }
 
 impl EntriesSignal {
@@ -52,6 +54,7 @@ impl EntriesSignal {
             payload: Vec::new(),
             is_large: false,
             dropped,
+            times: Times::default(),
         }
     }
 
@@ -117,6 +120,7 @@ impl Signal for EntriesSignal {
             let Some(record) = log.read(reader, gathered.until, &mut self.payload)? else {
                 return Ok(());
             };
+            let Some(told) = self.times.of(log, &record, &mut self.payload) else { return Ok(()) };
             let before = self.batch.len();
             // What can't be read adds nothing; decoding says why.
             let bytes = self.batch_bytes + block_bytes(&self.payload).unwrap_or_default();
@@ -128,10 +132,14 @@ impl Signal for EntriesSignal {
                 log::warn!("the logs WAL's record at {}: {error}", record.position);
                 self.batch.truncate(before);
                 self.dropped.add("logs", DAMAGED, u64::from(record.items));
-            } else if before == 0
-                && let Some(first) = self.batch.entries().next()
-            {
-                gathered.oldest_ms = first.timestamp_ns.div_euclid(1_000_000);
+            } else {
+                told.retime(&mut self.batch, before);
+                self.times.sends(&told, (self.batch.len() - before) as u64);
+                if before == 0
+                    && let Some(first) = self.batch.entries().next()
+                {
+                    gathered.oldest_ms = first.timestamp_ns.div_euclid(1_000_000);
+                }
             }
             // Records without entries leave nothing behind: no request will clear it away.
             gathered.items = self.batch.len() as u64;

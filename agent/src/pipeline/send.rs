@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Phase;
+use super::clock::Time;
 use super::log::Log;
 use super::losses::Dropped;
 use super::pace::Pace;
@@ -187,6 +188,7 @@ pub(super) struct Sender<S> {
     pub(super) state: Rc<RefCell<EndpointState>>,
     pub(super) dropped: Rc<Dropped>,
     pub(super) clock: Rc<dyn Clock>,
+    pub(super) time: Rc<Time>,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -285,6 +287,9 @@ impl<S: Signal> Sender<S> {
                 self.pace.sent(bytes, began);
                 let outcome = self.client.post(content, body).await;
                 let (now, code) = (Instant::now(), outcome.code());
+                if let Some(server_ms) = self.client.server_ms().filter(|_| code.is_some()) {
+                    self.time.server_says(&state.borrow().name, server_ms);
+                }
                 self.pace.answered(code, now - began, gathered.full, now);
                 let label = code.map_or_else(|| "error".to_owned(), |code| code.to_string());
                 *state.borrow_mut().requests.entry(label.clone()).or_default() += 1;

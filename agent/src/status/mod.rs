@@ -8,7 +8,7 @@ mod text;
 
 pub use fetch::{FetchError, fetch, parse};
 pub use report::{
-    CollectorReport, DroppedReport, EndpointReport, MemoryReport, ProbeReport, Report,
+    ClockReport, CollectorReport, DroppedReport, EndpointReport, MemoryReport, ProbeReport, Report,
     SourceReport, StagesReport, WalReport,
 };
 pub use server::{Source, serve};
