@@ -2,15 +2,25 @@
 
 use crate::host::BootId;
 
-/// The true offsets of boots that followed each other and never learned the time, by the last time since the boot, in
-/// ms, of what is held of each, oldest first. All of it was before `bound_ms`, in real time. The newest first.
-pub fn estimate(boots: &[(BootId, i64)], bound_ms: i64) -> Vec<(BootId, i64)> {
-    let mut bound = bound_ms;
-    let place = |(boot, last_ms): &(BootId, i64)| {
+/// A boot that is over and never learned the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// Its id.
+    pub id: BootId,
+    /// The last time since the boot of what is held of it, in milliseconds.
+    pub last_ms: i64,
+    /// The real time of what is known to have come after it, in milliseconds since the Unix epoch.
+    pub bound_ms: i64,
+}
+
+/// The true offsets of boots that followed each other, oldest first. The newest comes first.
+pub fn estimate(boots: &[Unknown]) -> Vec<(BootId, i64)> {
+    let mut next = i64::MAX;
+    let place = |boot: &Unknown| {
         // The last record is a millisecond before the bound: the next one may be at it.
-        let offset = bound.saturating_sub(1).saturating_sub((*last_ms).max(0));
-        bound = offset;
-        (*boot, offset)
+        let bound = boot.bound_ms.min(next);
+        next = bound.saturating_sub(1).saturating_sub(boot.last_ms.max(0));
+        (boot.id, next)
     };
     boots.iter().rev().map(place).collect()
 }
@@ -21,12 +31,17 @@ mod tests {
 
     #[test]
     fn boots_in_a_row_keep_their_order_and_do_not_overlap() {
-        let boots = [([1; 16], 600), ([2; 16], 50), ([3; 16], 4_000)];
-        let placed = estimate(&boots, 1_000_000);
+        let boot = |number, last_ms, bound_ms| Unknown { id: [number; 16], last_ms, bound_ms };
+        let end = 1_000_000;
+        let boots = [boot(1, 600, end), boot(2, 50, end), boot(3, 4_000, end)];
+        let placed = estimate(&boots);
         assert_eq!(placed, [([3; 16], 995_999), ([2; 16], 995_948), ([1; 16], 995_347)]);
         // The last record of each is before the beginning of the next.
-        assert!(995_999 + 4_000 < 1_000_000 && 995_948 + 50 < 995_999 && 995_347 + 600 < 995_948);
-        assert_eq!(estimate(&[], 5), []);
-        assert_eq!(estimate(&[([1; 16], i64::MAX)], i64::MIN), [([1; 16], i64::MIN)]);
+        assert!(995_999 + 4_000 < end && 995_948 + 50 < 995_999 && 995_347 + 600 < 995_948);
+        // What is known of the first of them holds for it alone.
+        let boots = [boot(1, 600, 500_000), boot(2, 50, end)];
+        assert_eq!(estimate(&boots), [([2; 16], 999_949), ([1; 16], 499_399)]);
+        assert_eq!(estimate(&[]), []);
+        assert_eq!(estimate(&[boot(1, i64::MAX, i64::MIN)]), [([1; 16], i64::MIN)]);
     }
 }

@@ -75,5 +75,5 @@ mod stamp;
 
 pub use belief::{Belief, Doubt, Look, Reason, Seen};
 pub use book::{Book, Boot};
-pub use estimate::estimate;
+pub use estimate::{Unknown, estimate};
 pub use stamp::{Stamp, VERSION};

@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::Phase;
 use super::log::Log;
 use super::losses::Dropped;
-use crate::clock::{Belief, Book, Boot, Doubt, Look, Stamp, estimate};
+use crate::clock::{Belief, Book, Boot, Doubt, Look, Stamp, Unknown, estimate};
 use crate::config::Config;
 use crate::host::{BootId, Clock, Roots, boot_id, system_clock};
 use crate::status::ClockReport;
@@ -28,6 +28,8 @@ const MARKER: &str = "run/systemd/timesync/synchronized";
 
 /// How long the disk may take to write the book before it is gone on without.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
 /// A server's clock that differs by more is told of. Its answer is exact to a second and the time it took.
 const WITNESS_MS: i64 = 120_000;
@@ -45,7 +47,8 @@ pub(super) struct Time {
     changed: Notify,
     /// Something was held, or is in the WAL: without that, a book that can't be written is no loss.
     matters: Cell<bool>,
-    logs: RefCell<Vec<Rc<Log>>>,
+    /// Those of the running pipeline, which alone keeps them open.
+    logs: RefCell<Vec<Weak<Log>>>,
     dropped: Rc<Dropped>,
     /// Samples and entries that were given estimated times.
     estimated: Cell<[u64; 2]>,
@@ -95,6 +98,17 @@ impl Time {
             );
         }
         let path = config.agent.state_dir.join(BOOK);
+        let belief = Belief::new(boot, wait_ms(config), newest_ms);
+        Time::load(system_clock(), belief, &config.host, path, dropped)
+    }
+
+    fn load(
+        clock: Rc<dyn Clock>,
+        mut belief: Belief,
+        roots: &Roots,
+        path: PathBuf,
+        dropped: Rc<Dropped>,
+    ) -> Time {
         let book = Book::load(&path).unwrap_or_else(|error| {
             log::error!(
                 "reading {}: {error}; records that earlier boots held, if there are any, get estimated times",
@@ -102,11 +116,10 @@ impl Time {
             );
             Book::default()
         });
-        let mut belief = Belief::new(boot, wait_ms(config), newest_ms);
-        if boot.and_then(|boot| book.get(&boot)).is_some() {
+        if belief.boot().and_then(|boot| book.get(&boot)).is_some() {
             belief.remember();
         }
-        let time = Time::with(system_clock(), belief, &config.host, path, dropped);
+        let time = Time::with(clock, belief, roots, path, dropped);
         time.book.replace(book);
         time
     }
@@ -142,9 +155,9 @@ impl Time {
     }
 
     /// The configuration and the WALs of a pipeline.
-    pub(super) fn begin(&self, config: &Config, logs: impl IntoIterator<Item = Rc<Log>>) {
+    pub(super) fn begin(&self, config: &Config, logs: &[&Rc<Log>]) {
         self.belief.borrow_mut().set_wait(wait_ms(config));
-        self.logs.replace(logs.into_iter().collect());
+        self.logs.replace(logs.iter().map(|log| Rc::downgrade(log)).collect());
         self.look();
         let belief = self.belief.borrow();
         if belief.reason().is_none() {
@@ -201,6 +214,11 @@ impl Time {
         self.belief.borrow().reason().is_none()
     }
 
+    /// What is later than this was told by a clock that was wrong, as far as this one can tell.
+    pub(super) fn latest_ms(&self) -> i64 {
+        if self.is_held() { i64::MAX } else { self.clock.now_ms().saturating_add(DAY_MS) }
+    }
+
     /// How long records are held already.
     pub(super) fn held_ms(&self) -> i64 {
         let belief = self.belief.borrow();
@@ -228,9 +246,8 @@ impl Time {
         });
     }
 
-    /// Places a boot that is over and never learned the time, if that can be done: of a record of it at `position`
-    /// of `log`.
-    pub(super) fn place(&self, id: &BootId, log: &Log, position: u64) {
+    /// Places a boot that is over and never learned the time, and all others like it in the WALs, if that can be done.
+    pub(super) fn place(&self, id: &BootId) {
         let (own, offset_ms) = (self.belief.borrow().boot(), self.belief.borrow().offset_ms());
         let is_on_its_way = self.found.borrow().iter().any(|boot| boot.id == *id);
         if is_on_its_way || own == Some(*id) {
@@ -239,39 +256,42 @@ impl Time {
         // A kernel that does not tell one boot from another is believed.
         let own_ms = own.map_or(Some(offset_ms), |own| self.boot(&own).map(|own| own.true_ms));
         let Some(own_ms) = own_ms else { return };
-        let mut boots: Vec<(BootId, i64)> = Vec::new();
         // This boot began after all that earlier ones have written.
-        let mut bound = own_ms;
-        log.scan_stamps(position, |record, stamp| {
-            let Some(stamp) = stamp else {
-                bound = bound.min(record.time_ms);
-                return false;
-            };
-            if let Some(known) = self.boot(&stamp.boot) {
-                bound = bound.min(stamp.real_ms(record.time_ms, known.true_ms));
-                return false;
-            }
-            let at = stamp.boot_ms(record.time_ms);
-            match boots.iter_mut().find(|(boot, _)| *boot == stamp.boot) {
-                Some((_, last)) => *last = (*last).max(at),
-                None => boots.push((stamp.boot, at)),
-            }
-            true
-        });
-        for other in self.logs.borrow().iter().filter(|other| other.name() != log.name()) {
-            other.scan_stamps(0, |record, stamp| {
-                let of =
-                    |(boot, _): &&mut (BootId, i64)| stamp.is_some_and(|stamp| stamp.boot == *boot);
-                if let (Some((_, last)), Some(stamp)) = (boots.iter_mut().find(of), stamp) {
-                    *last = (*last).max(stamp.boot_ms(record.time_ms));
+        let mut boots: Vec<Unknown> = Vec::new();
+        for log in self.logs.borrow().iter().filter_map(Weak::upgrade) {
+            // The boot of the newest record that was seen, if that is one of them.
+            let mut at = None;
+            log.scan_stamps(|record, stamp| {
+                let real = match stamp {
+                    None => Some(record.time_ms),
+                    Some(stamp) => self
+                        .boot(&stamp.boot)
+                        .map(|boot| stamp.real_ms(record.time_ms, boot.true_ms)),
+                };
+                if let Some(real) = real {
+                    if let Some(before) = at.and_then(|at: usize| boots.get_mut(at)) {
+                        before.bound_ms = before.bound_ms.min(real);
+                    }
+                    return;
                 }
-                true
+                let Some(stamp) = stamp else { return };
+                let last_ms = stamp.boot_ms(record.time_ms);
+                let index = boots.iter().position(|boot| boot.id == stamp.boot);
+                let index = index.unwrap_or_else(|| {
+                    let index = at.map_or(0, |at| at + 1).min(boots.len());
+                    boots.insert(index, Unknown { id: stamp.boot, last_ms, bound_ms: own_ms });
+                    index
+                });
+                if let Some(boot) = boots.get_mut(index) {
+                    boot.last_ms = boot.last_ms.max(last_ms);
+                }
+                at = Some(index);
             });
         }
-        for (id, true_ms) in estimate(&boots, bound) {
+        for (id, true_ms) in estimate(&boots) {
             log::warn!(
                 "a boot before this one ended before the time was known: its records are placed at the latest time that they can be of, up to {:.0} s after {}",
-                boots.iter().find(|(boot, _)| *boot == id).map_or(0, |(_, last)| *last) as f64
+                boots.iter().find(|boot| boot.id == id).map_or(0, |boot| boot.last_ms) as f64
                     / 1000.0,
                 super::losses::rfc3339(true_ms)
             );
@@ -294,26 +314,30 @@ impl Time {
                 }
                 continue;
             }
-            let mut book = self.book.borrow().clone();
-            found.iter().for_each(|boot| book.add(*boot));
-            let (path, bytes) = (self.path.clone(), book.clone());
-            let saved = tokio::task::spawn_blocking(move || bytes.save(&path));
-            let failed = match tokio::time::timeout(PATIENCE, saved).await {
-                Ok(Ok(result)) => result.err().map(|error| error.to_string()),
-                Ok(Err(_)) => None,
-                Err(_) => Some(format!("the disk does not finish in {} s", PATIENCE.as_secs())),
-            };
-            if let Some(error) = failed.filter(|_| self.matters.get()) {
-                log::error!(
-                    "writing {}: {error}; should the machine reboot before what is held is sent, its times are estimated",
-                    self.path.display()
-                );
-            }
-            self.book.replace(book);
-            self.found.borrow_mut().retain(|boot| !found.contains(boot));
-            for log in self.logs.borrow().iter() {
-                log.wake();
-            }
+            self.save(&found).await;
+        }
+    }
+
+    async fn save(&self, found: &[Boot]) {
+        let mut book = self.book.borrow().clone();
+        found.iter().for_each(|boot| book.add(*boot));
+        let (path, bytes) = (self.path.clone(), book.clone());
+        let saved = tokio::task::spawn_blocking(move || bytes.save(&path));
+        let failed = match tokio::time::timeout(PATIENCE, saved).await {
+            Ok(Ok(result)) => result.err().map(|error| error.to_string()),
+            Ok(Err(_)) => None,
+            Err(_) => Some(format!("the disk does not finish in {} s", PATIENCE.as_secs())),
+        };
+        if let Some(error) = failed.filter(|_| self.matters.get()) {
+            log::error!(
+                "writing {}: {error}; should the machine reboot before what is held is sent, its times are estimated",
+                self.path.display()
+            );
+        }
+        self.book.replace(book);
+        self.found.borrow_mut().retain(|boot| !found.contains(boot));
+        for log in self.logs.borrow().iter().filter_map(Weak::upgrade) {
+            log.wake();
         }
     }
 
@@ -365,3 +389,6 @@ impl Time {
 fn wait_ms(config: &Config) -> i64 {
     i64::try_from(config.clock_wait.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

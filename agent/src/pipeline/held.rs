@@ -4,7 +4,6 @@
 use std::rc::Rc;
 
 use super::clock::Time;
-use super::log::Log;
 use crate::clock::Stamp;
 use crate::model::Block;
 use crate::wal::{Record, UNTIMED};
@@ -61,13 +60,13 @@ impl Times {
 
     /// The time of a record that was read, with the payload as any other's. None if it can't be known yet: for the reader,
     /// the WAL ends here.
-    pub(super) fn of(&self, log: &Log, record: &Record, payload: &mut Vec<u8>) -> Option<Told> {
+    pub(super) fn of(&self, record: &Record, payload: &mut Vec<u8>) -> Option<Told> {
         let plain = Told { ms: record.time_ms, held: None };
         let Some((time, stamp)) = self.time.as_ref().zip(strip(record, payload)) else {
             return Some(plain);
         };
         let Some(boot) = time.boot(&stamp.boot) else {
-            time.place(&stamp.boot, log, record.position);
+            time.place(&stamp.boot);
             return None;
         };
         let ms = stamp.real_ms(record.time_ms, boot.true_ms);
