@@ -302,6 +302,7 @@ async fn whatever_the_clock_does_all_of_it_arrives_in_order_with_its_time() {
                 }
                 72..77 if !machine.synchronised => {
                     machine.set(wrong(&mut dice, machine.real_ms));
+                    machine.pass(1_000);
                     machine.round();
                 }
                 77..80 => machine.synchronise(true),
