@@ -13,16 +13,24 @@ pub struct Unknown {
     pub bound_ms: i64,
 }
 
-/// The true offsets of boots that followed each other, oldest first. The newest comes first.
-pub fn estimate(boots: &[Unknown]) -> Vec<(BootId, i64)> {
-    let mut next = i64::MAX;
+/// The true offsets of boots. `followed`: by their numbers, which was right before which in some WAL; boots that share
+/// no WAL may have any order.
+pub fn estimate(boots: &[Unknown], followed: &[(usize, usize)]) -> Vec<(BootId, i64)> {
+    // The last record is a millisecond before the bound: the next one may be at it.
     let place = |boot: &Unknown| {
-        // The last record is a millisecond before the bound: the next one may be at it.
-        let bound = boot.bound_ms.min(next);
-        next = bound.saturating_sub(1).saturating_sub(boot.last_ms.max(0));
-        (boot.id, next)
+        (boot.id, boot.bound_ms.saturating_sub(1).saturating_sub(boot.last_ms.max(0)))
     };
-    boots.iter().rev().map(place).collect()
+    let mut boots = boots.to_vec();
+    // A bound passes on to one boot before it at least with each turn.
+    for _ in 0..boots.len() {
+        for (before, after) in followed {
+            let Some((_, begin)) = boots.get(*after).map(place) else { continue };
+            if let Some(before) = boots.get_mut(*before) {
+                before.bound_ms = before.bound_ms.min(begin);
+            }
+        }
+    }
+    boots.iter().map(place).collect()
 }
 
 #[cfg(test)]
@@ -34,14 +42,14 @@ mod tests {
         let boot = |number, last_ms, bound_ms| Unknown { id: [number; 16], last_ms, bound_ms };
         let end = 1_000_000;
         let boots = [boot(1, 600, end), boot(2, 50, end), boot(3, 4_000, end)];
-        let placed = estimate(&boots);
-        assert_eq!(placed, [([3; 16], 995_999), ([2; 16], 995_948), ([1; 16], 995_347)]);
+        let placed = estimate(&boots, &[(0, 1), (1, 2)]);
+        assert_eq!(placed, [([1; 16], 995_347), ([2; 16], 995_948), ([3; 16], 995_999)]);
         // The last record of each is before the beginning of the next.
         assert!(995_999 + 4_000 < end && 995_948 + 50 < 995_999 && 995_347 + 600 < 995_948);
         // What is known of the first of them holds for it alone.
         let boots = [boot(1, 600, 500_000), boot(2, 50, end)];
-        assert_eq!(estimate(&boots), [([2; 16], 999_949), ([1; 16], 499_399)]);
-        assert_eq!(estimate(&[]), []);
-        assert_eq!(estimate(&[boot(1, i64::MAX, i64::MIN)]), [([1; 16], i64::MIN)]);
+        assert_eq!(estimate(&boots, &[(0, 1)]), [([1; 16], 499_399), ([2; 16], 999_949)]);
+        assert_eq!(estimate(&[], &[(3, 4)]), []);
+        assert_eq!(estimate(&[boot(1, i64::MAX, i64::MIN)], &[]), [([1; 16], i64::MIN)]);
     }
 }

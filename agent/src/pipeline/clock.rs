@@ -258,6 +258,7 @@ impl Time {
         let Some(own_ms) = own_ms else { return };
         // This boot began after all that earlier ones have written.
         let mut boots: Vec<Unknown> = Vec::new();
+        let mut followed: Vec<(usize, usize)> = Vec::new();
         for log in self.logs.borrow().iter().filter_map(Weak::upgrade) {
             // The boot of the newest record that was seen, if that is one of them.
             let mut at = None;
@@ -278,17 +279,18 @@ impl Time {
                 let last_ms = stamp.boot_ms(record.time_ms);
                 let index = boots.iter().position(|boot| boot.id == stamp.boot);
                 let index = index.unwrap_or_else(|| {
-                    let index = at.map_or(0, |at| at + 1).min(boots.len());
-                    boots.insert(index, Unknown { id: stamp.boot, last_ms, bound_ms: own_ms });
-                    index
+                    boots.push(Unknown { id: stamp.boot, last_ms, bound_ms: own_ms });
+                    boots.len() - 1
                 });
                 if let Some(boot) = boots.get_mut(index) {
                     boot.last_ms = boot.last_ms.max(last_ms);
                 }
-                at = Some(index);
+                if let Some(before) = at.replace(index).filter(|before| *before != index) {
+                    followed.push((before, index));
+                }
             });
         }
-        for (id, true_ms) in estimate(&boots) {
+        for (id, true_ms) in estimate(&boots, &followed) {
             log::warn!(
                 "a boot before this one ended before the time was known: its records are placed at the latest time that they can be of, up to {:.0} s after {}",
                 boots.iter().find(|boot| boot.id == id).map_or(0, |boot| boot.last_ms) as f64
