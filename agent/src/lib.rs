@@ -2,6 +2,7 @@
 //! only reads its arguments. `pipeline` is the one module that knows them all.
 
 pub mod cli;
+pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod encode;

@@ -7,10 +7,12 @@
 //! cursor when the server has answered.
 
 mod ahead;
+mod clock;
 mod egress;
 mod entries;
 mod events;
 mod fit;
+mod held;
 mod log;
 mod losses;
 mod metrics;
@@ -42,7 +44,7 @@ use crate::collector::Set;
 use crate::config::{Config, Source};
 use crate::encode::{Positions, RoundEncoder, apply};
 use crate::host::kmsg::Position;
-use crate::host::{Clock, Host, SystemClock};
+use crate::host::{Host, system_clock};
 use crate::logs::stage::Stages;
 use crate::model::{Labels, Samples, Shape};
 use crate::probe::{self, ProbeError, Probes};
@@ -50,12 +52,14 @@ use crate::relabel::Shaper;
 use crate::status;
 use crate::wal::WalError;
 
+use clock::Time;
 use egress::Egress;
 use entries::EntriesSignal;
+use held::Times;
 use log::Log;
 use losses::Dropped;
 use metrics::MetricsSignal;
-use open::{newest_timestamp, open_logs, open_metrics, sender};
+use open::{newest_timestamp, open_logs, open_metrics, sender, times};
 use rounds::Rounds;
 use shape::{SeriesShape, StreamShape};
 use sources::{Kept, Sources};
@@ -125,6 +129,18 @@ enum End {
     Reload(Box<Config>),
 }
 
+/// What one pipeline leaves to the next, which has another configuration.
+struct Left {
+    kept: Kept,
+    /// They go on counting through a reload, and what starts them may be given up by then.
+    probes: Option<Rc<RefCell<Probes>>>,
+    /// What a reload switches off is said to be gone.
+    encoder: Option<Rc<RefCell<RoundEncoder>>>,
+    /// What is believed stays so.
+    time: Option<Rc<Time>>,
+    dropped: Rc<Dropped>,
+}
+
 /// What the outside asks of a running pipeline.
 enum Request {
     Reload(Box<Config>),
@@ -152,25 +168,18 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
     };
     let mut config = Rc::new(config);
     let mut before: Option<Rc<Config>> = None;
-    let mut kept = Kept::default();
-    // They go on counting through a reload, and what starts them may be given up by then.
-    let mut probes = None;
-    // What a reload switches off is said to be gone.
-    let mut encoder = None;
-    let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
+    let mut left = Left {
+        kept: Kept::default(),
+        probes: None,
+        encoder: None,
+        time: None,
+        dropped: Rc::new(Dropped::new(system_clock())),
+    };
     loop {
         ::log::set_max_level(config.agent.log_level);
         config.warnings().iter().for_each(|warning| ::log::warn!("{warning}"));
         let tasks = LocalSet::new();
-        let run = pipeline(
-            Rc::clone(&config),
-            source.clone(),
-            signals.as_mut(),
-            &mut kept,
-            &mut probes,
-            &mut encoder,
-            &dropped,
-        );
+        let run = pipeline(Rc::clone(&config), source.clone(), signals.as_mut(), &mut left);
         match runtime.block_on(tasks.run_until(run)) {
             Ok(End::Stop) => break,
             Ok(End::Reload(next)) => before = Some(std::mem::replace(&mut config, Rc::new(*next))),
@@ -220,7 +229,8 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
     let collectors = Set::new(enabled, &config.metrics.options);
     let shaper = shaper(config);
     State {
-        clock: Rc::new(SystemClock),
+        clock: system_clock(),
+        time: Rc::new(Time::believed()),
         started: Instant::now(),
         instance: config.agent.instance.clone(),
         config: path,
@@ -245,8 +255,12 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         agent_labels: agent_labels(config),
         limiter: Default::default(),
         positioned: Cell::new(Instant::now()),
-        dropped: Rc::new(Dropped::new(Rc::new(SystemClock))),
-        egress: Rc::new(Egress::open(&config.agent.state_dir, config.egress, SystemClock.now_ms())),
+        egress: Rc::new(Egress::open(
+            &config.agent.state_dir,
+            config.egress,
+            system_clock().now_ms(),
+        )),
+        dropped: Rc::new(Dropped::new(system_clock())),
     }
 }
 
@@ -256,11 +270,9 @@ async fn pipeline(
     config: Rc<Config>,
     source: Source,
     signals: Option<&mut Signals>,
-    kept: &mut Kept,
-    probes: &mut Option<Rc<RefCell<Probes>>>,
-    encoder: &mut Option<Rc<RefCell<RoundEncoder>>>,
-    dropped: &Rc<Dropped>,
+    left: &mut Left,
 ) -> Result<End, RunError> {
+    let Left { kept, probes, encoder, time, dropped } = left;
     let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
     // The WALs first: they are what may refuse to start, and their lock keeps a second agent away.
     let metrics = Rc::new(open_metrics(&config)?);
@@ -282,16 +294,31 @@ async fn pipeline(
             Rc::clone(probes.insert(start_probes(&config, kmsg)?))
         }
     };
-    let mut state = State { dropped: Rc::clone(dropped), ..state(&config, path, probes) };
+    let time = match time.take().filter(|time| time.fits(&config)) {
+        Some(kept) => Rc::clone(time.insert(kept)),
+        None => {
+            let newest = newest_timestamp(&metrics, u64::MAX, i64::MAX);
+            Rc::clone(time.insert(Rc::new(Time::new(&config, newest, Rc::clone(dropped)))))
+        }
+    };
+    let logs_of: Vec<_> = [Some(&metrics), logs.as_ref()].into_iter().flatten().collect();
+    time.begin(&config, &logs_of);
+    let mut state = State {
+        dropped: Rc::clone(dropped),
+        time: Rc::clone(&time),
+        ..state(&config, path, probes)
+    };
     let (phase, watch_phase) = watch::channel(Phase::Running);
     let mut tasks = JoinSet::new();
+    tasks.spawn_local(Rc::clone(&time).keep(watch_phase.clone()));
 
     for endpoint in &config.mimir {
         let shape = SeriesShape::new(endpoint);
         let newest = [Rc::clone(&state.samples), Rc::clone(&state.own)];
         let (url, dropped) = (endpoint.connection.url.to_string(), Rc::clone(&state.dropped));
         let writer = Writer::new(endpoint.write, url, newest);
-        let signal = MetricsSignal::new(endpoint.batch, writer, shape, dropped);
+        let mut signal = MetricsSignal::new(endpoint.batch, writer, shape, dropped);
+        signal.times = times(&time, &metrics, endpoint);
         let interval = Some(config.agent.interval);
         let sender = sender(&state, &metrics, endpoint, signal, "metrics", interval, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
@@ -301,12 +328,12 @@ async fn pipeline(
         let Some(logs) = &logs else { continue };
         let (shape, dropped) = (StreamShape::new(endpoint), Rc::clone(&state.dropped));
         let (limits, clock) = (endpoint.limits, Rc::clone(&state.clock));
-        let signal = EntriesSignal::new(endpoint.batch, limits, shape, dropped, clock);
+        let mut signal = EntriesSignal::new(endpoint.batch, limits, shape, dropped, clock);
+        signal.times = Times::new(&time, "logs", None);
         let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());
     }
-    let last_ms = newest_timestamp(&metrics);
     state.metrics = Some(Rc::clone(&metrics));
     state.logs.clone_from(&logs);
     let state = Rc::new(state);
@@ -317,8 +344,6 @@ async fn pipeline(
         encoder: encoder_of(&config, encoder),
         interval: config.agent.interval,
         phase: watch_phase.clone(),
-        last_ms,
-        behind: false,
     };
     *state.positions.borrow_mut() = positions;
     kept.sockets.retain(config.logs.syslog.iter().map(|syslog| &syslog.listen));

@@ -432,7 +432,7 @@ fn records_that_say_nothing_right_are_found_although_their_checksums_are_good() 
     let found: Vec<_> =
         of_type(&verified, "finding").iter().map(|f| f["what"].as_str().unwrap()).collect();
     for part in [
-        "not later than the one before it, by 1 ms",
+        "the clock was set back by 0.001 s",
         "a block in a WAL of another content",
         "its kind is unknown: kind-9",
         "a record of 1 item can't be decoded: version",

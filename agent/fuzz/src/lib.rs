@@ -13,6 +13,7 @@
 )]
 
 mod bytes;
+mod clock;
 mod collectors;
 mod containers;
 mod dbus;
@@ -38,6 +39,7 @@ mod syslog;
 mod text;
 mod wal;
 
+pub use clock::clock;
 pub use collectors::collectors;
 pub use containers::{cri_file, json_file, local_log};
 pub use dbus::dbus;
@@ -70,6 +72,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("blocks", blocks),
     ("collectors", collectors),
     ("config", config),
+    ("clock", clock),
     ("cri_file", cri_file),
     ("dbus", dbus),
     ("docker_frames", docker_frames),

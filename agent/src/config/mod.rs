@@ -54,6 +54,8 @@ pub struct Config {
     pub wal: Wal,
     /// `[logs]`
     pub logs: Logs,
+    /// `[clock]`: how long after the boot the clock is believed at the latest.
+    pub clock_wait: Duration,
     /// `[http]`
     pub http: Option<SocketAddr>,
 }
@@ -274,9 +276,10 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let mut logs = logs::logs(top, &agent, &host, &wal)?;
     let limits = loki.iter().map(|endpoint| endpoint.limits.streams);
     logs.stages.limits = limits.reduce(|a, b| a.widest(b)).unwrap_or_default();
+    let clock_wait = sections::clock(top)?;
     let http = sections::http(top)?;
     top.check_known()?;
-    Ok(Config { agent, host, metrics, probes, mimir, loki, egress, wal, logs, http })
+    Ok(Config { agent, host, metrics, probes, mimir, loki, egress, wal, logs, clock_wait, http })
 }
 
 fn documentation() -> Vec<DocRow> {

@@ -199,6 +199,19 @@ pub(super) fn egress(top: &Reader<'_>) -> Result<Option<u64>, ConfigError> {
     Ok(daily)
 }
 
+/// How long after the boot the clock has to be synchronised to be believed.
+pub(super) fn clock(top: &Reader<'_>) -> Result<Duration, ConfigError> {
+    let t = top.section("clock")?;
+    let wait = t.duration(
+        "wait",
+        Duration::from_secs(600),
+        Duration::ZERO..=DAY * 365,
+        "how long after the boot what is collected is held on disk until the clock is synchronised, and then given its right time; after that a clock that nothing has synchronised is believed, unless it is certainly wrong; \"0s\": always believed",
+    )?;
+    t.finish()?;
+    Ok(wait)
+}
+
 pub(super) fn http(top: &Reader<'_>) -> Result<Option<SocketAddr>, ConfigError> {
     const DEFAULT: &str = "127.0.0.1:9911";
     let t = top.section("http")?;

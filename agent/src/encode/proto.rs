@@ -5,6 +5,10 @@
 //! The encoders beside this file write the same bytes without building these trees; the types are the
 //! reference that they are tested against. Exemplars and native histograms are left out: Mote has none.
 
+/// For tests elsewhere that read what was written.
+#[cfg(test)]
+pub(crate) use prost::Message;
+
 /// Remote write's request (`prometheus.WriteRequest`). Field 2 is reserved.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct WriteRequest {

@@ -24,7 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{BootId, Clock, Discipline, ManualClock, SystemClock, boot_id, system_clock};
 pub use endpoint::Endpoint;
 use files::{Kept, Near};
 pub use identity::{hostname, phase};

@@ -62,6 +62,10 @@ const _: () = assert!(size_of::<Timex>() == 208);
 const _: () = assert!(size_of::<Timex>() == 128);
 
 impl Timex {
+    /// The bit of `status` that says that nobody keeps the clock right: set at the start, and again when the
+    /// error that nobody corrects may have grown to 16 s, which takes 9 hours.
+    pub const STA_UNSYNC: c_int = 0x0040;
+
     /// The bit of `status` that says nanoseconds.
     pub const STA_NANO: c_int = 0x2000;
 

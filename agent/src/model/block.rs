@@ -101,6 +101,13 @@ impl Block {
         Some(StreamId((self.streams.len() - 1) as u16))
     }
 
+    /// Gives the entries from the `first` on other times.
+    pub fn retime(&mut self, first: usize, time: impl Fn(i64) -> i64) {
+        for row in self.rows.iter_mut().skip(first) {
+            row.timestamp_ns = time(row.timestamp_ns);
+        }
+    }
+
     /// Adds an entry of a stream of this block.
     pub fn push(&mut self, stream: StreamId, timestamp_ns: i64, line: &str) {
         self.push_with::<&str, &str>(stream, timestamp_ns, line, []);

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::fit::{Batch, Fit};
+use super::held::Times;
 use super::log::Log;
 use super::losses::Dropped;
 use super::newest;
@@ -54,6 +55,7 @@ pub(super) struct EntriesSignal {
     /// A batch has needed more memory than those of a quiet host.
     is_large: bool,
     dropped: Rc<Dropped>,
+    pub(super) times: Times,
 }
 
 /// How a batch is cut to find what was refused as a whole.
@@ -107,6 +109,7 @@ impl EntriesSignal {
             payload: Vec::new(),
             is_large: false,
             dropped,
+            times: Times::default(),
         }
     }
 
@@ -249,6 +252,7 @@ impl Signal for EntriesSignal {
             let Some(record) = log.read(reader, gathered.until, &mut self.payload)? else {
                 return Ok(());
             };
+            let Some(told) = self.times.of(&record, &mut self.payload) else { return Ok(()) };
             let before = self.batch.block.len();
             // What can't be read adds nothing; decoding says why.
             let bytes = self.batch_bytes + block_bytes(&self.payload).unwrap_or_default();
@@ -260,13 +264,17 @@ impl Signal for EntriesSignal {
                 log::warn!("the logs WAL's record at {}: {error}", record.position);
                 self.batch.block.truncate(before);
                 self.dropped.add("logs", DAMAGED, u64::from(record.items));
-            } else if before == 0
-                && let Some(first) = self.batch.block.entries().next()
-            {
-                gathered.oldest_ms = first.timestamp_ns.div_euclid(1_000_000);
+            } else {
+                told.retime(&mut self.batch.block, before);
+                self.times.sends(&told, (self.batch.block.len() - before) as u64);
+                if before == 0
+                    && let Some(first) = self.batch.block.entries().next()
+                {
+                    gathered.oldest_ms = first.timestamp_ns.div_euclid(1_000_000);
+                }
             }
             if self.batch.block.len() > before {
-                self.batch.records.push((before as u32, record.time_ms));
+                self.batch.records.push((before as u32, told.ms));
             }
             // Records without entries leave nothing behind: no request will clear it away.
             gathered.items = self.batch.block.len() as u64;

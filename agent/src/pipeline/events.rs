@@ -213,9 +213,9 @@ impl State {
             block.set_position(KMSG, position);
         }
         let positions = self.positions.borrow();
-        let now_ms = self.clock.now_ms();
-        let mut payload = BlockPayload { block: &block, positions: &positions, now_ms };
-        logs.append(BLOCK, &mut payload)?;
+        let now = self.time.look();
+        let mut payload = BlockPayload { block: &block, positions: &positions, now };
+        logs.append(now.kind(BLOCK), &mut payload)?;
         drop(positions);
         if let Some(position) = &position {
             apply(&mut self.positions.borrow_mut(), KMSG, position);

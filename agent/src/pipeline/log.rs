@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::clock::Stamp;
 use crate::wal::{
     AppendError, Disk, Loss, LossReason, Memory, Options, Payload, ReaderId, Record, Stats,
     StorageFile, Wal, WalError,
@@ -552,6 +553,25 @@ impl Log {
             }
             Some(Err(error)) => self.failed(&error),
             Some(Ok(None)) | None => {}
+        }
+    }
+
+    /// Wakes whoever waits for a record: what it has can be read further now.
+    pub(super) fn wake(&self) {
+        self.appended.notify_waiters();
+    }
+
+    /// Shows the records on disk, oldest first, with their stamps where they are held. What can't be read ends it.
+    pub(super) fn scan_stamps(&self, mut each: impl FnMut(&Record, Option<Stamp>)) {
+        let (mut at, mut payload) = (0, Vec::new());
+        while let Some(Ok(Some(record))) = self.with(|wal| wal.scan(at, &mut payload)) {
+            let stamp = Stamp::split(&payload).filter(|_| record.time().is_none());
+            // A held record without a stamp is damaged, and says nothing.
+            let is_odd = record.time().is_none() && stamp.is_none();
+            if !is_odd {
+                each(&record, stamp.map(|(stamp, _)| stamp));
+            }
+            at = record.next;
         }
     }
 

@@ -105,7 +105,24 @@ impl Dropped {
                 LossReason::NoDisk => "wal_failed",
                 LossReason::Damaged => super::DAMAGED,
             };
-            self.add_of(log.name(), reason, loss.items, loss.from_ms, loss.to_ms);
+            if loss.from_ms > loss.to_ms {
+                // Nobody knows of when: of this boot, most likely.
+                self.add(log.name(), reason, loss.items);
+            } else {
+                self.add_of(log.name(), reason, loss.items, loss.from_ms, loss.to_ms);
+            }
+        }
+    }
+
+    /// The clock was set by `step_ms`, and was wrong before: times since `since_ms`, by that clock, are shifted.
+    pub(super) fn shift(&self, since_ms: i64, step_ms: i64) {
+        for count in self.counts.borrow_mut().values_mut() {
+            let Some(stretch) = &mut count.stretch else { continue };
+            for time in [&mut stretch.from_ms, &mut stretch.to_ms] {
+                if *time >= since_ms {
+                    *time = time.saturating_add(step_ms);
+                }
+            }
         }
     }
 
@@ -179,7 +196,9 @@ impl LossReport {
             "wal_expired" => "older than wal.max_age".to_owned(),
             "disk_full" => "the file system has less than wal.min_free left".to_owned(),
             "wal_damaged" => "damaged on the disk".to_owned(),
-            "clock_backwards" => "the clock was set back".to_owned(),
+            "clock_backwards" => {
+                "older than what the server has, since the clock was set back".to_owned()
+            }
             "max_series" => "more series than metrics.max_series".to_owned(),
             "too_large" => "too large".to_owned(),
             "event_rate" => "too many events of one kind, which the metrics count".to_owned(),
@@ -207,7 +226,7 @@ impl LossReport {
     }
 }
 
-fn rfc3339(ms: i64) -> String {
+pub(super) fn rfc3339(ms: i64) -> String {
     let ms = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
     // The last second that four digits of a year can say.
     let time = UNIX_EPOCH + ms.min(Duration::from_secs(253_402_300_799));

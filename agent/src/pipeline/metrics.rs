@@ -1,6 +1,7 @@
 //! Metrics between the WAL and remote write: consecutive rounds of one segment in one request, each
 //! series' labels once and its samples in the order of time.
 
+use super::held::{Times, strip};
 use super::log::Log;
 use super::losses::Dropped;
 use super::send::{Bounds, Gathered, Refusal, Request, Signal, Verdict};
@@ -65,6 +66,7 @@ pub(super) struct MetricsSignal {
     writer: Writer,
     payload: Vec<u8>,
     dropped: Rc<Dropped>,
+    pub(super) times: Times,
 }
 
 impl MetricsSignal {
@@ -90,6 +92,7 @@ impl MetricsSignal {
             writer,
             payload: Vec::new(),
             dropped,
+            times: Times::default(),
         }
     }
 
@@ -122,6 +125,7 @@ impl MetricsSignal {
             if record.position >= until {
                 break;
             }
+            strip(&record, &mut self.payload);
             // What can't be decoded was counted before, or lies before the cursor.
             let _ = self.decoder.decode(&self.payload, record.time_ms, &mut round);
             at = record.next;
@@ -150,6 +154,13 @@ impl Signal for MetricsSignal {
             let read = log.read(reader, gathered.until, &mut payload);
             self.payload = payload;
             let Some(record) = read? else { return Ok(()) };
+            let Some(told) = self.times.of(&record, &mut self.payload) else { return Ok(()) };
+            let last = self.used.checked_sub(1).and_then(|last| self.rounds.get(last));
+            if last.is_some_and(|last| told.ms <= last.timestamp_ms) {
+                // The clock was set back: whether the server takes this round is known once it has the others.
+                gathered.full = true;
+                return Ok(());
+            }
             if RoundDecoder::restarts(&self.payload) {
                 if self.used > 0 {
                     // Its series have other numbers.
@@ -178,10 +189,15 @@ impl Signal for MetricsSignal {
                 self.rounds.push(Round::default());
             }
             let round = &mut self.rounds[self.used];
-            match self.decoder.decode(&self.payload, record.time_ms, round) {
+            match self.decoder.decode(&self.payload, told.ms, round) {
+                Ok(()) if self.times.is_behind(told.ms) => {
+                    self.gap = false;
+                    self.dropped.add_of("metrics", "clock_backwards", items, told.ms, told.ms);
+                }
                 Ok(()) => {
                     self.gap = false;
                     self.writer.round(self.used, self.decoder.table(), round);
+                    self.times.sends(&told, items);
                     if self.used == 0 {
                         self.shape.begin();
                         gathered.oldest_ms = round.timestamp_ms;
@@ -198,8 +214,7 @@ impl Signal for MetricsSignal {
                     if !std::mem::replace(&mut self.gap, true) {
                         log::warn!("the metrics WAL's record at {}: {error}", record.position);
                     }
-                    let time_ms = record.time_ms;
-                    self.dropped.add_of("metrics", DAMAGED, items, time_ms, time_ms);
+                    self.dropped.add_of("metrics", DAMAGED, items, told.ms, told.ms);
                 }
             }
             gathered.until = record.next;
@@ -212,6 +227,7 @@ impl Signal for MetricsSignal {
     }
 
     fn next_request(&mut self, bounds: Bounds) -> Option<Request<'_>> {
+        self.times.asks(bounds.now_ms);
         let all = Part { rounds: 0..self.used, series: 0..self.decoder.table().len() };
         if self.parts.is_none() {
             self.search = Search::default();
@@ -242,6 +258,10 @@ impl Signal for MetricsSignal {
             self.search.has_good = true;
         }
         self.hopeless = 0;
+        let newest = self.last.rounds.end.checked_sub(1).and_then(|last| self.rounds.get(last));
+        if let Some(newest) = newest {
+            self.times.accepted(newest.timestamp_ms);
+        }
         Verdict::Done { lost }
     }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::clock::Time;
+use super::held::Times;
 use super::log::{Log, LogOptions};
 use super::pace::Pace;
 use super::send::{EndpointState, Sender, Signal};
@@ -72,21 +74,32 @@ fn open_log(
     Log::open(options)
 }
 
-/// The time of the newest round in the WAL, in milliseconds since the Unix epoch.
-pub(super) fn newest_timestamp(log: &Log) -> Option<i64> {
+/// The time of the newest round in the WAL before a position, in milliseconds since the Unix epoch, of those whose
+/// time is known and not after `latest_ms`.
+pub(super) fn newest_timestamp(log: &Log, until: u64, latest_ms: i64) -> Option<i64> {
     let segments: Vec<u64> = log.with(|wal| wal.segments().collect()).unwrap_or_default();
     let mut payload = Vec::new();
-    for base in segments {
-        let (mut at, mut newest) = (base, None);
+    for base in segments.into_iter().filter(|base| *base < until) {
+        let (mut at, mut newest, mut is_known) = (base, None, false);
         while let Some(Ok(Some(record))) = log.with(|wal| wal.scan(at, &mut payload)) {
-            newest = newest.max(Some(record.time_ms));
+            if record.next > until {
+                break;
+            }
+            is_known |= record.time().is_some();
+            newest = newest.max(record.time().filter(|time| *time <= latest_ms));
             at = record.next;
         }
-        if newest.is_some() {
+        if is_known {
             return newest;
         }
     }
     None
+}
+
+/// The times of a reader of metrics: what it has sent before is not sent again under other times.
+pub(super) fn times(time: &Rc<Time>, log: &Log, endpoint: &Endpoint) -> Times {
+    let cursor = log.reader(&reader_name(endpoint)).map_or(0, |reader| log.cursor(reader));
+    Times::new(time, log.name(), newest_timestamp(log, cursor, time.latest_ms()))
 }
 
 pub(super) fn sender<S: Signal>(
@@ -136,6 +149,7 @@ pub(super) fn sender<S: Signal>(
         })),
         dropped: Rc::clone(&state.dropped),
         clock: Rc::clone(&state.clock),
+        time: Rc::clone(&state.time),
         phase: phase.clone(),
     })
 }
@@ -176,14 +190,17 @@ mod tests {
     #[test]
     fn newest_round_of_an_earlier_run_is_known() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(newest_timestamp(&log(&dir, None)), None);
+        assert_eq!(newest_timestamp(&log(&dir, None), u64::MAX, i64::MAX), None);
         for run in 0..3 {
             let log = log(&dir, None);
             for round in 0..4 {
                 log.append(1, &mut Round(run * 10 + round)).unwrap();
             }
             drop(log);
-            assert_eq!(newest_timestamp(&self::log(&dir, None)), Some(run * 10 + 3));
+            assert_eq!(
+                newest_timestamp(&self::log(&dir, None), u64::MAX, i64::MAX),
+                Some(run * 10 + 3)
+            );
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::clock::Now;
 use super::log::Log;
 use super::state::State;
 use super::{Phase, TOO_LARGE};
@@ -16,15 +17,16 @@ use crate::wal::{AppendError, Encoded, Payload};
 
 /// A round on its way into the WAL.
 struct RoundPayload<'a> {
-    timestamp_ms: i64,
+    now: Now,
     samples: &'a [&'a Samples],
     encoder: &'a mut RoundEncoder,
 }
 
 impl Payload for RoundPayload<'_> {
     fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> Encoded {
+        self.now.put(out);
         let items = self.encoder.encode(self.samples, fresh, out);
-        Encoded { items, time_ms: self.timestamp_ms }
+        Encoded { items, time_ms: self.now.ms }
     }
 }
 
@@ -36,15 +38,7 @@ pub(super) struct Rounds {
     pub(super) encoder: Rc<RefCell<RoundEncoder>>,
     pub(super) interval: Duration,
     pub(super) phase: watch::Receiver<Phase>,
-    /// The timestamp of the newest round in the WAL.
-    pub(super) last_ms: Option<i64>,
-    /// Whether the clock is before it.
-    pub(super) behind: bool,
 }
-
-/// Servers take no sample that is this far ahead (Mimir and Prometheus: 10 minutes). If the newest round
-/// is, its time was wrong, or else the clock is so wrong now that nothing of it can be used either way.
-const AHEAD_MS: i64 = 24 * 3_600 * 1_000;
 
 impl Rounds {
     /// The first round at once, the others at multiples of the interval, later by the host's offset.
@@ -65,9 +59,10 @@ impl Rounds {
         }
     }
 
-    /// One round.
+    /// One round. After a step backward rounds are kept all the same: which of them a server can take is for each
+    /// endpoint to see, by what it has.
     pub(super) async fn round(&mut self) {
-        let timestamp_ms = self.state.clock.now_ms();
+        let now = self.state.time.look();
         let state = Rc::clone(&self.state);
         state.collect();
         let (items, refused) = {
@@ -75,31 +70,10 @@ impl Rounds {
             ((host.len() + own.len()) as u64, host.refused() + own.refused())
         };
         state.dropped.add("metrics", "max_series", refused);
-        let back = self.last_ms.map_or(-1, |last| last.saturating_sub(timestamp_ms));
-        if (0..AHEAD_MS).contains(&back) {
-            // Servers refuse what is older than what they have; the clock will pass it again.
-            state.dropped.add("metrics", "clock_backwards", items);
-            state.collectors.borrow_mut().kept(false);
-            if !std::mem::replace(&mut self.behind, true) {
-                log::warn!(
-                    "the clock went back by {:.1} s: rounds are dropped until it has caught up",
-                    back as f64 / 1000.0
-                );
-            }
-            return;
-        }
-        if back >= AHEAD_MS {
-            log::warn!(
-                "the newest round in the WAL is {:.1} days ahead of the clock, which is taken to be right now",
-                back as f64 / 86_400_000.0
-            );
-        }
-        self.behind = false;
-        let appended = self.append(timestamp_ms);
+        let appended = self.append(now);
         state.collectors.borrow_mut().kept(appended.is_ok());
         match appended {
             Ok(()) => {
-                self.last_ms = Some(timestamp_ms);
                 self.log.settle().await;
             }
             Err(error) => {
@@ -119,11 +93,11 @@ impl Rounds {
         }
     }
 
-    fn append(&mut self, timestamp_ms: i64) -> Result<(), AppendError> {
+    fn append(&mut self, now: Now) -> Result<(), AppendError> {
         let (host, own) = (self.state.samples.borrow(), self.state.own.borrow());
         let encoder = &mut *self.encoder.borrow_mut();
         let samples = &[&*host, &*own];
-        self.log.append(ROUND, &mut RoundPayload { timestamp_ms, samples, encoder }).map(|_| ())
+        self.log.append(now.kind(ROUND), &mut RoundPayload { now, samples, encoder }).map(|_| ())
     }
 }
 
@@ -137,7 +111,6 @@ fn until_next(now_ns: i64, interval: Duration) -> Duration {
 mod tests {
     use super::*;
     use crate::host::ManualClock;
-    use crate::wal::{OnFull, Options};
 
     #[test]
     fn rounds_are_aligned_to_the_interval() {
@@ -161,39 +134,5 @@ mod tests {
             until_next(state.clock.now_ns() - state.offset_ns(), state.interval),
             Duration::from_secs(10)
         );
-    }
-
-    const HOUR_NS: i64 = 3_600_000_000_000;
-
-    #[tokio::test]
-    async fn clock_that_goes_back_costs_a_day_of_rounds_at_most() {
-        let text = "[probes]\ndefault = \"off\"\n[metrics.collectors]\nonly = [\"loadavg\"]\n";
-        let config = crate::config::parse(text, std::path::Path::new("t"), &[]).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options::new(1 << 20, OnFull::DropOldest, 1);
-        let log = Rc::new(Log::for_test(dir.path(), options, None));
-        let clock = ManualClock::at(1_000 * HOUR_NS);
-        let probes = super::super::start_probes(&config, None).unwrap();
-        let state = super::super::state(&config, String::new(), probes);
-        let state = Rc::new(State { clock: Rc::new(clock.clone()), ..state });
-        let (_phase, phase) = watch::channel(Phase::Running);
-        let mut rounds = Rounds {
-            state: Rc::clone(&state),
-            log: Rc::clone(&log),
-            encoder: Rc::new(RefCell::new(RoundEncoder::new(crate::model::Labels::new()))),
-            interval: Duration::from_secs(60),
-            phase,
-            last_ms: None,
-            behind: false,
-        };
-        // Kept, the same moment again, an hour before it, later, a month before that, after it.
-        for (hour, records) in [(1_000, 1), (1_000, 1), (999, 1), (1_001, 2), (281, 3), (282, 4)] {
-            clock.set(hour * HOUR_NS);
-            rounds.round().await;
-            assert_eq!(log.stats().records, records, "at {hour}");
-        }
-        let per_round = (state.samples.borrow().len() + state.own.borrow().len()) as u64;
-        let dropped = state.dropped.total();
-        assert!(dropped > 0 && dropped.abs_diff(2 * per_round) <= 4, "{dropped} of {per_round}");
     }
 }

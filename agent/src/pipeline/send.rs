@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::Phase;
 use super::ahead;
+use super::clock::Time;
 use super::egress::{Egress, Share};
 use super::log::Log;
 use super::losses::Dropped;
@@ -206,6 +207,7 @@ pub(super) struct Sender<S> {
     pub(super) state: Rc<RefCell<EndpointState>>,
     pub(super) dropped: Rc<Dropped>,
     pub(super) clock: Rc<dyn Clock>,
+    pub(super) time: Rc<Time>,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -325,6 +327,9 @@ impl<S: Signal> Sender<S> {
                     let age_ms = self.clock.now_ms().saturating_sub(gathered.oldest_ms);
                     let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
                     self.pace.lag(age, now);
+                }
+                if let Some(server_ms) = self.client.server_ms().filter(|_| code.is_some()) {
+                    self.time.server_says(&state.borrow().name, server_ms);
                 }
                 let label = code.map_or_else(|| "error".to_owned(), |code| code.to_string());
                 *state.borrow_mut().requests.entry(label.clone()).or_default() += 1;

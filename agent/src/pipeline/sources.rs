@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::clock::Now;
+use super::held;
 use super::log::Log;
 use super::state::State;
 use super::{Phase, RunError, TOO_LARGE};
@@ -41,12 +43,13 @@ pub(super) struct BlockPayload<'a> {
     pub(super) block: &'a Block,
     /// How far every source has been read before this block.
     pub(super) positions: &'a Positions,
-    pub(super) now_ms: i64,
+    pub(super) now: Now,
 }
 
 impl Payload for BlockPayload<'_> {
     fn encode(&mut self, fresh: bool, out: &mut Vec<u8>) -> Encoded {
-        let time_ms = self.now_ms;
+        let time_ms = self.now.ms;
+        self.now.put(out);
         let changed = self.block.positions();
         if !fresh {
             let items = encode_block(self.block, changed.map(|p| (p.key, p.position)), out);
@@ -75,6 +78,7 @@ pub(super) fn recover_positions(log: &Log) -> Result<Positions, WalError> {
                 positions.clear();
                 complete = true;
             }
+            held::strip(&record, &mut payload);
             if let Err(error) = decode_positions(&payload, &mut positions) {
                 log::warn!("the logs WAL's record at {}: {error}", record.position);
             }
@@ -289,9 +293,9 @@ impl Sources {
     /// Appends a block. What it covers is known before anything else can be appended.
     fn append(&self, block: &Block) -> Result<(), AppendError> {
         let positions = self.state.positions.borrow();
-        let now_ms = self.state.clock.now_ms();
-        let mut payload = BlockPayload { block, positions: &positions, now_ms };
-        let record = self.log.append(BLOCK, &mut payload)?;
+        let now = self.state.time.look();
+        let mut payload = BlockPayload { block, positions: &positions, now };
+        let record = self.log.append(now.kind(BLOCK), &mut payload)?;
         // A source's own bound is far below the record's, so this is nothing.
         let left_out = (block.len() as u64).saturating_sub(u64::from(record.items));
         self.state.dropped.add("logs", TOO_LARGE, left_out);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::clock::Time;
 use super::egress::Egress;
 use super::events::Limiter;
 use super::log::Log;
@@ -40,6 +41,7 @@ const OWN: u8 = 255;
 /// The collecting half, and what the status page shows.
 pub(super) struct State {
     pub(super) clock: Rc<dyn Clock>,
+    pub(super) time: Rc<Time>,
     pub(super) started: Instant,
     pub(super) instance: String,
     pub(super) config: String,
@@ -165,6 +167,7 @@ impl State {
                 .egress
                 .day(self.clock.now_ms())
                 .map(|(daily_bytes, today_bytes)| EgressReport { daily_bytes, today_bytes }),
+            clock: self.time.report(),
             memory,
             cpu_seconds,
         }
@@ -220,6 +223,8 @@ impl State {
 
     fn endpoint(&self, state: &EndpointState) -> EndpointReport {
         let lag_ms = state.oldest_ms.map_or(0, |oldest| self.clock.now_ms() - oldest).max(0);
+        // While the clock is wrong, what it says of the age of older things is wrong too.
+        let lag_ms = if self.time.is_held() { self.time.held_ms() } else { lag_ms };
         EndpointReport {
             name: state.name.clone(),
             url: state.url.clone(),
@@ -265,6 +270,10 @@ impl State {
     pub(super) async fn report_losses(&self, all: bool) {
         for log in self.logs() {
             self.dropped.take_from(log);
+        }
+        // Times of a clock that is about to be set would be said wrong.
+        if self.time.is_pending() && !all {
+            return;
         }
         let over = self.dropped.over(all);
         if over.is_empty() {

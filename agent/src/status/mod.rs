@@ -8,8 +8,8 @@ mod text;
 
 pub use fetch::{FetchError, fetch, parse};
 pub use report::{
-    CollectorReport, DroppedReport, EgressReport, EndpointReport, MemoryReport, ProbeReport,
-    Report, SourceReport, StagesReport, WalReport,
+    ClockReport, CollectorReport, DroppedReport, EgressReport, EndpointReport, MemoryReport,
+    ProbeReport, Report, SourceReport, StagesReport, WalReport,
 };
 pub use server::{Source, serve};
 pub use text::render;

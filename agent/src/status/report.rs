@@ -43,6 +43,9 @@ pub struct Report {
     /// What is sent of a day's bound on bytes, if there is one.
     #[serde(default)]
     pub egress: Option<EgressReport>,
+    /// The wall clock.
+    #[serde(default)]
+    pub clock: ClockReport,
     /// Memory of the process.
     pub memory: MemoryReport,
     /// CPU time of the process in seconds, user and system.
@@ -173,6 +176,29 @@ pub struct EgressReport {
     pub today_bytes: u64,
 }
 
+/// The wall clock.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ClockReport {
+    /// The kernel or systemd-timesyncd says that it is synchronised.
+    pub synchronised: bool,
+    /// What is collected is held until the clock is believed.
+    pub held: bool,
+    /// Why it is believed or not.
+    pub why: String,
+    /// How long records have been held for.
+    pub held_seconds: f64,
+    /// How often it was set forward since the start.
+    pub steps_forward: u64,
+    /// And backward.
+    pub steps_backward: u64,
+    /// Samples of boots that never learned the time, whose times are estimated.
+    pub estimated_samples: u64,
+    /// Log entries of such boots.
+    pub estimated_entries: u64,
+    /// By how much the clock of a server was ahead when it last answered.
+    pub server_ahead_seconds: Option<f64>,
+}
+
 /// A count of what was given up.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct DroppedReport {
@@ -268,6 +294,19 @@ const EGRESS_BUDGET: Desc =
     Desc::gauge("mote_egress_budget_bytes", "The most bytes of a day (UTC), egress.daily.");
 const EGRESS_TODAY: Desc =
     Desc::gauge("mote_egress_today_bytes", "Bytes that egress.daily counts as sent today (UTC).");
+const SYNCHRONISED: Desc = Desc::gauge(
+    "mote_clock_synchronized",
+    "Whether the kernel or systemd-timesyncd says that the clock is synchronised.",
+);
+const CLOCK_HELD: Desc = Desc::gauge(
+    "mote_clock_held_seconds",
+    "How long samples and entries have been held until the clock is right; 0: they are not.",
+);
+const STEPS: Desc = Desc::counter("mote_clock_steps_total", "How often the clock was set.");
+const ESTIMATED: Desc = Desc::counter(
+    "mote_clock_estimated_total",
+    "Samples and entries with estimated times, of boots that never learned the time.",
+);
 const SOURCE: Desc = Desc::counter(
     "mote_log_source_total",
     "Lines, bytes, errors and losses of a log source, as the label event says; before any stage.",
@@ -364,6 +403,15 @@ impl Report {
             let labels = [("signal", d.signal.as_str()), ("reason", &d.reason)];
             out.family(&DROPPED).add(&labels, d.count as f64);
         }
+        let clock = &self.clock;
+        out.value(&SYNCHRONISED, f64::from(u8::from(clock.synchronised)));
+        out.value(&CLOCK_HELD, clock.held_seconds);
+        out.family(&STEPS)
+            .add(&[("direction", "forward")], clock.steps_forward as f64)
+            .add(&[("direction", "backward")], clock.steps_backward as f64);
+        out.family(&ESTIMATED)
+            .add(&[("signal", "metrics")], clock.estimated_samples as f64)
+            .add(&[("signal", "logs")], clock.estimated_entries as f64);
         for e in &self.endpoints {
             out.family(&LAG).add(&[("endpoint", &e.name)], e.lag_seconds);
         }

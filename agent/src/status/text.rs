@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// The state of a collector for which there is nothing on this host.
 const NO_DATA: &str = "no data";
 
-use super::Report;
+use super::{ClockReport, Report};
 
 /// The report as text.
 pub fn render(report: &Report) -> String {
@@ -39,6 +39,8 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
         span(r.interval_seconds),
         r.last_round_samples
     )?;
+
+    clock(&r.clock, out)?;
 
     writeln!(out, "\ncollectors")?;
     for c in r.collectors.iter().filter(|c| c.state != NO_DATA) {
@@ -153,6 +155,29 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
         writeln!(out, "  {:<8} {:<16} {}", d.signal, d.reason, d.count)?;
     }
     Ok(())
+}
+
+fn clock(c: &ClockReport, out: &mut String) -> std::fmt::Result {
+    write!(out, "clock: ")?;
+    match c.held {
+        true => write!(out, "NOT BELIEVED, all is held for {}", span(c.held_seconds))?,
+        false => write!(out, "believed")?,
+    }
+    write!(out, ": {}", c.why)?;
+    if c.steps_forward + c.steps_backward > 0 {
+        write!(out, "; set forward {}×, back {}×", c.steps_forward, c.steps_backward)?;
+    }
+    if c.estimated_samples + c.estimated_entries > 0 {
+        let (samples, entries) = (c.estimated_samples, c.estimated_entries);
+        write!(out, "; estimated times of {samples} samples and {entries} entries")?;
+    }
+    match c.server_ahead_seconds {
+        Some(ahead) if ahead.abs() > 120.0 => {
+            let way = if ahead > 0.0 { "ahead" } else { "behind" };
+            writeln!(out, "; THE SERVER'S IS {} {way}", span(ahead.abs()))
+        }
+        _ => writeln!(out),
+    }
 }
 
 fn bytes(count: u64) -> String {

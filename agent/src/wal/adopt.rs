@@ -100,8 +100,7 @@ fn lost(segment: &Segment, file: &impl StorageFile) -> Loss {
     let mut loss = Loss { reason, items: 0, from_ms: i64::MAX, to_ms: i64::MIN };
     let (view, mut at) = (segment.view(file), SEGMENT_HEADER as u64);
     while let Ok(Some(header)) = view.header(at) {
-        let (items, time) = (u64::from(header.items), header.time_ms);
-        loss.join(&Loss { reason, items, from_ms: time, to_ms: time });
+        loss.join(&Loss::of(reason, header.items, header.time()));
         at += header.record_bytes();
     }
     loss

@@ -1,14 +1,20 @@
 //! Appending: from a payload to bytes in the newest segment, or in a new one.
 
-use super::record::{HEADER as RECORD_HEADER, Header, SYNCED_BEFORE};
+use super::record::{HEADER as RECORD_HEADER, Header, SYNCED_BEFORE, UNTIMED};
 use super::segment::{self, HEADER as SEGMENT_HEADER, Segment};
 use super::{Active, AppendError, Encoded, Payload, Record, Storage, StorageFile, Wal, WalError};
 
 /// What a file grows by; a block is no larger.
 static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
 
+/// The time of a record, unless nobody vouches for it.
+fn known(kind: u8, time_ms: i64) -> Option<i64> {
+    (kind & UNTIMED == 0).then_some(time_ms)
+}
+
 impl<S: Storage> Wal<S> {
-    /// Appends a record of `kind`, which is not 0.
+    /// Appends a record of `kind`, which is not 0; with the bit [`UNTIMED`](super::UNTIMED) if nobody vouches
+    /// for its time.
     ///
     /// # Errors
     /// [`AppendError`] says which; after any of them the log is as it was before, though a segment may
@@ -39,10 +45,11 @@ impl<S: Storage> Wal<S> {
         let mut fresh = self.active.is_none();
         let mut encoded = encode(payload, fresh, buffer);
         let is_full = self.active_len() + buffer.len() as u64 > self.options.segment_bytes;
-        if !fresh && (is_full || self.is_old(encoded.time_ms)) {
+        if !fresh && (is_full || self.is_old(known(kind, encoded.time_ms))) {
             fresh = true;
             encoded = encode(payload, true, buffer);
         }
+        let time = known(kind, encoded.time_ms);
         let head = if fresh { SEGMENT_HEADER } else { 0 };
         let bytes = (buffer.len() - head) as u64;
         if bytes > self.options.max_record_bytes() {
@@ -54,7 +61,7 @@ impl<S: Storage> Wal<S> {
         };
         let end = len + buffer.len() as u64;
         let padded = if end > size { end.next_multiple_of(self.storage.block()) } else { end };
-        self.expire(encoded.time_ms)?;
+        self.expire(time)?;
         self.make_room(padded.saturating_sub(size))?;
         if fresh {
             self.close_active().map_err(AppendError::Failed)?;
@@ -74,7 +81,7 @@ impl<S: Storage> Wal<S> {
             front.copy_from_slice(&segment::header(base, self.options.content));
         }
         if fresh {
-            self.begin_segment(base, time_ms)?;
+            self.begin_segment(base, time)?;
         }
         self.write_active(len, padded, buffer)?;
         if let Some(newest) = self.segments.back_mut() {
@@ -92,7 +99,7 @@ impl<S: Storage> Wal<S> {
         self.segments.back().map_or(0, |segment| segment.len)
     }
 
-    fn begin_segment(&mut self, base: u64, time_ms: i64) -> Result<(), AppendError> {
+    fn begin_segment(&mut self, base: u64, first_ms: Option<i64>) -> Result<(), AppendError> {
         let name = segment::name(base);
         let file = match self.storage.create(&name) {
             Ok(file) => file,
@@ -100,7 +107,7 @@ impl<S: Storage> Wal<S> {
         };
         self.changes += 1;
         self.active = Some(Active { file, base });
-        self.segments.push_back(Segment { first_ms: Some(time_ms), ..Segment::new(base, 0) });
+        self.segments.push_back(Segment { first_ms, ..Segment::new(base, 0) });
         Ok(())
     }
 

@@ -232,15 +232,15 @@ impl Inspection {
         Ok(Some(Walk { file, base: segment.base, at: HEADER as u64, end, torn }))
     }
 
-    /// The time of the newest record, in milliseconds since the Unix epoch, as the headers of the newest
-    /// segment with a record say it.
+    /// The time of the newest record whose time is known, in milliseconds since the Unix epoch, as the headers
+    /// of the newest segment with such a record say it.
     pub fn newest_ms(&self) -> Option<i64> {
         self.segments.iter().rev().find_map(|segment| {
             let mut walk = self.walk(segment).ok()??;
             let (mut newest, mut payload) = (None, Vec::new());
             while let Ok(Some(place)) = walk.next(&mut payload) {
                 if let Place::Record(record) = place {
-                    newest = newest.max(Some(record.time_ms));
+                    newest = newest.max(record.time());
                 }
             }
             newest

@@ -16,7 +16,8 @@
 //!  0  magic     "MOTE-WAL"                 0  length   u32  bytes of payload, at most 16 MiB
 //!  8  version   u16 = 2                    4  items    u32  samples or entries in it
 //! 10  header    u16 = 32                   8  time     i64  of its data, ms since the Unix epoch
-//! 12  content   u32  the caller's         16  kind     u8   the caller's, never 0
+//! 12  content   u32  the caller's         16  kind     u8   the caller's, never 0; bit 7: nobody vouches
+//!                                                           for the time
 //! 16  base      u64  the file's position  17  flags    u8   1: all before it was synced
 //! 24  reserved  u32 = 0                   18  check    u16  low half of the CRC32C of the record's
 //! 28  crc       u32  CRC32C of 0..28                        position (u64) and header bytes 0..18
@@ -113,6 +114,10 @@ pub use memory::{Memory, MemoryFile};
 pub use options::{Encoded, Loss, LossReason, OnFull, Options, Payload, ReaderId, Record, Stats};
 pub use storage::{Disk, Storage, StorageFile};
 pub use sync::SyncJob;
+
+/// The bit of a record's kind that says that nobody vouches for its time. The log keeps such a time and compares it with
+/// none: its records have no age until there are others behind them.
+pub const UNTIMED: u8 = record::UNTIMED;
 
 #[derive(Debug)]
 struct Reader<F> {

@@ -91,7 +91,7 @@ pub struct Record {
     pub kind: u8,
     /// How many items are in it.
     pub items: u32,
-    /// The time of its data, in milliseconds since the Unix epoch.
+    /// The time of its data, in milliseconds since the Unix epoch, as it was appended.
     pub time_ms: i64,
     /// Its position.
     pub position: u64,
@@ -101,6 +101,13 @@ pub struct Record {
     pub segment: u64,
     /// Whether it is its segment's first record.
     pub fresh: bool,
+}
+
+impl Record {
+    /// Its time, unless nobody vouches for it.
+    pub fn time(&self) -> Option<i64> {
+        (self.kind & super::UNTIMED == 0).then_some(self.time_ms)
+    }
 }
 
 /// Identifies a reader of one log.
@@ -129,13 +136,20 @@ pub struct Loss {
     pub reason: LossReason,
     /// How many; 0 where a damaged header no longer says it.
     pub items: u64,
-    /// The time of the oldest and of the newest of them, in milliseconds since the Unix epoch.
+    /// The time of the oldest and of the newest of them, in milliseconds since the Unix epoch; from `i64::MAX` to
+    /// `i64::MIN` if none of them has a time that is known.
     pub from_ms: i64,
     /// See `from_ms`.
     pub to_ms: i64,
 }
 
 impl Loss {
+    /// A record's items, with its time if that is known.
+    pub(super) fn of(reason: LossReason, items: u32, time: Option<i64>) -> Loss {
+        let (from_ms, to_ms) = time.map_or((i64::MAX, i64::MIN), |time| (time, time));
+        Loss { reason, items: u64::from(items), from_ms, to_ms }
+    }
+
     /// Adds another loss of the same reason to this one.
     pub fn join(&mut self, other: &Loss) {
         self.items += other.items;

@@ -107,7 +107,7 @@ impl<S: Storage> Wal<S> {
                     None => (None, segment.len),
                 },
             };
-            let loss = lost.map(|header| (header.items, header.time_ms));
+            let loss = lost.map(|header| (header.items, header.time()));
             self.count_damage(index, at, next, loss)?;
             from = segment.base + next;
         }
@@ -135,7 +135,7 @@ impl<S: Storage> Wal<S> {
         index: usize,
         at: u64,
         next: u64,
-        items: Option<(u32, i64)>,
+        items: Option<(u32, Option<i64>)>,
     ) -> Result<(), WalError> {
         let Some(segment) = self.segments.get_mut(index) else { return Ok(()) };
         if at < segment.counted {
@@ -151,12 +151,10 @@ impl<S: Storage> Wal<S> {
         self.stats.damaged_bytes += next - at;
         // What every reader has is not lost with its record.
         let taken = self.readers.iter().map(|reader| reader.cursor.max(reader.held)).min();
-        if let Some((items, time_ms)) = items
+        if let Some((items, time)) = items
             && base + at >= taken.unwrap_or(0)
         {
-            let items = u64::from(items);
-            let reason = LossReason::Damaged;
-            self.lose(Loss { reason, items, from_ms: time_ms, to_ms: time_ms });
+            self.lose(Loss::of(LossReason::Damaged, items, time));
         }
         if self.active.as_ref().is_some_and(|active| active.base == base) && !self.broken {
             // Written by this process and damaged already: the next record must not need it.

@@ -12,6 +12,9 @@ pub(super) const HEADER: usize = 24;
 /// not what a power cut left of unsynced writes.
 pub(super) const SYNCED_BEFORE: u8 = 1;
 
+/// The bit of a record's kind that says that nobody vouches for its time: see [`super::UNTIMED`].
+pub(super) const UNTIMED: u8 = 0x80;
+
 /// Bytes that the search for a record looks at in one read.
 const SEARCH: usize = 64 << 10;
 
@@ -60,6 +63,11 @@ impl Header {
             && u64::from(header.length) <= MAX_RECORD
             && u16::from_le_bytes([k0, k1]) == check(position, &head[0..18]);
         plausible.then_some((header, u32::from_le_bytes([c0, c1, c2, c3])))
+    }
+
+    /// Its time, unless nobody vouches for it.
+    pub(super) fn time(&self) -> Option<i64> {
+        (self.kind & UNTIMED == 0).then_some(self.time_ms)
     }
 
     /// Bytes of the whole record.

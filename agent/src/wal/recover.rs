@@ -97,7 +97,7 @@ impl<S: Storage> Wal<S> {
                 before.len = end;
             }
         }
-        let first_ms = first.map(|header| header.time_ms);
+        let first_ms = first.and_then(|header| header.time());
         self.segments.push_back(Segment { first_ms, ..Segment::new(base, len) });
         Ok(())
     }

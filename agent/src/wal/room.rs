@@ -57,16 +57,22 @@ impl<S: Storage> Wal<S> {
             .then_some((LossReason::MinFree, AppendError::NoSpace { free, min_free }))
     }
 
-    /// Whether the newest segment has to be closed, so that age is bounded in small steps.
-    pub(super) fn is_old(&self, now_ms: i64) -> bool {
-        let Some(max_age_ms) = self.options.max_age_ms else { return false };
+    /// Whether the newest segment has to be closed, so that age is bounded in small steps: a record of known
+    /// time begins a new one behind those of unknown time.
+    pub(super) fn is_old(&self, now_ms: Option<i64>) -> bool {
+        let (Some(max_age_ms), Some(now_ms)) = (self.options.max_age_ms, now_ms) else {
+            return false;
+        };
         let begins = now_ms.saturating_sub(max_age_ms / AGE_STEPS);
-        self.segments.back().and_then(|s| s.first_ms).is_some_and(|first| first < begins)
+        self.segments.back().is_some_and(|s| s.first_ms.is_none_or(|first| first < begins))
     }
 
-    /// Removes what is older than the bound on age, `now_ms` being the time of the newest record.
-    pub(super) fn expire(&mut self, now_ms: i64) -> Result<(), AppendError> {
-        let Some(max_age_ms) = self.options.max_age_ms else { return Ok(()) };
+    /// Removes what is older than the bound on age, `now_ms` being the time of the newest record. Segments of
+    /// unknown time go with those of known time behind them.
+    pub(super) fn expire(&mut self, now_ms: Option<i64>) -> Result<(), AppendError> {
+        let (Some(max_age_ms), Some(now_ms)) = (self.options.max_age_ms, now_ms) else {
+            return Ok(());
+        };
         let begins = now_ms.saturating_sub(max_age_ms);
         // A segment whose first record is damaged does not say when it begins; the one behind it does.
         while self.segments.iter().skip(1).find_map(|s| s.first_ms).is_some_and(|ms| ms < begins)
@@ -186,8 +192,7 @@ impl<S: Storage> Wal<S> {
             };
             let position = oldest.base + at;
             at += header.record_bytes();
-            let (items, time) = (u64::from(header.items), header.time_ms);
-            let this = Loss { reason, items, from_ms: time, to_ms: time };
+            let this = Loss::of(reason, header.items, header.time());
             if position >= taken {
                 join(&mut lost, this);
             } else if position >= acknowledged {

@@ -22,7 +22,8 @@ pub(super) struct Segment {
     pub(super) len: u64,
     /// Bytes of the file: the records, and zeros behind them while it is written to.
     pub(super) size: u64,
-    /// The time of its first record in milliseconds since the Unix epoch; None if that is damaged.
+    /// The time of its first record in milliseconds since the Unix epoch; None if that is damaged, or nobody
+    /// vouches for its time.
     pub(super) first_ms: Option<i64>,
     /// The byte up to which damage has been counted.
     pub(super) counted: u64,

@@ -16,6 +16,7 @@ pub struct Agent {
     dir: tempfile::TempDir,
     port: u16,
     child: Option<Child>,
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Agent {
@@ -23,7 +24,8 @@ impl Agent {
     /// own; it may open with further keys of `[agent]`.
     pub fn new(config: &str) -> Agent {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let agent = Agent { dir: tempfile::tempdir().unwrap(), port, child: None };
+        let agent =
+            Agent { dir: tempfile::tempdir().unwrap(), port, child: None, environment: Vec::new() };
         agent.configure(config);
         agent
     }
@@ -44,10 +46,25 @@ impl Agent {
         self.dir.path().join(name)
     }
 
+    /// A variable of its environment from the next start on.
+    pub fn set_environment(&mut self, name: &'static str, value: PathBuf) {
+        self.environment.retain(|(have, _)| *have != name);
+        self.environment.push((name, value));
+    }
+
+    /// Makes directories in its own one, and says where that is.
+    pub fn dir_of(&self, names: &[&str]) -> String {
+        for name in names {
+            fs::create_dir_all(self.path(name)).unwrap();
+        }
+        self.dir.path().display().to_string()
+    }
+
     /// The command `mote SUBCOMMAND --config …`.
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mote"));
         command.arg(subcommand).arg("--config").arg(self.path("mote.toml"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -33,6 +33,7 @@ const MODULES: &[(&str, Allowed)] = &[
     ("probe", SOURCES),
     ("logs", SOURCES),
     ("scrape", READERS),
+    ("clock", Only(&["host"])),
     // It knows bytes, not telemetry.
     ("wal", Only(&["host", "memory"])),
     ("endpoint", NotThese(&["collector", "probe", "logs", "scrape", "wal", "pipeline", "cli"])),

@@ -320,7 +320,8 @@ fn count(
             Place::Record(record) => {
                 counts.records += 1;
                 counts.items += u64::from(record.items);
-                counts.times.add(record.time_ms);
+                // Those of a clock that nobody vouched for are no times.
+                record.time().into_iter().for_each(|time_ms| counts.times.add(time_ms));
                 for reader in unread.iter_mut().filter(|reader| record.position >= reader.from) {
                     reader.bytes += record.next - record.position;
                     reader.records += 1;

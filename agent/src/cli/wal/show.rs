@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::contents::{Contents, Held, kind_name};
+use super::contents::{Contents, Held, Known, Told, kind_name};
 use super::ls::describe;
 use super::out::{Braces, Name, Number, Object, Out, exact};
 use super::{Stop, Target, all_read, content_name, header, time, unreadable};
@@ -25,13 +25,16 @@ Usage: mote wal show [DIR] [--records] [--from TIME] [--to TIME] [--last DURATIO
       --to TIME       records of this time or earlier
       --last DURATION records of the last 10m, 2h, 1day before the newest one
 
-A record's time is that of its samples, and for log entries when they were read. Exit code 1 if there are
+A record's time is that of its samples, and for log entries when they were read. Records that were held until the
+clock was right (held-round, held-block) are shown with the times that servers get, or, as long as those are
+not known, with those of the wrong clock, whatever --from, --to and --last say. Exit code 1 if there are
 files that can't be read, or that are no segments although they are named so; damage in a segment alone is
 0.
 
 --json prints one object a line, with `type`:
   wal          path, content, version, bytes, in_use (null: unknown)
-  record       wal, file, offset, position, kind, time, items, bytes
+  record       wal, file, offset, position, kind, time, items, bytes; of held ones, held: \"known\",
+               \"estimated\" or \"unknown\", as its time is
   sample       name, labels, value (a number, or \"NaN\", \"+Inf\", \"-Inf\", \"NaN(0x…)\"), timestamp_ms
   entry        time, timestamp_ns (a string), stream, metadata, line
   damage       wal, file, offset, bytes, items (null: unknown)
@@ -110,6 +113,8 @@ enum Line<'a> {
         position: u64,
         kind: String,
         time: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        held: Option<&'static str>,
         items: u32,
         bytes: u64,
     },
@@ -201,7 +206,7 @@ impl View<'_> {
         } else {
             writeln!(self.out, "# {}", header(wal))?;
         }
-        let mut contents = Contents::default();
+        let mut contents = Contents::of(wal);
         for segment in &wal.segments {
             self.segment(segment, &mut contents)?;
         }
@@ -247,9 +252,11 @@ impl View<'_> {
         payload: &[u8],
         contents: &mut Contents,
     ) -> io::Result<()> {
-        let shown = self.span.has(record.time_ms);
+        let told = contents.told(record, payload);
+        // Nobody can tell whether what has no time is in the span.
+        let shown = told.time().is_none_or(|ms| self.span.has(ms));
         if shown {
-            self.record_line(file, record)?;
+            self.record_line(file, record, told)?;
         }
         if self.records {
             return Ok(());
@@ -273,9 +280,10 @@ impl View<'_> {
         }
     }
 
-    fn record_line(&mut self, file: &str, record: &Record) -> io::Result<()> {
+    fn record_line(&mut self, file: &str, record: &Record, told: Told) -> io::Result<()> {
         let bytes = record.next - record.position;
-        let (kind, time) = (kind_name(record.kind), time::rfc3339_ms(record.time_ms));
+        let (kind, time) = (kind_name(record.kind), time::rfc3339_ms(told.ms));
+        let held = told.held.map(Known::as_str);
         let (position, items) = (record.position, record.items);
         if self.out.json {
             let offset = position - record.segment;
@@ -287,6 +295,7 @@ impl View<'_> {
                 position,
                 kind,
                 time,
+                held,
                 items,
                 bytes,
             });
@@ -294,7 +303,12 @@ impl View<'_> {
         let mark = if self.records { "" } else { "# " };
         writeln!(
             self.out,
-            "{mark}{position:016x} {kind:<5} {time:<24} {items:>6} items {bytes:>8} bytes"
+            "{mark}{position:016x} {kind:<5} {time:<24} {items:>6} items {bytes:>8} bytes{}",
+            match told.held {
+                None | Some(Known::Exact) => "",
+                Some(Known::Estimated) => "  (estimated: its boot never learned the time)",
+                Some(Known::No) => "  (by a clock that nobody vouched for)",
+            }
         )
     }
 

@@ -10,7 +10,7 @@ use super::out::{Out, safe};
 use super::show::torn;
 use super::{Stop, Target, Times, all_read, content_name, count, header, unreadable};
 use crate::encode::{BLOCK, ROUND};
-use crate::wal::{Cursor, Inspection, OtherKind, Place, Record, SegmentFile, Slot};
+use crate::wal::{Cursor, Inspection, OtherKind, Place, Record, SegmentFile, Slot, UNTIMED};
 
 pub(super) const USAGE: &str = "\
 Reads everything in WAL directories: checksums, the decoding of every record, the order of rounds, the
@@ -26,9 +26,6 @@ Usage: mote wal verify [DIR] [--json] [--config FILE] [--set KEY=VALUE]...
   summary   wal, content, version, in_use (null: unknown), good, segments, cursors, bytes,
             records, items, from, to, damage, errors, notes
 ";
-
-/// The clock is believed if it says that the newest round is this far ahead, in milliseconds.
-const AHEAD_MS: i64 = 24 * 3_600 * 1_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -110,7 +107,7 @@ impl<'a> Check<'a> {
         Check {
             wal,
             path: wal.path().to_string_lossy().into_owned(),
-            contents: Contents::default(),
+            contents: Contents::of(wal),
             last_ms: None,
             times: Times::default(),
             segments: 0,
@@ -224,7 +221,8 @@ impl<'a> Check<'a> {
 
     fn record(&mut self, file: &str, record: &Record, payload: &[u8]) -> io::Result<()> {
         self.items += u64::from(record.items);
-        self.times.add(record.time_ms);
+        let told = self.contents.told(record, payload);
+        told.time().into_iter().for_each(|time_ms| self.times.add(time_ms));
         let offset = Some(record.position - record.segment);
         let bytes = Some(record.next - record.position);
         let within = |cursor: &Cursor| {
@@ -255,24 +253,27 @@ impl<'a> Check<'a> {
         let expected = match self.wal.content {
             Some(1) => ROUND,
             Some(2) => BLOCK,
-            _ => record.kind,
+            _ => record.kind & !UNTIMED,
         };
-        if expected != record.kind {
+        if expected != record.kind & !UNTIMED {
             let what = format!("a {} in a WAL of another content", kind_name(record.kind));
             self.find(Damage, file, offset, bytes, &what)?;
         }
         let Held::Round { timestamp_ms } = held else { return Ok(()) };
-        if timestamp_ms != record.time_ms {
+        if timestamp_ms != told.ms {
             let what = "its header has another time than its samples";
             self.find(Damage, file, offset, bytes, what)?;
         }
+        if told.time().is_none() {
+            return Ok(());
+        }
         let back =
             self.last_ms.replace(timestamp_ms).map_or(-1, |last| last.saturating_sub(timestamp_ms));
-        if (0..AHEAD_MS).contains(&back) {
-            let what = format!("a round that is not later than the one before it, by {back} ms");
-            self.find(Damage, file, offset, bytes, &what)?;
-        } else if back >= AHEAD_MS {
-            let what = format!("the clock was set back by {} s", back / 1000);
+        if back == 0 {
+            let what = "a round of the same time as the one before it";
+            self.find(Damage, file, offset, bytes, what)?;
+        } else if back > 0 {
+            let what = format!("the clock was set back by {:.3} s", back as f64 / 1000.0);
             self.find(Note, file, offset, bytes, &what)?;
         }
         Ok(())

@@ -4,10 +4,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
-use prost::Message;
-
 use super::*;
-use crate::encode::proto::WriteRequest;
+use crate::encode::proto::{Message, WriteRequest};
 use crate::encode::proto2::{Count, Request};
 use crate::encode::{RoundDecoder, RoundEncoder};
 use crate::model::{Desc, LATENCY_BOUNDS, Labels, STALE, Samples};

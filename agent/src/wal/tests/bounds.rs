@@ -166,6 +166,31 @@ fn data_beyond_its_age_goes_a_segment_at_a_time() {
 }
 
 #[test]
+fn times_that_nobody_vouches_for_let_nothing_expire_and_give_losses_no_time() {
+    let temp = Temp::new("untimed");
+    let mut wal = open(&temp.0, Options { max_age_ms: Some(150), ..SMALL });
+    // Years ahead, and years ago.
+    for time in [1 << 40, 0] {
+        for number in 0..40 {
+            wal.append(1 | crate::wal::UNTIMED, &mut Number(time + number, 1_000)).unwrap();
+        }
+        wal.sync().unwrap();
+        append(&mut wal, 100_000..100_040, 1_000);
+        wal.sync().unwrap();
+    }
+    assert_eq!((read_all(&mut wal).len(), wal.stats().expired_items), (160, 0));
+    // They go with what is behind them.
+    for number in 100_200..100_240 {
+        append(&mut wal, number..number + 1, 1_000);
+        wal.sync().unwrap();
+    }
+    assert!(wal.stats().expired_items > 120, "{:?}", wal.stats());
+    let losses = wal.take_losses();
+    assert_eq!((losses[0].from_ms, losses[0].to_ms), (100_000, 100_039), "of the timed");
+    assert!(read_all(&mut wal)[0] > 100_000);
+}
+
+#[test]
 fn what_a_reader_has_in_memory_is_not_lost_with_its_segment() {
     let temp = Temp::new("held");
     let mut wal = open(&temp.0, SMALL);
