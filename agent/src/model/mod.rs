@@ -13,4 +13,4 @@ pub use desc::{Desc, Kind};
 pub use event::Event;
 pub use labels::{LabelError, Labels};
 pub use metadata::{Metadata, Pairs};
-pub use samples::{Family, STALE, Sample, Samples, Sections, Suffix};
+pub use samples::{FIRST_TARGET, Family, STALE, Sample, Samples, Sections, Suffix};

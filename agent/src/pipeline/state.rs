@@ -31,8 +31,8 @@ const UP: Desc =
     Desc::gauge("up", "Whether the host is being observed: always 1, and absent if not.");
 
 /// Sections of samples, beside those of the collectors. See [`Samples::begin`].
-const PROBES: u8 = 254;
-const OWN: u8 = 255;
+const PROBES: u16 = 254;
+const OWN: u16 = 255;
 
 /// The collecting half, and what the status page shows.
 pub(super) struct State {
