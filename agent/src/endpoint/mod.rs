@@ -9,17 +9,22 @@ mod answer;
 mod backoff;
 mod client;
 mod connect;
+mod get;
+mod intake;
+mod link;
 mod options;
+mod pipe;
 mod secret;
 mod tls;
 mod url;
 
-pub use answer::{MAX_SAID, Outcome};
+pub use answer::{MAX_SAID, Outcome, Written};
 // For the fuzz targets: what a server says is judged without a server.
 #[doc(hidden)]
 pub use answer::{MAX_RETRY_AFTER, judge, words};
 pub use backoff::{Backoff, BackoffError};
 pub use client::Client;
+pub use get::GetOutcome;
 pub use options::{Auth, Content, Options, OptionsError};
 pub use secret::{Secret, SecretError, SecretFault};
 pub use tls::{MinVersion, TlsError, TlsOptions};
