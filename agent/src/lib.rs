@@ -14,5 +14,6 @@ pub mod model;
 pub mod pipeline;
 pub mod probe;
 pub mod relabel;
+pub mod scrape;
 pub mod status;
 pub mod wal;

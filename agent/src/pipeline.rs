@@ -16,6 +16,7 @@ mod pace;
 mod process;
 mod refusal;
 mod rounds;
+mod scrapes;
 mod send;
 mod size;
 mod sources;
@@ -143,6 +144,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
     let mut probes = None;
     // What a reload switches off is said to be gone.
     let mut encoder = None;
+    let mut sections = scrapes::Sections::new();
     let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
     loop {
         ::log::set_max_level(config.agent.log_level);
@@ -153,7 +155,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
             signals.as_mut(),
             &mut kept,
             &mut probes,
-            &mut encoder,
+            (&mut encoder, &mut sections),
             &dropped,
         );
         match runtime.block_on(tasks.run_until(run)) {
@@ -216,6 +218,8 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         samples: RefCell::new(Samples::with_limit(config.metrics.max_series as usize)),
         own: State::own_samples(),
         last_round_ms: Cell::new(None),
+        newest: Cell::new(None),
+        targets: RefCell::default(),
         metrics: None,
         logs: None,
         endpoints: Vec::new(),
@@ -238,7 +242,7 @@ async fn pipeline(
     signals: Option<&mut Signals>,
     kept: &mut Kept,
     probes: &mut Option<Rc<RefCell<Probes>>>,
-    encoder: &mut Option<Rc<RefCell<RoundEncoder>>>,
+    (encoder, sections): (&mut Option<Rc<RefCell<RoundEncoder>>>, &mut scrapes::Sections),
     dropped: &Rc<Dropped>,
 ) -> Result<End, RunError> {
     let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
@@ -280,15 +284,18 @@ async fn pipeline(
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());
     }
+    let plan = scrapes::plan(&config, sections)?;
     let last_ms = newest_timestamp(&metrics);
+    state.newest.set(last_ms.map(|last| (last, false)));
     state.metrics = Some(Rc::clone(&metrics));
     state.logs.clone_from(&logs);
     let state = Rc::new(state);
 
+    let encoder = encoder_of(&config, encoder);
     let mut rounds = Rounds {
         state: Rc::clone(&state),
         log: Rc::clone(&metrics),
-        encoder: encoder_of(&config, encoder),
+        encoder: Rc::clone(&encoder),
         interval: config.agent.interval,
         phase: watch_phase.clone(),
         last_ms,
@@ -321,6 +328,11 @@ async fn pipeline(
     }
     // Nothing can fail any more: what runs may be switched off.
     state.probes.borrow_mut().adjust(&config.probes);
+    let scraped = {
+        let (state, log) = (Rc::clone(&state), Rc::clone(&metrics));
+        let shared = scrapes::Shared::new(state, log, encoder, config.metrics.max_series);
+        plan.begin(Rc::new(shared), &watch_phase, sections)
+    };
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
         tasks.spawn_local(sync_when_due(Rc::clone(log), watch_phase.clone()));
     }
@@ -334,9 +346,18 @@ async fn pipeline(
     let end = match signals {
         None => {
             rounds.round().await;
+            let mut once = JoinSet::new();
+            for mut target in scraped {
+                once.spawn_local(async move { target.scrape().await });
+            }
+            while once.join_next().await.is_some() {}
+            metrics.settle().await;
             End::Stop
         }
         Some(signals) => {
+            for target in scraped {
+                tasks.spawn_local(target.run());
+            }
             tasks.spawn_local(rounds.run());
             wait_for_end(&source, &state, signals, &mut asked).await
         }

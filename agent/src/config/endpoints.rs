@@ -17,7 +17,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const SHORTEST_AGE: Duration = HOUR;
 
 /// Places of the keys whose values only the client can judge.
-type Places = HashMap<&'static str, Place>;
+pub(super) type Places = HashMap<&'static str, Place>;
 
 pub(super) fn mimir(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
     endpoints(top, "mimir", "http://127.0.0.1:9009/api/v1/push", |t| {
@@ -167,7 +167,7 @@ fn endpoints(
     Ok(endpoints)
 }
 
-fn auth(t: &Reader<'_>, places: &mut Places) -> Result<Auth, ConfigError> {
+pub(super) fn auth(t: &Reader<'_>, places: &mut Places) -> Result<Auth, ConfigError> {
     let basic = t.section("basic_auth")?;
     let username = basic.string("username", "", "the user's name")?;
     let password = basic.string("password", "", "the password; better in a file")?;
@@ -209,7 +209,7 @@ fn auth(t: &Reader<'_>, places: &mut Places) -> Result<Auth, ConfigError> {
     Ok(Auth::Basic { username: username.value, password })
 }
 
-fn tls(t: &Reader<'_>, places: &mut Places) -> Result<TlsOptions, ConfigError> {
+pub(super) fn tls(t: &Reader<'_>, places: &mut Places) -> Result<TlsOptions, ConfigError> {
     let t = t.section("tls")?;
     let mut path = |key, given: Option<At<String>>| {
         let given = given.filter(|given| !given.value.is_empty())?;
@@ -277,7 +277,7 @@ fn backoff(t: &Reader<'_>) -> Result<(Duration, Duration), ConfigError> {
     Ok((min, max))
 }
 
-fn place_of<'a>(
+pub(super) fn place_of<'a>(
     error: &OptionsError,
     headers: &'a [Pair],
     places: &'a Places,
@@ -304,7 +304,7 @@ fn place_of<'a>(
     }
 }
 
-fn hint(error: &OptionsError) -> &'static str {
+pub(super) fn hint(error: &OptionsError) -> &'static str {
     match error {
         OptionsError::Secret(_) => {
             "the file has to exist, be readable by the agent's user and hold one line"

@@ -11,6 +11,7 @@ mod logs;
 mod metrics;
 mod reader;
 mod reference;
+mod scrape;
 mod sections;
 mod units;
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub mimir: Vec<Endpoint>,
     /// `[[loki]]`
     pub loki: Vec<Endpoint>,
+    /// `[[scrape]]`, one for each target
+    pub scrape: Vec<Scrape>,
     /// `[wal]`
     pub wal: Wal,
     /// `[logs]`
@@ -97,6 +100,17 @@ pub struct Endpoint {
     pub wait: Duration,
     /// What the server is known to refuse, and how fast it is sent to.
     pub limits: Limits,
+}
+
+/// A target of `[[scrape]]`
+#[derive(Debug)]
+pub struct Scrape {
+    /// How to reach it, with the timeout of a scrape.
+    pub connection: endpoint::Options,
+    /// What becomes of its page.
+    pub target: crate::scrape::Target,
+    /// From one scrape to the next.
+    pub interval: Duration,
 }
 
 /// What Loki refuses by its own configuration, so that it is not sent.
@@ -215,11 +229,12 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let probes = sections::probes(top)?;
     let mimir = endpoints::mimir(top)?;
     let loki = endpoints::loki(top)?;
+    let scrape = scrape::scrape(top, &agent)?;
     let wal = sections::wal(top)?;
     let logs = logs::logs(top, &agent, &host, &wal)?;
     let http = sections::http(top)?;
     top.check_known()?;
-    Ok(Config { agent, host, metrics, probes, mimir, loki, wal, logs, http })
+    Ok(Config { agent, host, metrics, probes, mimir, loki, scrape, wal, logs, http })
 }
 
 fn documentation() -> Vec<DocRow> {

@@ -44,7 +44,7 @@ pub(super) struct Rounds {
 
 /// Servers take no sample that is this far ahead (Mimir and Prometheus: 10 minutes). If the newest round
 /// is, its time was wrong, or else the clock is so wrong now that nothing of it can be used either way.
-const AHEAD_MS: i64 = 24 * 3_600 * 1_000;
+pub(super) const AHEAD_MS: i64 = 24 * 3_600 * 1_000;
 
 impl Rounds {
     /// The first round at once, the others at multiples of the interval, later by the host's offset.
@@ -67,7 +67,7 @@ impl Rounds {
 
     /// One round.
     pub(super) async fn round(&mut self) {
-        let timestamp_ms = self.state.clock.now_ms();
+        let timestamp_ms = self.state.behind_scrapes(self.state.clock.now_ms());
         let state = Rc::clone(&self.state);
         state.collect();
         let (items, refused) = {
@@ -95,40 +95,48 @@ impl Rounds {
             );
         }
         self.behind = false;
-        let appended = self.append(timestamp_ms);
-        state.collectors.borrow_mut().kept(appended.is_ok());
-        match appended {
-            Ok(()) => {
-                self.last_ms = Some(timestamp_ms);
-                self.log.settle().await;
-            }
-            Err(error) => {
-                // What was encoded and not written must not be referred to.
-                self.encoder.borrow_mut().forget();
-                let reason = match error {
-                    AppendError::Full { .. } if self.log.failure().is_some() => "wal_failed",
-                    AppendError::Full { .. } | AppendError::NoSpace { .. } => "wal_full",
-                    AppendError::TooLarge { .. } => TOO_LARGE,
-                    AppendError::Failed(_) | AppendError::Broken => "wal_failed",
-                };
-                state.dropped.add("metrics", reason, items);
-                if let AppendError::Full { .. } | AppendError::TooLarge { .. } = error {
-                    log::error!("a round of {items} samples was dropped: {error}");
-                }
-            }
+        let appended = {
+            let (host, own) = (state.samples.borrow(), state.own.borrow());
+            append(&state, &self.log, &self.encoder, &[&host, &own], timestamp_ms)
+        };
+        state.collectors.borrow_mut().kept(appended);
+        if appended {
+            self.last_ms = Some(timestamp_ms);
+            state.newest.set(Some((timestamp_ms, false)));
+            self.log.settle().await;
         }
-    }
-
-    fn append(&mut self, timestamp_ms: i64) -> Result<(), AppendError> {
-        let (host, own) = (self.state.samples.borrow(), self.state.own.borrow());
-        let encoder = &mut *self.encoder.borrow_mut();
-        let samples = &[&*host, &*own];
-        self.log.append(ROUND, &mut RoundPayload { timestamp_ms, samples, encoder }).map(|_| ())
     }
 }
 
+/// Writes a round. False: it could not be, and its samples are counted.
+pub(super) fn append(
+    state: &State,
+    log: &Log,
+    encoder: &RefCell<RoundEncoder>,
+    samples: &[&Samples],
+    timestamp_ms: i64,
+) -> bool {
+    let encoder = &mut *encoder.borrow_mut();
+    let written = log.append(ROUND, &mut RoundPayload { timestamp_ms, samples, encoder });
+    let Err(error) = written else { return true };
+    // What was encoded and not written must not be referred to.
+    encoder.forget();
+    let reason = match error {
+        AppendError::Full { .. } if log.failure().is_some() => "wal_failed",
+        AppendError::Full { .. } | AppendError::NoSpace { .. } => "wal_full",
+        AppendError::TooLarge { .. } => TOO_LARGE,
+        AppendError::Failed(_) | AppendError::Broken => "wal_failed",
+    };
+    let items = samples.iter().map(|samples| samples.len() as u64).sum();
+    state.dropped.add("metrics", reason, items);
+    if let AppendError::Full { .. } | AppendError::TooLarge { .. } = error {
+        ::log::error!("a round of {items} samples was dropped: {error}");
+    }
+    false
+}
+
 /// How long from `now_ns` until the next multiple of the interval.
-fn until_next(now_ns: i64, interval: Duration) -> Duration {
+pub(super) fn until_next(now_ns: i64, interval: Duration) -> Duration {
     let interval = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX).max(1);
     Duration::from_nanos((interval - now_ns.rem_euclid(interval)).unsigned_abs())
 }

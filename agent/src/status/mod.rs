@@ -9,7 +9,7 @@ mod text;
 pub use fetch::{FetchError, fetch, parse};
 pub use report::{
     CollectorReport, DroppedReport, EndpointReport, MemoryReport, ProbeReport, Report,
-    SourceReport, StagesReport, WalReport,
+    SourceReport, StagesReport, TargetReport, WalReport,
 };
 pub use server::{Source, serve};
 pub use text::render;
