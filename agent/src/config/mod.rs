@@ -11,6 +11,7 @@ mod logs;
 mod metrics;
 mod reader;
 mod reference;
+mod relabel;
 mod scrape;
 mod sections;
 mod units;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::Labels;
+use crate::relabel::Rules;
 use crate::{collector, endpoint, host, probe};
 
 use expand::ProcessEnvironment;
@@ -85,6 +87,8 @@ pub struct Metrics {
     pub max_series: u32,
     /// What the collectors take.
     pub options: collector::Options,
+    /// What is done with the samples' labels before they are written.
+    pub relabel: Rules,
 }
 
 /// `[[mimir]]` or `[[loki]]`
@@ -100,6 +104,10 @@ pub struct Endpoint {
     pub wait: Duration,
     /// What the server is known to refuse, and how fast it is sent to.
     pub limits: Limits,
+    /// Given to every series or stream that has no such label.
+    pub labels: Labels,
+    /// What is done with labels after that.
+    pub relabel: Rules,
 }
 
 /// A target of `[[scrape]]`
@@ -229,7 +237,7 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let probes = sections::probes(top)?;
     let mimir = endpoints::mimir(top)?;
     let loki = endpoints::loki(top)?;
-    let scrape = scrape::scrape(top, &agent)?;
+    let scrape = scrape::scrape(top, &agent, &metrics)?;
     let wal = sections::wal(top)?;
     let logs = logs::logs(top, &agent, &host, &wal)?;
     let http = sections::http(top)?;

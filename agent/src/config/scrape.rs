@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::endpoints::{Places, auth, hint, place_of, tls};
 use super::error::ConfigError;
 use super::reader::{At, Pair, Reader};
-use super::{Agent, Scrape};
+use super::{Agent, Metrics, Scrape, relabel};
 use crate::endpoint::{Auth, Client, Options, TlsOptions, Url};
 use crate::model::Labels;
+use crate::relabel::Rules;
 use crate::scrape::{Limits, MAX_LABELS, Target};
 
 /// The most targets of all sections: each has a task and a name or two in memory.
@@ -16,12 +17,21 @@ const MAX_TARGETS: usize = 500;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-pub(super) fn scrape(top: &Reader<'_>, agent: &Agent) -> Result<Vec<Scrape>, ConfigError> {
+pub(super) fn scrape(
+    top: &Reader<'_>,
+    agent: &Agent,
+    metrics: &Metrics,
+) -> Result<Vec<Scrape>, ConfigError> {
     let mut all: Vec<Scrape> = Vec::new();
     for t in top.list("scrape")? {
         let Some(section) = section(&t, agent)? else { continue };
         for given in &section.targets {
-            let scrape = section.scrape(given)?;
+            let mut scrape = section.scrape(given)?;
+            if !metrics.relabel.is_empty() {
+                // Its rules see what they see of the host's series.
+                scrape.target.common = agent.labels.clone();
+                scrape.target.then = metrics.relabel.clone();
+            }
             let twin = all.iter().any(|other| {
                 other.connection.url == scrape.connection.url
                     && other.connection.url.query() == scrape.connection.url.query()
@@ -58,6 +68,7 @@ struct Section {
     labels: Labels,
     honor_labels: bool,
     limits: Limits,
+    relabel: Rules,
     auth: Auth,
     tls: TlsOptions,
     headers: Vec<Pair>,
@@ -111,6 +122,8 @@ fn section(t: &Reader<'_>, agent: &Agent) -> Result<Option<Section>, ConfigError
     let mut places = Places::new();
     let (auth, tls) = (auth(t, &mut places)?, tls(t, &mut places)?);
     let headers = t.pairs("headers", "more HTTP headers")?;
+    // Of each sample, with the target's labels; those of `[[metrics.relabel]]` follow.
+    let relabel = relabel::rules(t, "relabel")?;
     t.check_known()?;
     if !t.is_present() {
         return Ok(None);
@@ -165,6 +178,7 @@ fn section(t: &Reader<'_>, agent: &Agent) -> Result<Option<Section>, ConfigError
         labels,
         honor_labels,
         limits,
+        relabel,
         auth,
         tls,
         headers,
@@ -244,7 +258,9 @@ impl Section {
             labels,
             honor_labels: self.honor_labels,
             limits: self.limits,
-            relabel: Default::default(),
+            relabel: self.relabel.clone(),
+            common: Labels::new(),
+            then: Rules::default(),
         };
         Ok(Scrape { connection, target, interval: self.interval })
     }

@@ -19,7 +19,7 @@ pub enum Verdict {
 
 /// Rules in order; a copy costs next to nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rules(std::rc::Rc<[Rule]>);
+pub struct Rules(std::sync::Arc<[Rule]>);
 
 impl FromIterator<Rule> for Rules {
     fn from_iter<T: IntoIterator<Item = Rule>>(rules: T) -> Rules {

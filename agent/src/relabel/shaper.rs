@@ -76,8 +76,9 @@ pub struct Shaper {
     set: LabelSet,
     result: Vec<u8>,
     counts: Counts,
-    /// Two series that became one, until somebody asks.
+    /// Two series that became one, until somebody asks; told once.
     twin: Option<String>,
+    told: bool,
 }
 
 impl Shaper {
@@ -98,6 +99,7 @@ impl Shaper {
             result: Vec::new(),
             counts: Counts::default(),
             twin: None,
+            told: false,
         }
     }
 
@@ -123,7 +125,7 @@ impl Shaper {
         }
     }
 
-    /// What became of samples since the last call, and an example of two series that became one.
+    /// What became of samples since the last call, and the first time an example of series that became one.
     pub fn take_counts(&mut self) -> (Counts, Option<String>) {
         (std::mem::take(&mut self.counts), self.twin.take())
     }
@@ -224,7 +226,7 @@ impl Shaper {
                 if let Some(row) = self.rows.get_mut(became as usize) {
                     if row.went == self.round {
                         self.counts.duplicates += 1;
-                        if self.counts.duplicates == 1 {
+                        if !std::mem::replace(&mut self.told, true) {
                             self.twin = self.keys.get(became as usize).map(show);
                         }
                         return false;

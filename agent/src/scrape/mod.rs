@@ -44,6 +44,11 @@ pub struct Target {
     pub limits: Limits,
     /// What is done to each sample's labels.
     pub relabel: Rules,
+    /// What is done to them behind that, as to those of the host; before it, each sample gets `common`
+    /// unless it has them.
+    pub then: Rules,
+    /// See `then`.
+    pub common: Labels,
 }
 
 /// What a page may have at most; beyond any of them the whole scrape fails.

@@ -200,8 +200,14 @@ impl Work<'_> {
 
     fn sample(&mut self, written: &str, value: f64) -> Result<(), ScrapeError> {
         let kind = self.kind_of(written);
-        let rules = &self.target.relabel;
-        if !rules.is_empty() {
+        let Target { relabel, then, common, .. } = self.target;
+        for (rules, common) in [(relabel, None), (then, Some(common))] {
+            if rules.is_empty() {
+                continue;
+            }
+            for (name, value) in common.into_iter().flat_map(|common| common.iter()) {
+                self.set.add(name, value);
+            }
             self.set.sort();
             match rules.apply(&mut self.set) {
                 Verdict::Keep => {}

@@ -35,7 +35,9 @@ pub struct Report {
 impl Report {
     /// Adds it to the samples of the scrape, with the target's labels.
     pub fn write(&self, target: &Target, out: &mut Samples) {
-        let labels: heapless::Vec<(&str, &str), 32> = target.labels.iter().take(32).collect();
+        let missing = target.common.iter().filter(|(name, _)| target.labels.get(name).is_none());
+        let labels = target.labels.iter().chain(missing);
+        let labels: heapless::Vec<(&str, &str), 32> = labels.take(32).collect();
         let up = f64::from(u8::from(self.up));
         for (desc, value) in [
             (&UP, up),
