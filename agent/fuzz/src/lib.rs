@@ -30,6 +30,7 @@ mod mailbox;
 mod netlink;
 mod push;
 mod runtime;
+mod scrape;
 mod smart;
 mod stages;
 mod status;
@@ -52,6 +53,7 @@ pub use mailbox::mailbox;
 pub use netlink::netlink;
 pub use push::{loki, remote_write};
 pub use runtime::runtime;
+pub use scrape::scrape;
 pub use smart::smart;
 pub use stages::stages;
 pub use status::status;
@@ -88,6 +90,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rounds", rounds),
     ("runtime", runtime),
     ("samples", samples),
+    ("scrape", scrape),
     ("smart", smart),
     ("stage_json", stage_json),
     ("stage_replace", stage_replace),
