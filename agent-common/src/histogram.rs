@@ -3,8 +3,9 @@
 
 use crate::plain::plain;
 
-/// Slots of a histogram. Slot `k` counts latencies in (2^(k-1) µs, 2^k µs], so that its upper bound is
-/// inclusive as Prometheus' `le` is; slot 0 everything up to 1 µs, the last one all that is longer.
+/// Slots of a histogram. Slot `k` counts latencies in (2^(k-21) s, 2^(k-20) s], so that its upper bound is
+/// inclusive as Prometheus' `le` is, and a power of two of a second as a native histogram's are; slot 0
+/// everything up to 2^-20 s (some 0.95 µs), the last one all that is longer than 64 s.
 pub const SLOTS: usize = 28;
 
 /// The latencies that one CPU has seen.
@@ -28,30 +29,33 @@ impl Histogram {
     /// Counts a latency in nanoseconds.
     #[inline(always)]
     pub fn observe(&mut self, latency_ns: u64) {
-        if let Some(count) = self.slots.get_mut(slot(latency_ns)) {
+        // The compiler would leave out the comparison, since it knows that this is a slot; the verifier has
+        // to see it.
+        let slot = core::hint::black_box(slot(latency_ns));
+        if let Some(count) = self.slots.get_mut(slot) {
             *count += 1;
         }
         self.sum_ns += latency_ns;
     }
 }
 
-/// The slot of a latency: the bits of (ns - 1) / 1000, by one comparison and without a division, which
-/// 32-bit kernels would have to emulate.
-///
-/// For b = bits(n), the quotient q = n / 1000 has b - 9 bits if n ≥ 1000 * 2^(b-10) and b - 10 if not:
-/// q has k bits exactly when 1000 * 2^(k-1) ≤ n < 1000 * 2^k, and 2^(b-1) ≤ n < 2^b lies between
-/// 1000 * 2^(b-11) and 1000 * 2^(b-9).
+/// A second in nanoseconds, moved up until its highest bit is that of a u64.
+const SECOND: u64 = 1_000_000_000 << 34;
+
+/// The slot of a latency, by one comparison and without a division, which 32-bit kernels would have to
+/// emulate: n ≤ 2^e s for the first time at e = bits(n) - 30, if n, moved up until its highest bit is that
+/// of a u64, is not above a second that was moved up so, and else at the e after it.
 #[inline(always)]
 pub const fn slot(latency_ns: u64) -> usize {
-    let n = latency_ns.saturating_sub(1);
     // BPF has no instruction for it. LLVM's substitute has no branches either, of which the verifier
     // would follow each path together with all that comes after.
-    let bits = u64::BITS - n.leading_zeros();
-    if bits < 10 {
+    let zeros = latency_ns.leading_zeros();
+    // Slots begin with e = -20, at 10 bits.
+    if zeros > u64::BITS - 10 {
         return 0;
     }
-    let short = bits - 10;
-    let slot = if n >= 1000 << short { short + 1 } else { short };
+    let above = latency_ns << zeros > SECOND;
+    let slot = u64::BITS - zeros - 10 + above as u32;
     if slot < SLOTS as u32 { slot as usize } else { SLOTS - 1 }
 }
 
@@ -59,26 +63,29 @@ pub const fn slot(latency_ns: u64) -> usize {
 mod tests {
     use super::*;
 
+    /// Exactly: n ns ≤ 2^(k-20) s as whole numbers.
+    fn is_within(ns: u64, k: usize) -> bool {
+        u128::from(ns) << 20 <= 1_000_000_000u128 << k
+    }
+
     #[test]
-    fn a_slot_is_the_bits_of_the_whole_microseconds_above_the_bound_below() {
-        let by_division = |ns: u64| {
-            let us = ns.saturating_sub(1) / 1000;
-            ((u64::BITS - us.leading_zeros()) as usize).min(SLOTS - 1)
-        };
+    fn a_slot_is_the_first_whose_bound_is_not_exceeded() {
+        let by_search = |ns: u64| (0..SLOTS - 1).find(|k| is_within(ns, *k)).unwrap_or(SLOTS - 1);
         let around = (0..64).flat_map(|bit| {
-            [1u64 << bit, 1000u64.saturating_mul(1 << bit)]
+            [1u64 << bit, (1_000_000_000u128 << bit >> 20) as u64]
                 .into_iter()
                 .flat_map(|n| (0..5).map(move |d| n.saturating_add(d).saturating_sub(2)))
         });
         for ns in around.chain(0..100_000).chain([u64::MAX, u64::MAX - 1]) {
-            assert_eq!(slot(ns), by_division(ns), "{ns}");
+            assert_eq!(slot(ns), by_search(ns), "{ns}");
         }
     }
 
     #[test]
     fn the_upper_bound_of_a_slot_is_inclusive() {
-        for k in 0..SLOTS - 1 {
-            let bound = 1000 << k;
+        for k in 11..SLOTS - 1 {
+            // Bounds of whole nanoseconds: from 2^-9 s on.
+            let bound = (1_000_000_000u64 << k) >> 20;
             assert_eq!((slot(bound), slot(bound + 1)), (k, k + 1));
         }
     }

@@ -6,6 +6,8 @@
 //! readers a block, both are appended to a WAL, and a sender for each endpoint reads the WAL and moves its
 //! cursor when the server has answered.
 
+mod ahead;
+mod egress;
 mod entries;
 mod events;
 mod fit;
@@ -24,6 +26,7 @@ mod shape;
 mod size;
 mod sources;
 mod state;
+mod write;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -40,7 +43,7 @@ use crate::collector::Set;
 use crate::config::{Config, Source};
 use crate::encode::{Positions, RoundEncoder, apply};
 use crate::host::kmsg::Position;
-use crate::host::{Host, SystemClock};
+use crate::host::{Clock, Host, SystemClock};
 use crate::logs::stage::Stages;
 use crate::model::{Labels, Samples, Shape};
 use crate::probe::{self, ProbeError, Probes};
@@ -48,6 +51,7 @@ use crate::relabel::Shaper;
 use crate::status;
 use crate::wal::WalError;
 
+use egress::Egress;
 use entries::EntriesSignal;
 use log::Log;
 use losses::Dropped;
@@ -57,6 +61,11 @@ use rounds::Rounds;
 use shape::{SeriesShape, StreamShape};
 use sources::{Kept, Sources};
 use state::State;
+use write::Writer;
+
+// For the simulation of a fleet in benches.
+#[doc(hidden)]
+pub use pace::Pace;
 
 /// Reasons of `mote_dropped_total` that several parts use.
 const DAMAGED: &str = "wal_damaged";
@@ -221,9 +230,9 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         host: RefCell::new(host),
         collectors: RefCell::new(collectors),
         probes,
-        samples: RefCell::new(
+        samples: Rc::new(RefCell::new(
             Samples::with_limit(config.metrics.max_series as usize).shaped(shape_of(&shaper)),
-        ),
+        )),
         own: State::own_samples(shape_of(&shaper)),
         shaper,
         last_round_ms: Cell::new(None),
@@ -240,6 +249,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         limiter: Default::default(),
         positioned: Cell::new(Instant::now()),
         dropped: Rc::new(Dropped::new(Rc::new(SystemClock))),
+        egress: Rc::new(Egress::open(&config.agent.state_dir, config.egress, SystemClock.now_ms())),
     }
 }
 
@@ -281,7 +291,10 @@ async fn pipeline(
 
     for endpoint in &config.mimir {
         let shape = SeriesShape::new(endpoint);
-        let signal = MetricsSignal::new(endpoint.batch, shape, Rc::clone(&state.dropped));
+        let newest = [Rc::clone(&state.samples), Rc::clone(&state.own)];
+        let (url, dropped) = (endpoint.connection.url.to_string(), Rc::clone(&state.dropped));
+        let writer = Writer::new(endpoint.write, url, newest);
+        let signal = MetricsSignal::new(endpoint.batch, writer, shape, dropped);
         let interval = Some(config.agent.interval);
         let sender = sender(&state, &metrics, endpoint, signal, "metrics", interval, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
@@ -289,9 +302,9 @@ async fn pipeline(
     }
     for endpoint in &config.loki {
         let Some(logs) = &logs else { continue };
-        let (dropped, clock) = (Rc::clone(&state.dropped), Rc::clone(&state.clock));
-        let shape = StreamShape::new(endpoint);
-        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, shape, dropped, clock);
+        let (shape, dropped) = (StreamShape::new(endpoint), Rc::clone(&state.dropped));
+        let (limits, clock) = (endpoint.limits, Rc::clone(&state.clock));
+        let signal = EntriesSignal::new(endpoint.batch, limits, shape, dropped, clock);
         let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());
@@ -392,6 +405,7 @@ async fn pipeline(
         ::log::info!("the rest stays in the WAL");
     }
     tasks.shutdown().await;
+    state.egress.close();
     server.abort();
     let _ = server.await;
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {

@@ -298,8 +298,8 @@ fn a_histogram_is_whole_and_never_shrinks() {
         .filter(|sample| sample.labels().any(|label| label == ("device", device.name())))
         .filter(|sample| sample.labels().any(|label| label == ("operation", "read")))
         .collect();
-    // 20 buckets, +Inf, sum, count.
-    assert_eq!(mine.len(), 23);
+    // 23 buckets, +Inf, sum, count.
+    assert_eq!(mine.len(), 26);
     let buckets: Vec<(f64, f64)> = mine
         .iter()
         .filter(|sample| sample.name().ends_with("_bucket"))

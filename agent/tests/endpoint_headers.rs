@@ -6,9 +6,11 @@ mod support;
 
 use std::path::PathBuf;
 
-use mote::encode::{LokiPush, PushEntry, RemoteWrite};
-use mote::endpoint::{Auth, Client, Content, Options, OptionsError, Outcome, Secret, Url};
+use mote::encode::{LokiPush, Meta, Point, PushEntry, RemoteWrite, RemoteWrite2};
+use mote::endpoint::{Auth, Client, Content, Options, OptionsError, Outcome, Secret, Url, Written};
+use mote::model::Kind;
 use support::http::Request;
+use support::strict_receiver::{Plays, StrictReceiver};
 use support::{Fault, StrictLoki, StrictMimir};
 
 fn body() -> Vec<u8> {
@@ -62,6 +64,32 @@ async fn remote_write_sends_exactly_these_headers() {
             ("x-key", "hunter33"),
             ("x-prometheus-remote-write-version", "0.1.0"),
             ("x-scope-orgid", "home"),
+        ])
+    );
+}
+
+#[tokio::test]
+async fn remote_write_2_0_sends_exactly_these_headers() {
+    let receiver = StrictReceiver::new(Plays::Two);
+    let mut client = Client::new(Options::new(Url::parse(&receiver.url()).unwrap())).unwrap();
+    let mut request = RemoteWrite2::new();
+    let meta = Meta { kind: Kind::Gauge, help: "", unit: "" };
+    let sample = Point { timestamp_ms: 5, value: 1.0, start_ms: 0 };
+    request.series([("__name__", "up")].into_iter(), meta, std::iter::once(sample)).unwrap();
+    let body = request.finish();
+    let written = Written { samples: Some(1), histograms: Some(0), exemplars: Some(0) };
+    let outcome = client.post(Content::RemoteWrite2, body).await;
+    assert_eq!(outcome, Outcome::Accepted { code: 200, written });
+    let two = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    assert_eq!(
+        sorted(&receiver.requests()[0]),
+        pairs(&[
+            ("content-encoding", "snappy"),
+            ("content-length", &body.len().to_string()),
+            ("content-type", two),
+            ("host", &receiver.address().to_string()),
+            ("user-agent", concat!("mote/", env!("CARGO_PKG_VERSION"))),
+            ("x-prometheus-remote-write-version", "2.0.0"),
         ])
     );
 }

@@ -29,6 +29,7 @@ mod logs;
 mod mailbox;
 mod netlink;
 mod push;
+mod relabel;
 mod runtime;
 mod scrape;
 mod smart;
@@ -52,6 +53,8 @@ pub use logs::{log_file, log_position};
 pub use mailbox::mailbox;
 pub use netlink::netlink;
 pub use push::{loki, remote_write};
+pub use push::{loki, remote_write, remote_write2};
+pub use relabel::relabel;
 pub use runtime::runtime;
 pub use scrape::scrape;
 pub use smart::smart;
@@ -86,7 +89,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("mailbox", mailbox),
     ("probe_proc", probe_proc),
     ("mounts", mounts),
+    ("relabel", relabel),
     ("remote_write", remote_write),
+    ("remote_write2", remote_write2),
     ("rounds", rounds),
     ("runtime", runtime),
     ("samples", samples),

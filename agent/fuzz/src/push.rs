@@ -1,8 +1,10 @@
 //! The encoders of requests: what they write is what prost reads, and what was given.
 
 use mote::encode::proto::{Label, PushRequest, Sample, TimeSeries, WriteRequest};
-use mote::encode::{LokiPush, MAX_BYTES, PushEntry, RemoteWrite};
-use mote::model::Metadata;
+use mote::encode::{
+    LokiPush, MAX_BYTES, Meta, NativeHistogram, Point, PushEntry, RemoteWrite, RemoteWrite2, proto2,
+};
+use mote::model::{Kind, LATENCY_BOUNDS, Metadata};
 use prost::Message;
 
 use super::bytes::Input;
@@ -47,6 +49,94 @@ pub fn remote_write(data: &[u8]) {
         samples.for_each(|sample| sample.value = 0.0);
     }
     assert_eq!(back, expected);
+}
+
+/// Series as [`remote_write`]'s; one whose number of samples has the highest bit is of histograms.
+pub fn remote_write2(data: &[u8]) {
+    let mut input = Input(data);
+    let mut request = RemoteWrite2::new();
+    let mut expected = Vec::new();
+    while !input.is_empty() {
+        let labels: Vec<_> = (0..input.u8() % 8).map(|_| (input.text(), input.text())).collect();
+        let pairs = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let count = input.u8();
+        let help = input.text();
+        let meta = Meta { kind: Kind::Counter, help: &help, unit: "" };
+        let mut items = Vec::new();
+        if count & 0x80 == 0 {
+            let mut points = Vec::new();
+            for _ in 0..count % 8 {
+                let (timestamp_ms, bits) = (input.u64() as i64, input.u64());
+                let value = f64::from_bits(bits);
+                points.push(Point { timestamp_ms, value, start_ms: bits as i64 });
+                items.push((timestamp_ms, bits, None));
+            }
+            request.series(pairs, meta, points.into_iter()).expect("far below the bound");
+        } else {
+            let mut histograms = Vec::new();
+            for _ in 0..count % 4 {
+                let (timestamp_ms, bits) = (input.u64() as i64, input.u64());
+                let mut buckets = [0; LATENCY_BOUNDS.len()];
+                for bucket in &mut buckets {
+                    *bucket = u64::from(input.u8() % 3) * (bits >> 8);
+                }
+                let (sum, zero) = (f64::from_bits(bits), bits >> 40);
+                histograms.push(NativeHistogram { timestamp_ms, start_ms: 1, sum, zero, buckets });
+                items.push((timestamp_ms, bits, Some((zero, buckets.to_vec()))));
+            }
+            request.histogram(pairs, meta, histograms.into_iter()).expect("far below the bound");
+        }
+        let given = labels.into_iter().filter(|(_, value)| !value.is_empty());
+        expected.push((given.collect::<Vec<_>>(), help, items));
+    }
+    let raw = unpack(request.finish());
+    assert_eq!(raw, request.to_raw());
+    let back = proto2::Request::decode(raw.as_slice()).expect("a Request");
+    let symbol = |number: u32| back.symbols.get(number as usize).expect("a symbol").clone();
+    let mut once = back.symbols.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), back.symbols.len(), "each string once");
+    let series = back.timeseries.iter().map(|series| {
+        let pairs = series.labels_refs.chunks(2);
+        let pairs = pairs.map(|pair| match pair {
+            [name, value] => (symbol(*name), symbol(*value)),
+            _ => panic!("an odd number"),
+        });
+        let mut items: Vec<_> =
+            series.samples.iter().map(|s| (s.timestamp, s.value.to_bits(), None)).collect();
+        items.extend(series.histograms.iter().map(|histogram| {
+            let buckets = buckets(histogram);
+            let Some(proto2::ZeroCount::Int(zero)) = histogram.zero_count else {
+                panic!("no zero count")
+            };
+            let Some(proto2::Count::Int(count)) = histogram.count else { panic!("no count") };
+            // Counts of outside bytes may pass 64 bits together; they saturate then.
+            assert_eq!(count, buckets.iter().fold(zero, |sum, one| sum.saturating_add(*one)));
+            (histogram.timestamp, histogram.sum.to_bits(), Some((zero, buckets)))
+        }));
+        let help = series.metadata.map(|metadata| symbol(metadata.help_ref)).unwrap_or_default();
+        (pairs.collect::<Vec<_>>(), help, items)
+    });
+    assert_eq!(series.collect::<Vec<_>>(), expected);
+}
+
+/// The counts above the bucket of zero, in the order of their bounds.
+fn buckets(histogram: &proto2::Histogram) -> Vec<u64> {
+    let mut all = vec![0; LATENCY_BOUNDS.len()];
+    let (mut at, mut value) = (15i32, 0i64);
+    let mut deltas = histogram.positive_deltas.iter();
+    for span in &histogram.positive_spans {
+        at += span.offset;
+        for _ in 0..span.length {
+            value = value.wrapping_add(*deltas.next().expect("a delta"));
+            let place = usize::try_from(at).ok().and_then(|at| all.get_mut(at));
+            *place.expect("a bucket within the bounds") = value as u64;
+            at += 1;
+        }
+    }
+    assert!(deltas.next().is_none());
+    all
 }
 
 type Entry = (i64, String, Metadata);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, Place};
 use super::reader::{At, Pair, Reader};
-use super::{Endpoint, Limits, relabel, units};
+use super::{Endpoint, Histograms, Limits, Protocol, WriteOptions, relabel, units};
 use crate::endpoint::{
     Auth, Client, MinVersion, Options, OptionsError, Secret, TlsError, TlsOptions, Url,
 };
@@ -22,7 +22,7 @@ pub(super) type Places = HashMap<&'static str, Place>;
 
 pub(super) fn mimir(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
     endpoints(top, "mimir", "http://127.0.0.1:9009/api/v1/push", |t| {
-        t.choice("protocol", "1.0", &[("1.0", ())], "the version of remote write")?;
+        let write = write(t)?;
         let batch = t.integer(
             "max_samples_per_send",
             2_000,
@@ -35,7 +35,13 @@ pub(super) fn mimir(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
             Duration::ZERO..=HOUR,
             "the longest that a round waits to share a request with later ones; a round that no later one can join in time goes at once",
         )?;
-        Ok(Batching { batch: u64::from(batch), wait, limits: Limits::default() })
+        let rate = t.optional_size(
+            "max_rate",
+            1 << 10..=1 << 30,
+            "the most bytes of samples in a second, before compression; a 429 slows it down further for a while; default: no bound but what the server's answers ask for",
+        )?;
+        let limits = Limits { rate, ..Limits::default() };
+        Ok(Batching { batch: u64::from(batch), wait, limits, write })
     })
 }
 
@@ -45,15 +51,15 @@ pub(super) fn loki(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
             "batch_bytes",
             256 << 10,
             1 << 10..=4 << 20,
-            "the most bytes of lines in one request",
+            "a request goes as soon as it has about so many bytes of lines, structured metadata and 16 for each entry, before compression; a longer line goes alone",
         )?;
         let wait = t.duration(
             "batch_wait",
             Duration::from_secs(5),
             Duration::ZERO..=HOUR,
-            "the longest that an entry waits for its request to fill up",
+            "the longest that the oldest entry of a request waits for others; without entries there are no requests",
         )?;
-        Ok(Batching { batch, wait, limits: limits(t)? })
+        Ok(Batching { batch, wait, limits: limits(t)?, write: WriteOptions::default() })
     })
 }
 
@@ -62,6 +68,54 @@ struct Batching {
     batch: u64,
     wait: Duration,
     limits: Limits,
+    write: WriteOptions,
+}
+
+/// The version of remote write and what it has to say.
+fn write(t: &Reader<'_>) -> Result<WriteOptions, ConfigError> {
+    let versions = [("1.0", Protocol::V1), ("2.0", Protocol::V2)];
+    let protocol = t.choice(
+        "protocol",
+        "1.0",
+        &versions,
+        "the version of remote write; \"2.0\": with types, starts of counters and native histograms, and 1.0 for an hour at a time where the server does not take it",
+    )?;
+    let histograms = t.string(
+        "histograms",
+        "native",
+        "with protocol \"2.0\", what the probes' latencies are sent as: \"native\", \"classic\" or \"both\"; by 1.0 they are always classic",
+    )?;
+    let histograms = match (&histograms, protocol) {
+        (None, Protocol::V1) => Histograms::Classic,
+        (None, Protocol::V2) => Histograms::Native,
+        (Some(given), _) => match (given.value.as_str(), protocol) {
+            ("classic", _) => Histograms::Classic,
+            ("native", Protocol::V2) => Histograms::Native,
+            ("both", Protocol::V2) => Histograms::Both,
+            ("native" | "both", Protocol::V1) => {
+                let problem = "histograms: remote write 1.0 has no native histograms";
+                return Err(given.error(problem, "protocol = \"2.0\""));
+            }
+            (other, _) => {
+                let problem = format!("histograms: {other:?} is none of the choices");
+                return Err(given.error(problem, "\"native\", \"classic\" or \"both\""));
+            }
+        },
+    };
+    let every = t.string(
+        "metadata_interval",
+        "8m",
+        "how often help texts and units are sent along, by which Grafana explains metrics; Mimir forgets them after ten minutes; \"off\": never",
+    )?;
+    let metadata_every = match every {
+        None => Some(Duration::from_secs(480)),
+        Some(given) if given.value == "off" => None,
+        Some(given) => Some(units::parse_duration(&given.value).map_err(|problem| {
+            let hint = "\"off\", or a duration such as \"8m\"";
+            given.error(format!("metadata_interval: {problem}"), hint)
+        })?),
+    };
+    Ok(WriteOptions { protocol, histograms, metadata_every })
 }
 
 /// The limits of the user's Loki, by default Loki's own defaults.
@@ -216,7 +270,7 @@ fn endpoints(
             Duration::from_millis(100)..=Duration::from_secs(600),
             "the most that one request may take",
         )?;
-        let Batching { batch, wait, limits } = batching(&t)?;
+        let Batching { batch, wait, limits, write } = batching(&t)?;
         let backoff = backoff(&t)?;
         let labels = t.labels(
             "labels",
@@ -254,7 +308,16 @@ fn endpoints(
                 "each endpoint keeps a cursor of its own, by URL and tenant",
             ));
         }
-        endpoints.push(Endpoint { connection, backoff, batch, wait, limits, labels, relabel });
+        endpoints.push(Endpoint {
+            connection,
+            backoff,
+            batch,
+            wait,
+            limits,
+            write,
+            labels,
+            relabel,
+        });
     }
     Ok(endpoints)
 }
@@ -351,9 +414,14 @@ fn backoff(t: &Reader<'_>) -> Result<(Duration, Duration), ConfigError> {
         "min",
         Duration::from_secs(1),
         range.clone(),
-        "the longest pause after the first failure; it doubles with each",
+        "the shortest pause after a failure; how long it is at most is twice this after the first, and doubles with each",
     )?;
-    let max = t.duration("max", Duration::from_secs(300), range, "the longest pause of all")?;
+    let max = t.duration(
+        "max",
+        Duration::from_secs(300),
+        range,
+        "the longest pause of all, but for a server that asks for more (`Retry-After`, up to 1h)",
+    )?;
     if max < min {
         return Err(ConfigError::new(
             t.place(),

@@ -51,6 +51,8 @@ pub struct Config {
     pub loki: Vec<Endpoint>,
     /// `[[scrape]]`, one for each target
     pub scrape: Vec<Scrape>,
+    /// `[egress]`: the most bytes of a day.
+    pub egress: Option<u64>,
     /// `[wal]`
     pub wal: Wal,
     /// `[logs]`
@@ -104,6 +106,8 @@ pub struct Endpoint {
     pub wait: Duration,
     /// What the server is known to refuse, and how fast it is sent to.
     pub limits: Limits,
+    /// How metrics are written; nothing to Loki.
+    pub write: WriteOptions,
     /// Given to every series or stream that has no such label.
     pub labels: Labels,
     /// What is done with labels after that.
@@ -119,6 +123,39 @@ pub struct Scrape {
     pub target: crate::scrape::Target,
     /// From one scrape to the next.
     pub interval: Duration,
+}
+
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// The version of remote write.
+    pub protocol: Protocol,
+    /// What becomes of the agent's own histograms.
+    pub histograms: Histograms,
+    /// How often help texts and units are sent; None for never.
+    pub metadata_every: Option<Duration>,
+}
+
+/// A version of remote write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// 1.0
+    #[default]
+    V1,
+    /// 2.0, or 1.0 where the server does not take it.
+    V2,
+}
+
+/// How the agent's own histograms are sent by remote write 2.0; 1.0 knows classic ones only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Histograms {
+    /// As one series each.
+    Native,
+    /// As series of buckets, sum and count.
+    #[default]
+    Classic,
+    /// As both.
+    Both,
 }
 
 /// What Loki refuses by its own configuration, so that it is not sent.
@@ -247,13 +284,14 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let mimir = endpoints::mimir(top)?;
     let loki = endpoints::loki(top)?;
     let scrape = scrape::scrape(top, &agent, &metrics)?;
+    let egress = sections::egress(top)?;
     let wal = sections::wal(top)?;
     let mut logs = logs::logs(top, &agent, &host, &wal)?;
     let limits = loki.iter().map(|endpoint| endpoint.limits.streams);
     logs.stages.limits = limits.reduce(|a, b| a.widest(b)).unwrap_or_default();
     let http = sections::http(top)?;
     top.check_known()?;
-    Ok(Config { agent, host, metrics, probes, mimir, loki, scrape, wal, logs, http })
+    Ok(Config { agent, host, metrics, probes, mimir, loki, scrape, egress, wal, logs, http })
 }
 
 fn documentation() -> Vec<DocRow> {

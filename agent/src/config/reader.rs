@@ -279,7 +279,29 @@ impl<'a> Reader<'a> {
         text: &'static str,
     ) -> Result<u64, ConfigError> {
         let shown = format!("{:?}", units::show_size(default));
-        let Some(node) = self.node(key, "size", shown, text) else { return Ok(default) };
+        match self.node(key, "size", shown, text) {
+            Some(node) => self.size_of(key, node, &range),
+            None => Ok(default),
+        }
+    }
+
+    /// As [`size`](Reader::size), or none, which is the default.
+    pub(super) fn optional_size(
+        &self,
+        key: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+        text: &'static str,
+    ) -> Result<Option<u64>, ConfigError> {
+        let node = self.node(key, "size", String::new(), text);
+        node.map(|node| self.size_of(key, node, &range)).transpose()
+    }
+
+    fn size_of(
+        &self,
+        key: &'static str,
+        node: &Node,
+        range: &std::ops::RangeInclusive<u64>,
+    ) -> Result<u64, ConfigError> {
         let given = self.text(key, "a size such as \"64MiB\"", node)?;
         let value = units::parse_size(&given.value).map_err(|problem| {
             given.error(format!("{}: {problem}", self.child_name(key)), units::SIZES)

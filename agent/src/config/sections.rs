@@ -187,6 +187,18 @@ pub(super) fn wal(top: &Reader<'_>) -> Result<Wal, ConfigError> {
     Ok(Wal { sync, min_free, memory, max_age, metrics_max_bytes, logs_max_bytes, logs_drop_oldest })
 }
 
+/// The most bytes of a day that are sent, or None.
+pub(super) fn egress(top: &Reader<'_>) -> Result<Option<u64>, ConfigError> {
+    let t = top.section("egress")?;
+    let daily = t.optional_size(
+        "daily",
+        64 << 10..=1 << 50,
+        "the most bytes that are written to the sockets of all endpoints in a day (UTC), for metered links; live metrics go first, then logs, a backlog last; what has to wait stays in the WAL; default: no bound",
+    )?;
+    t.finish()?;
+    Ok(daily)
+}
+
 pub(super) fn http(top: &Reader<'_>) -> Result<Option<SocketAddr>, ConfigError> {
     const DEFAULT: &str = "127.0.0.1:9911";
     let t = top.section("http")?;

@@ -330,3 +330,42 @@ fn reference_is_what_docs_say() {
         "docs/configuration.md is out of date: run this test with MOTE_UPDATE=1"
     );
 }
+
+#[test]
+fn rules_that_can_not_work_are_refused_where_they_stand() {
+    let whole = parse_text(
+        "[[metrics.relabel]]\nsource_labels = [\"__name__\"]\nregex = 'node_(.*)'\ntarget_label = \"__name__\"\n\
+         replacement = \"x_${1}\"\naction = \"Replace\"\n[[mimir]]\nurl = \"http://h/push\"\nlabels = { cluster = \"a\" }\n\
+         [[mimir.relabel]]\naction = \"labeldrop\"\nregex = \"id\"\n[[mimir.relabel]]\naction = \"drop\"\n\
+         [[loki]]\nurl = \"http://h/push\"\n[[loki.relabel]]\naction = \"keep\"\n",
+    );
+    let config = whole.unwrap();
+    assert_eq!(config.metrics.relabel.len(), 1);
+    assert_eq!((config.mimir[0].relabel.len(), config.loki[0].relabel.len()), (2, 1));
+    assert_eq!(config.mimir[0].labels.to_string(), "{cluster=\"a\"}");
+    for (rule, place, problem) in [
+        ("action = \"hashmod\"\ntarget_label = \"a\"", 1, "needs a modulus"),
+        ("regex = \"a\"", 1, "needs a target_label"),
+        ("action = \"droop\"", 2, "did you mean \"drop\"?"),
+        ("target_label = \"a-b\"", 2, "\"a-b\" is no label name"),
+        ("target_label = \"a\"\nregex = \"(\"", 3, "unclosed group"),
+        ("action = \"labelkeep\"\nsource_labels = [\"a\"]", 3, "takes regex alone"),
+        ("target_label = \"a\"\nsource_labels = [\"b\",\n\"a b\"]", 4, "\"a b\" is no label name"),
+        ("action = \"keepequal\"\ntarget_label = \"a\"\nregex = \"x\"", 4, "and no regex"),
+        ("target_lable = \"a\"", 2, "did you mean \"target_label\"?"),
+    ] {
+        for section in ["metrics", "mimir", "loki"] {
+            let head = match section {
+                "metrics" => String::new(),
+                _ => format!("[[{section}]]\nurl = \"http://h/push\"\n"),
+            };
+            let text = format!("{head}[[{section}.relabel]]\n{rule}\n");
+            let error = parse_text(&text).unwrap_err().to_string();
+            let line = head.lines().count() + place;
+            assert!(error.contains(problem), "{text}: {error}");
+            assert!(error.contains(&format!(":{line}:")), "{text}: {error}");
+        }
+    }
+    let error = parse_text("[[mimir]]\nurl = \"http://h/p\"\n[mimir.relabel]\n").unwrap_err();
+    assert!(error.to_string().contains("[[mimir.relabel]]"), "{error}");
+}

@@ -6,10 +6,14 @@ mod block;
 mod bytes;
 pub mod loki;
 mod loki_json;
+mod native;
 pub mod proto;
+pub mod proto2;
 mod push;
 pub mod remote_write;
+pub mod remote_write2;
 mod round;
+mod symbols;
 mod text;
 mod wire;
 
@@ -19,8 +23,10 @@ pub use block::{
 pub use bytes::DecodeError;
 pub use loki::{LokiPush, PushEntry};
 pub use loki_json::JsonPush;
+pub use native::NativeHistogram;
 pub use push::Push;
 pub use remote_write::RemoteWrite;
+pub use remote_write2::{Meta, Point, RemoteWrite2};
 pub use round::{ROUND, Round, RoundDecoder, RoundEncoder, RoundError, Series, Table};
 pub use text::write_text;
 pub use wire::{Full, MAX_BYTES};

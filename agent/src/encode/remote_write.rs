@@ -4,7 +4,8 @@
 //! It must not know where samples come from; the caller puts labels in the order of their names and
 //! samples in the order of their timestamps, without which servers drop samples and say nothing.
 
-use super::wire::{Buffer, Full, double_len, int64_len, nested_len, string_len};
+use super::wire::{Buffer, Full, double_len, int64_len, kind_number, nested_len, string_len};
+use crate::model::Kind;
 
 /// A request under construction.
 pub struct RemoteWrite {
@@ -72,6 +73,33 @@ impl RemoteWrite {
         Ok(())
     }
 
+    /// Adds what a family means; nothing if that is nothing.
+    ///
+    /// # Errors
+    /// The request would pass [`MAX_BYTES`](super::MAX_BYTES); it is as it was.
+    pub fn metadata(
+        &mut self,
+        kind: Kind,
+        family: &str,
+        help: &str,
+        unit: &str,
+    ) -> Result<(), Full> {
+        if kind == Kind::Untyped && help.is_empty() {
+            return Ok(());
+        }
+        let number = kind_number(kind);
+        let content = int64_len(1, number)
+            + string_len(2, family)
+            + string_len(4, help)
+            + string_len(5, unit);
+        self.buffer.begin_of(3, content, 0)?;
+        self.buffer.int64(1, number);
+        self.buffer.string(2, family);
+        self.buffer.string(4, help);
+        self.buffer.string(5, unit);
+        Ok(())
+    }
+
     /// Bytes so far, before compression.
     pub fn len(&self) -> usize {
         self.buffer.len()
@@ -116,7 +144,9 @@ fn sample_len(timestamp_ms: i64, value: f64) -> usize {
 mod tests {
     use super::*;
     use crate::encode::MAX_BYTES;
-    use crate::encode::proto::{Label, Sample, TimeSeries, WriteRequest};
+    use crate::encode::proto::{
+        Label, MetricMetadata, MetricType, Sample, TimeSeries, WriteRequest,
+    };
     use proptest::prelude::*;
     use prost::Message;
 
@@ -160,6 +190,32 @@ mod tests {
         .concat();
         assert_eq!(request.raw(), expected);
         assert_eq!((request.len(), request.series_added(), request.samples()), (31, 1, 1));
+    }
+
+    #[test]
+    fn metadata_stand_beside_the_series() {
+        let mut request = RemoteWrite::new();
+        request.series([("__name__", "x")].into_iter(), [(5, 0.0)].into_iter()).unwrap();
+        request.metadata(Kind::Counter, "x_seconds_total", "X.", "seconds").unwrap();
+        request.metadata(Kind::Untyped, "y", "", "").unwrap();
+        request.metadata(Kind::Summary, "z", "", "").unwrap();
+        assert_eq!((request.series_added(), request.samples()), (1, 1));
+        let metadata = WriteRequest::decode(request.raw()).unwrap().metadata;
+        let of = |kind: MetricType, name: &str, help: &str, unit: &str| MetricMetadata {
+            r#type: kind as i32,
+            metric_family_name: name.to_owned(),
+            help: help.to_owned(),
+            unit: unit.to_owned(),
+        };
+        let expected = [
+            of(MetricType::Counter, "x_seconds_total", "X.", "seconds"),
+            of(MetricType::Summary, "z", "", ""),
+        ];
+        assert_eq!(metadata, expected);
+        let long = "h".repeat(MAX_BYTES);
+        let before = request.raw().to_vec();
+        assert!(request.metadata(Kind::Gauge, "g", &long, "").is_err());
+        assert_eq!(request.raw(), before);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use std::fmt;
 
+use crate::model::Kind;
+
 /// The most that a request may hold before compression. Mimir answers 500 to pushes of 8 MB, which
 /// would be tried again for ever.
 pub const MAX_BYTES: usize = 4 << 20;
@@ -47,13 +49,27 @@ impl Buffer {
         &self.raw
     }
 
+    pub(super) fn memory(&self) -> usize {
+        self.raw.capacity() + self.packed.capacity()
+    }
+
+    /// Where to write what this file has no word for.
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.raw
+    }
+
     /// Opens a message of the request's own repeated field 1, whose content has this length.
     pub(super) fn begin(&mut self, content: usize) -> Result<(), Full> {
-        let needed = self.raw.len().saturating_add(nested_len(1, content));
+        self.begin_of(1, content, 0)
+    }
+
+    /// The same of another field, with so many bytes of the request that are not here.
+    pub(super) fn begin_of(&mut self, tag: u32, content: usize, more: usize) -> Result<(), Full> {
+        let needed = self.raw.len().saturating_add(more).saturating_add(nested_len(tag, content));
         if needed > MAX_BYTES {
             return Err(Full { needed });
         }
-        self.nested(1, content);
+        self.nested(tag, content);
         Ok(())
     }
 
@@ -85,16 +101,42 @@ impl Buffer {
         }
     }
 
+    /// As [`pack`](Buffer::pack), of these bytes and then the contents, which stay as they are.
+    pub(super) fn pack_behind(&mut self, front: &[u8]) -> &[u8] {
+        let contents = self.raw.len();
+        self.raw.extend_from_slice(front);
+        self.raw.rotate_left(contents);
+        let written = self.compress();
+        self.raw.rotate_left(front.len());
+        self.raw.truncate(contents);
+        self.packed.get(..written).unwrap_or_default()
+    }
+
     /// The request in snappy's block format, good until the next call of anything.
     pub(super) fn pack(&mut self) -> &[u8] {
+        let written = self.compress();
+        self.packed.get(..written).unwrap_or_default()
+    }
+
+    fn compress(&mut self) -> usize {
         let room = snap::raw::max_compress_len(self.raw.len());
         if self.packed.len() < room {
             self.packed.resize(room, 0);
         }
         // It fails only above 4 GiB of input or with too small an output; `begin` and `resize` rule
         // both out, and an empty body is one that every server refuses.
-        let written = self.encoder.compress(&self.raw, &mut self.packed).unwrap_or(0);
-        self.packed.get(..written).unwrap_or_default()
+        self.encoder.compress(&self.raw, &mut self.packed).unwrap_or(0)
+    }
+}
+
+/// `MetricType` of both versions.
+pub(super) fn kind_number(kind: Kind) -> i64 {
+    match kind {
+        Kind::Untyped => 0,
+        Kind::Counter => 1,
+        Kind::Gauge => 2,
+        Kind::Histogram => 3,
+        Kind::Summary => 5,
     }
 }
 

@@ -1,10 +1,15 @@
 //! How long to wait before a request is tried again: exponential with a cap, and drawn at random over
 //! the whole range, so that a thousand agents don't return to a mended server in step. It must not know
 //! what failed.
+//!
+//! So a mended server is tried again at most `max` after it was mended (unless it asked for more by
+//! Retry-After, which is believed up to an hour), and a fleet whose pauses have all grown to `max` comes
+//! back evenly over that time: `benches --bin fleet` shows it.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
+
+use super::random::Random;
 
 /// The waits between tries of one endpoint.
 #[derive(Clone, Debug)]
@@ -12,7 +17,7 @@ pub struct Backoff {
     min: Duration,
     max: Duration,
     tries: u32,
-    random: u64,
+    random: Random,
 }
 
 /// Bounds that can't be used.
@@ -41,8 +46,7 @@ impl Backoff {
     /// # Errors
     /// `min` is zero, or more than `max`.
     pub fn new(min: Duration, max: Duration) -> Result<Backoff, BackoffError> {
-        // RandomState takes its keys from getrandom(2).
-        Backoff::with_seed(min, max, RandomState::new().hash_one(0u8))
+        Backoff::of(min, max, Random::new())
     }
 
     /// As [`new`](Backoff::new), with the same waits for the same seed.
@@ -50,13 +54,17 @@ impl Backoff {
     /// # Errors
     /// As [`new`](Backoff::new).
     pub fn with_seed(min: Duration, max: Duration, seed: u64) -> Result<Backoff, BackoffError> {
+        Backoff::of(min, max, Random::with_seed(seed))
+    }
+
+    fn of(min: Duration, max: Duration, random: Random) -> Result<Backoff, BackoffError> {
         if min.is_zero() {
             return Err(BackoffError::Zero);
         }
         if max < min {
             return Err(BackoffError::Order);
         }
-        Ok(Backoff { min, max, tries: 0, random: seed })
+        Ok(Backoff { min, max, tries: 0, random })
     }
 
     /// The wait before the next try: after the n-th failure in a row drawn evenly between `min` and the
@@ -66,9 +74,9 @@ impl Backoff {
         self.tries = self.tries.saturating_add(1);
         let factor = 1u32.checked_shl(self.tries).unwrap_or(u32::MAX);
         let ceiling = self.min.saturating_mul(factor).min(self.max);
-        let drawn = self.min + self.draw(ceiling.saturating_sub(self.min));
+        let drawn = self.min + self.random.up_to(ceiling.saturating_sub(self.min));
         match asked {
-            Some(asked) if asked > drawn => asked.saturating_add(self.draw(self.min)),
+            Some(asked) if asked > drawn => asked.saturating_add(self.random.up_to(self.min)),
             _ => drawn,
         }
     }
@@ -81,23 +89,6 @@ impl Backoff {
     /// Failures since the last [`reset`](Backoff::reset).
     pub fn failures(&self) -> u32 {
         self.tries
-    }
-
-    /// Evenly from zero to this, both included, in steps of a microsecond.
-    fn draw(&mut self, up_to: Duration) -> Duration {
-        let span = u64::try_from(up_to.as_micros()).unwrap_or(u64::MAX);
-        // The upper half of a 128-bit product maps the draw onto the span without a bias that matters.
-        let micros = (u128::from(self.next_u64()) * (u128::from(span) + 1)) >> 64;
-        Duration::from_micros(micros as u64)
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014).
-    fn next_u64(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

@@ -15,6 +15,8 @@ use super::{Secret, SecretError, SecretFault, TlsError, TlsOptions, Url};
 pub enum Content {
     /// `prometheus.WriteRequest` of remote write 1.0 in snappy's block format.
     RemoteWrite1,
+    /// `io.prometheus.write.v2.Request` of remote write 2.0 in snappy's block format.
+    RemoteWrite2,
     /// `logproto.PushRequest` in snappy's block format.
     LokiPush,
     /// The same as JSON, uncompressed.
@@ -28,6 +30,11 @@ impl Content {
                 ("content-type", "application/x-protobuf"),
                 ("content-encoding", "snappy"),
                 ("x-prometheus-remote-write-version", "0.1.0"),
+            ],
+            Content::RemoteWrite2 => &[
+                ("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request"),
+                ("content-encoding", "snappy"),
+                ("x-prometheus-remote-write-version", "2.0.0"),
             ],
             Content::LokiPush => {
                 &[("content-type", "application/x-protobuf"), ("content-encoding", "snappy")]

@@ -185,7 +185,8 @@ impl Samples {
         Samples { shape, ..self }
     }
 
-    /// Says that the samples up to the next [`clear`](Samples::clear) are those that the agent adds by itself.
+    /// Says that the samples up to the next [`begin`](Samples::begin) are those that the agent adds by itself,
+    /// see [`Shape`].
     pub fn begin_own(&mut self) {
         self.own = true;
     }
@@ -208,6 +209,7 @@ impl Samples {
     /// than others don't begin in the rounds between. A part may begin several times.
     pub fn begin(&mut self, section: u16) {
         self.section = section;
+        self.own = false;
         self.begun.insert(section);
     }
 
@@ -262,6 +264,17 @@ impl Samples {
     /// One sample without labels.
     pub fn value(&mut self, desc: &Desc, value: f64) {
         self.family(desc).add(&[], value);
+    }
+
+    /// The help text of a family, if it is there; `hint` is where it was found, beside which the next one
+    /// that is asked for is likely to be.
+    pub fn help(&self, family: &str, hint: &mut usize) -> Option<&str> {
+        let from = (*hint).min(self.families.len());
+        let (before, after) = self.families.split_at_checked(from)?;
+        let all = after.iter().chain(before).enumerate();
+        let (at, row) = all.into_iter().find(|(_, row)| self.word(row.name) == family)?;
+        *hint = (from + at) % self.families.len();
+        Some(self.word(row.help))
     }
 
     /// The samples in the order in which they were written.

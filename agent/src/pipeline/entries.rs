@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::fit::{Batch, Fit};
 use super::log::Log;
 use super::losses::Dropped;
+use super::newest;
 use super::refusal;
 use super::send::{Bounds, Gathered, Refusal, Request, Signal, Verdict};
 use super::shape::StreamShape;
@@ -35,6 +36,7 @@ pub(super) struct EntriesSignal {
     /// Bytes of the batch's records in the clear, as [`block_bytes`] counts them. The lines alone would
     /// not bound it: there may be a million of them in 16 MiB, each empty.
     batch_bytes: u64,
+    shape: StreamShape,
     fit: Fit,
     /// The batch's entries that are to be sent, by stream and time; made with the first request.
     order: Option<Vec<u32>>,
@@ -91,7 +93,8 @@ impl EntriesSignal {
         EntriesSignal {
             // A short entry takes more in a request than it is counted, by less than half.
             max_bytes: max_bytes.min(MAX_BYTES as u64 / 2),
-            batch: Batch::new(shape),
+            batch: Batch::new(),
+            shape,
             batch_bytes: 0,
             fit: Fit::new(limits, Rc::clone(&dropped), clock),
             order: None,
@@ -107,11 +110,27 @@ impl EntriesSignal {
         }
     }
 
+    /// Finds out what the batch's streams are to this endpoint.
+    fn name_streams(&mut self) {
+        let Batch { block, targets, keys, .. } = &mut self.batch;
+        self.shape.batch(block, &self.dropped);
+        for (at, _) in (0..=u16::MAX).zip(block.streams()) {
+            let target = self.shape.stream(StreamId(at));
+            targets.push(target);
+            let Some(target) = target else { continue };
+            let named = usize::from(target.0) < keys.len();
+            if let (false, Some(labels)) = (named, self.shape.labels(block, target)) {
+                keys.resize(usize::from(target.0), 0);
+                keys.push(newest::key(labels));
+            }
+        }
+    }
+
     /// The entries that are still to be sent.
     fn arrange(&mut self, now_ms: Option<i64>) -> Vec<u32> {
         match self.order.take() {
             None => {
-                self.batch.shape(&self.dropped);
+                self.name_streams();
                 let all = 0..u32::try_from(self.batch.block.len()).unwrap_or(u32::MAX);
                 self.fit.order(&mut self.batch, all, now_ms)
             }
@@ -133,23 +152,19 @@ impl EntriesSignal {
             true => (0, 0),
             false => (limits.streams.pairs, limits.streams.pair_bytes),
         };
-        let entry = |index: &u32| batch.block.entry(*index as usize);
+        let entry = |index: &u32| batch.entry(*index);
         let rest = order.get(from..).unwrap_or_default();
-        let first = rest.first().and_then(entry)?;
-        let stream = batch.stream(first.stream)?;
+        let (stream, first) = rest.first().and_then(entry)?;
         let key = batch.key(stream);
         let is_alone = self.fit.is_risky(batch, key, first.timestamp_ns, now_ms);
         if is_alone && !self.request.is_empty() {
             return None;
         }
-        let labels = batch.labels(stream)?;
+        let labels = self.shape.labels(&batch.block, stream)?;
         let trimmed = limits.streams.trimmed(labels);
         let labels = self.request.labels(trimmed.as_ref().unwrap_or(labels));
-        let entries = rest
-            .iter()
-            .map_while(entry)
-            .take_while(|entry| batch.stream(entry.stream) == Some(stream));
-        let entries = entries.map(|entry| PushEntry {
+        let entries = rest.iter().map_while(entry).take_while(|(of, _)| *of == stream);
+        let entries = entries.map(|(_, entry)| PushEntry {
             timestamp_ns: entry.timestamp_ns,
             line: entry.line,
             metadata: entry.metadata.within(most_pairs, most_bytes),
@@ -179,9 +194,9 @@ impl EntriesSignal {
 
     /// Whether more may join the request, of which the entry before `next` is the last.
     fn goes_on(&self, order: &[u32], next: usize, now_ms: Option<i64>) -> bool {
-        let entry =
-            |at: usize| order.get(at).and_then(|index| self.batch.block.entry(*index as usize));
-        let (Some(first), Some(last)) = (entry(self.sent.start), entry(next.saturating_sub(1)))
+        let entry = |at: usize| order.get(at).and_then(|index| self.batch.entry(*index));
+        let (Some((stream, first)), Some((last, _))) =
+            (entry(self.sent.start), entry(next.saturating_sub(1)))
         else {
             return true;
         };
@@ -189,9 +204,8 @@ impl EntriesSignal {
             return true;
         }
         // What is left of a stream is there because it did not fit.
-        let stream = self.batch.stream(last.stream);
-        let is_cut = entry(next).is_some_and(|entry| self.batch.stream(entry.stream) == stream);
-        let key = self.batch.stream(first.stream).map_or(0, |stream| self.batch.key(stream));
+        let is_cut = entry(next).is_some_and(|(next, _)| next == last);
+        let key = self.batch.key(stream);
         !is_cut && !self.fit.is_risky(&self.batch, key, first.timestamp_ns, now_ms)
     }
 
@@ -200,8 +214,7 @@ impl EntriesSignal {
         let sent = self.order.as_ref().and_then(|order| order.get(self.sent.clone()));
         let mut streams: Vec<(StreamId, i64)> = Vec::new();
         for index in sent.unwrap_or_default() {
-            let Some(entry) = self.batch.block.entry(*index as usize) else { continue };
-            let Some(of) = self.batch.stream(entry.stream) else { continue };
+            let Some((of, entry)) = self.batch.entry(*index) else { continue };
             match streams.last_mut() {
                 Some((stream, newest)) if *stream == of => *newest = entry.timestamp_ns,
                 _ => streams.push((of, entry.timestamp_ns)),
@@ -272,7 +285,9 @@ impl Signal for EntriesSignal {
     fn next_request(&mut self, bounds: Bounds) -> Option<Request<'_>> {
         self.request.clear();
         let order = self.arrange(bounds.now_ms);
-        let most = bounds.bytes.min(self.cut.bytes.unwrap_or(u64::MAX));
+        // What a request takes beside what is counted is less than half, but in JSON.
+        let most = bounds.bytes.min(self.max_bytes.saturating_mul(3) / 2);
+        let most = most.min(self.cut.bytes.unwrap_or(u64::MAX));
         let mut next = self.sent.end;
         self.sent = next..next;
         while next < order.len()
@@ -349,9 +364,11 @@ impl Signal for EntriesSignal {
     }
 
     fn rest(&mut self) {
+        self.shape.rest();
+        self.shape.rest();
         if std::mem::take(&mut self.is_large) {
             let json = self.request.is_json();
-            self.batch.rest();
+            self.batch = Batch::new();
             self.request = Push::new(json);
             self.payload = Vec::new();
         }

@@ -20,11 +20,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::losses::Dropped;
-use super::newest::{self, Known, Newest};
-use super::shape::StreamShape;
+use super::newest::{Known, Newest};
 use crate::config::Limits;
 use crate::host::Clock;
-use crate::model::{Block, Labels, StreamId};
+use crate::model::{Block, EntryRef, StreamId};
 
 /// Entries so close to a limit go alone: clocks differ, and requests take a while.
 const MARGIN_NS: i64 = 600 * 1_000_000_000;
@@ -37,48 +36,33 @@ pub(super) struct Batch {
     pub(super) block: Block,
     /// The first entry of each record, and when it was read, in milliseconds since the Unix epoch.
     pub(super) records: Vec<(u32, i64)>,
-    /// What the endpoint's rules make of the block's streams.
-    shape: StreamShape,
-    /// Of each stream that is made of them, its name in the table of the newest entries.
-    keys: Vec<u64>,
+    /// Of each stream of the block, the one that it becomes for this endpoint; None if it does not go there.
+    pub(super) targets: Vec<Option<StreamId>>,
+    /// Of each of those, its name in the table of the newest entries.
+    pub(super) keys: Vec<u64>,
 }
 
 impl Batch {
-    pub(super) fn new(shape: StreamShape) -> Batch {
-        Batch { block: Block::new(), records: Vec::new(), shape, keys: Vec::new() }
+    pub(super) fn new() -> Batch {
+        let (records, targets, keys) = (Vec::new(), Vec::new(), Vec::new());
+        Batch { block: Block::new(), records, targets, keys }
     }
 
-    /// Forgets the entries and keeps the memory.
     pub(super) fn clear(&mut self) {
         self.block.clear();
         self.records.clear();
+        self.targets.clear();
         self.keys.clear();
     }
 
-    /// Nothing waits: gives the memory back.
-    pub(super) fn rest(&mut self) {
-        (self.block, self.records, self.keys) = (Block::new(), Vec::new(), Vec::new());
-        self.shape.rest();
+    /// An entry that goes, and its stream.
+    pub(super) fn entry(&self, index: u32) -> Option<(StreamId, EntryRef<'_>)> {
+        let entry = self.block.entry(index as usize)?;
+        let target = *self.targets.get(usize::from(entry.stream.0))?;
+        target.map(|target| (target, entry))
     }
 
-    /// Finds out which streams the endpoint gets, and counts the entries of those that it does not.
-    pub(super) fn shape(&mut self, dropped: &Dropped) {
-        self.shape.batch(&self.block, dropped);
-        let labels = (0..=u16::MAX).map_while(|at| self.shape.labels(&self.block, StreamId(at)));
-        self.keys = labels.map(newest::key).collect();
-    }
-
-    /// The stream that one of the block becomes; None if its entries don't go to this endpoint.
-    pub(super) fn stream(&self, stream: StreamId) -> Option<StreamId> {
-        self.shape.stream(stream)
-    }
-
-    /// The labels of a stream that [`stream`](Batch::stream) has named.
-    pub(super) fn labels(&self, stream: StreamId) -> Option<&Labels> {
-        self.shape.labels(&self.block, stream)
-    }
-
-    /// Its name in the table of the newest entries.
+    /// A stream's name in the table of the newest entries.
     pub(super) fn key(&self, stream: StreamId) -> u64 {
         self.keys.get(usize::from(stream.0)).copied().unwrap_or_default()
     }
@@ -98,7 +82,6 @@ impl Batch {
     }
 }
 
-/// What one Loki takes, and what is known of its streams.
 pub(super) struct Fit {
     pub(super) limits: Limits,
     pub(super) newest: Newest,
@@ -133,7 +116,7 @@ impl Fit {
         let mut order = Vec::new();
         for index in entries {
             if let Some(latest) = latest_ns
-                && batch.block.entry(index as usize).is_some_and(|e| e.timestamp_ns > latest)
+                && batch.entry(index).is_some_and(|(_, e)| e.timestamp_ns > latest)
             {
                 let read_ns = batch.read_ns(index);
                 let at = match read_ns > latest {
@@ -146,10 +129,10 @@ impl Fit {
                     restamped += 1;
                 }
             }
-            let Some(entry) = batch.block.entry(index as usize) else { continue };
-            // Of a stream that does not go, the entries were counted before.
-            let Some(stream) = batch.stream(entry.stream) else { continue };
-            let (time, key) = (entry.timestamp_ns, batch.key(stream));
+            // What does not go to this endpoint was counted by its rules.
+            let Some((stream, entry)) = batch.entry(index) else { continue };
+            let time = entry.timestamp_ns;
+            let key = batch.key(stream);
             if oldest_ns.is_some_and(|oldest| time < oldest) {
                 old.add(time);
             } else if limits.max_line.is_some_and(|max| entry.line.len() as u64 > max) {
@@ -175,8 +158,7 @@ impl Fit {
             );
         }
         order.sort_unstable_by_key(|index| {
-            let entry = batch.block.entry(*index as usize)?;
-            Some((batch.stream(entry.stream)?.0, entry.timestamp_ns, *index))
+            batch.entry(*index).map(|(stream, entry)| (stream.0, entry.timestamp_ns, *index))
         });
         order
     }

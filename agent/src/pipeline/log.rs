@@ -478,6 +478,11 @@ impl Log {
         on_disk.or_else(|| self.with_buffer(|wal| wal.reader(name)).flatten())
     }
 
+    /// The position behind the last record; 0 if that can't be told.
+    pub(super) fn end(&self) -> u64 {
+        self.with(|wal| wal.end()).unwrap_or_default()
+    }
+
     /// How far a reader has acknowledged.
     pub(super) fn cursor(&self, reader: ReaderId) -> u64 {
         let disk = self.with(|wal| wal.cursor(reader)).unwrap_or(0);

@@ -5,8 +5,9 @@ use super::log::Log;
 use super::losses::Dropped;
 use super::send::{Bounds, Gathered, Refusal, Request, Signal, Verdict};
 use super::shape::SeriesShape;
+use super::write::{View, Writer};
 use super::{DAMAGED, TOO_LARGE};
-use crate::encode::{RemoteWrite, Round, RoundDecoder};
+use crate::encode::{Round, RoundDecoder};
 use crate::endpoint::{Content, Written};
 use crate::wal::{ReaderId, WalError};
 
@@ -61,14 +62,19 @@ pub(super) struct MetricsSignal {
     search: Search,
     /// Rounds in a row of which nothing was taken.
     hopeless: u32,
-    request: RemoteWrite,
+    writer: Writer,
     payload: Vec<u8>,
     dropped: Rc<Dropped>,
 }
 
 impl MetricsSignal {
     /// A signal whose requests have at most `max_samples` samples.
-    pub(super) fn new(max_samples: u64, shape: SeriesShape, dropped: Rc<Dropped>) -> MetricsSignal {
+    pub(super) fn new(
+        max_samples: u64,
+        writer: Writer,
+        shape: SeriesShape,
+        dropped: Rc<Dropped>,
+    ) -> MetricsSignal {
         MetricsSignal {
             max_samples,
             decoder: RoundDecoder::new(),
@@ -81,10 +87,21 @@ impl MetricsSignal {
             last: Part { rounds: 0..0, series: 0..0 },
             search: Search::default(),
             hopeless: 0,
-            request: RemoteWrite::new(),
+            writer,
             payload: Vec::new(),
             dropped,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test(
+        max_samples: u64,
+        write: crate::config::WriteOptions,
+        dropped: Rc<Dropped>,
+    ) -> MetricsSignal {
+        let newest = [(); 2].map(|()| Rc::new(crate::model::Samples::with_limit(9).into()));
+        let writer = Writer::new(write, "http://h/".into(), newest);
+        MetricsSignal::new(max_samples, writer, SeriesShape::default(), dropped)
     }
 
     /// Brings the decoder's table to where `until` is in its segment, after a restart.
@@ -98,6 +115,7 @@ impl MetricsSignal {
         let mut at = segment;
         let mut round = Round::default();
         self.decoder = RoundDecoder::new();
+        self.writer.table_begins();
         self.shape.forget();
         while at < until {
             let Some(record) = log.read(reader, at, &mut self.payload)? else { break };
@@ -115,7 +133,7 @@ impl MetricsSignal {
 
 impl Signal for MetricsSignal {
     fn content(&self) -> Content {
-        Content::RemoteWrite1
+        self.writer.content()
     }
 
     fn gather(
@@ -124,6 +142,9 @@ impl Signal for MetricsSignal {
         reader: ReaderId,
         gathered: &mut Gathered,
     ) -> Result<(), WalError> {
+        if self.used == 0 {
+            self.writer.batch_begins();
+        }
         while !gathered.full {
             let mut payload = std::mem::take(&mut self.payload);
             let read = log.read(reader, gathered.until, &mut payload);
@@ -135,6 +156,7 @@ impl Signal for MetricsSignal {
                     gathered.full = true;
                     return Ok(());
                 }
+                self.writer.table_begins();
                 self.shape.forget();
             } else if self.segment != Some(record.segment) {
                 if self.used > 0 {
@@ -159,6 +181,7 @@ impl Signal for MetricsSignal {
             match self.decoder.decode(&self.payload, record.time_ms, round) {
                 Ok(()) => {
                     self.gap = false;
+                    self.writer.round(self.used, self.decoder.table(), round);
                     if self.used == 0 {
                         self.shape.begin();
                         gathered.oldest_ms = round.timestamp_ms;
@@ -190,41 +213,48 @@ impl Signal for MetricsSignal {
 
     fn next_request(&mut self, bounds: Bounds) -> Option<Request<'_>> {
         let all = Part { rounds: 0..self.used, series: 0..self.decoder.table().len() };
-        self.parts.get_or_insert_with(|| {
+        if self.parts.is_none() {
             self.search = Search::default();
-            VecDeque::from([all])
-        });
+            self.parts = Some(VecDeque::from([all]));
+        }
         while let Some(part) = self.parts.as_mut().and_then(VecDeque::pop_front) {
-            self.request.clear();
+            self.writer.clear();
             if !part.rounds.is_empty() && !part.series.is_empty() {
                 self.fill(part, bounds.bytes);
             }
-            if !self.request.is_empty() {
-                let (items, bytes) = (self.request.samples() as u64, self.request.len() as u64);
-                return Some(Request { body: self.request.finish(), items, bytes });
+            if !self.writer.is_empty() {
+                let (items, bytes) = (self.writer.items(), self.writer.len() as u64);
+                return Some(Request { body: self.writer.finish(), items, bytes });
             }
         }
+        self.writer.batch_ends();
         self.parts = None;
         self.used = 0;
         None
     }
 
-    fn accepted(&mut self, _written: Written, _items: u64) -> Verdict {
+    fn accepted(&mut self, written: Written, _items: u64) -> Verdict {
+        let Some(lost) = self.writer.accepted(written) else {
+            self.again();
+            return Verdict::Again;
+        };
         if self.last.rounds == (self.search.round..self.search.round + 1) {
             self.search.has_good = true;
         }
         self.hopeless = 0;
-        Verdict::Done { lost: 0 }
+        Verdict::Done { lost }
     }
 
     /// Round by round, and then a round in halves. The halves come after what else is left of their round, so
     /// that what is good of it arrives soon.
     fn refused(&mut self, refusal: &Refusal<'_>) -> Verdict {
-        if refusal.written != Written::default() {
+        if let Some(lost) = self.writer.written(refusal.written) {
             // A partial write of 2.0: what is not written never will be.
-            let Written { samples, histograms, .. } = refusal.written;
-            let written = samples.unwrap_or(0).saturating_add(histograms.unwrap_or(0));
-            return Verdict::Done { lost: refusal.items.saturating_sub(written) };
+            return Verdict::Done { lost };
+        }
+        if self.writer.refused(refusal.why) {
+            self.again();
+            return Verdict::Again;
         }
         let Part { rounds, series } = self.last.clone();
         let parts = self.parts.get_or_insert_default();
@@ -238,7 +268,7 @@ impl Signal for MetricsSignal {
         }
         let behind = parts.iter().position(|part| part.rounds != rounds).unwrap_or(parts.len());
         let cuts = if self.hopeless < HOPELESS { CUTS } else { HOPELESS_CUTS };
-        if refusal.items > 1 && self.search.cuts < cuts {
+        if self.writer.on_wire() > 1 && self.search.cuts < cuts {
             self.search.cuts += 1;
             let middle = series.start + series.len() / 2;
             for half in [middle..series.end, series.start..middle] {
@@ -252,6 +282,18 @@ impl Signal for MetricsSignal {
         Verdict::Done { lost: refusal.items }
     }
 
+    fn unsupported(&mut self, why: &str) -> bool {
+        let other = self.writer.unsupported(why);
+        if other {
+            self.again();
+        }
+        other
+    }
+
+    fn protocol(&self) -> &'static str {
+        self.writer.protocol()
+    }
+
     fn again(&mut self) {
         self.parts.get_or_insert_default().push_front(self.last.clone());
     }
@@ -261,39 +303,39 @@ impl MetricsSignal {
     /// Fills a request with a part, up to its bounds; what does not fit comes first the next time.
     fn fill(&mut self, part: Part, bytes: u64) {
         let Part { rounds, series } = part;
-        let values = self.rounds.get(rounds.clone()).unwrap_or_default();
-        let table = self.decoder.table();
-        let mut next = series.start;
+        let view = View { table: self.decoder.table(), shape: &self.shape };
+        let mut next = self.writer.begin_of(view, series.start);
+        let mut units = 0;
         while next < series.end {
-            let full = self.request.samples() as u64 >= self.max_samples
-                || self.request.len() as u64 >= bytes;
-            if full && !self.request.is_empty() {
+            let full = self.writer.on_wire() >= self.max_samples
+                || self.writer.len() as u64 >= bytes
+                || self.writer.is_nearly_full();
+            if full && !self.writer.is_empty() {
                 break;
             }
-            let samples = values
-                .iter()
-                .filter_map(move |round| Some((round.timestamp_ms, round.value(next)?)));
-            if samples.clone().next().is_some()
-                && let Some(series) = table.get(next)
-                && let Err(full) =
-                    self.request.series(self.shape.labels(series, next), samples.clone())
-            {
-                if !self.request.is_empty() {
-                    break;
+            let before = self.writer.items();
+            match self.writer.add(view, next, &self.rounds, rounds.clone()) {
+                Ok(passed) => next += passed,
+                Err(_) if before > 0 => break,
+                Err(full) => {
+                    // One series that no request can hold: megabytes of labels.
+                    log::error!("a series was dropped: {full}");
+                    let values = self.rounds.get(rounds.clone()).unwrap_or_default();
+                    let count = values.iter().filter(|round| round.value(next).is_some()).count();
+                    self.dropped.add("metrics", TOO_LARGE, count as u64);
+                    next += 1;
                 }
-                // One series that no request can hold: megabytes of labels.
-                log::error!("a series was dropped: {full}");
-                self.dropped.add("metrics", TOO_LARGE, samples.count() as u64);
             }
-            next += 1;
+            units += usize::from(self.writer.items() > before);
         }
+        let next = next.min(series.end);
         let parts = self.parts.get_or_insert_default();
         if next < series.end {
             parts.push_front(Part { rounds: rounds.clone(), series: next..series.end });
         }
-        if next == series.start + 1 && rounds.len() > 1 && self.request.len() as u64 > bytes {
+        if units == 1 && rounds.len() > 1 && self.writer.len() as u64 > bytes {
             // Not even one series fits with all its rounds.
-            self.request.clear();
+            self.writer.clear();
             let middle = rounds.start + rounds.len() / 2;
             for half in [middle..rounds.end, rounds.start..middle] {
                 parts.push_front(Part { rounds: half, series: series.start..next });
@@ -309,6 +351,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::config::{Protocol, WriteOptions};
     use crate::encode::{ROUND, RoundEncoder};
     use crate::host::SystemClock;
     use crate::model::{Desc, Labels, Samples};
@@ -333,7 +376,7 @@ mod tests {
     fn send_all(log: &Log, max_samples: u64) -> (u64, Rc<Dropped>) {
         let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
         let mut signal =
-            MetricsSignal::new(max_samples, SeriesShape::default(), Rc::clone(&dropped));
+            MetricsSignal::for_test(max_samples, WriteOptions::default(), Rc::clone(&dropped));
         let reader = log.reader("a").unwrap();
         let (mut sent, mut gathered) = (0, Gathered::default());
         loop {
@@ -351,6 +394,10 @@ mod tests {
 
     /// A signal whose batch has so many rounds at 0, 1, … ms of series with x = 1, 2, ….
     fn signal_of(rounds: i64, series: usize) -> MetricsSignal {
+        signal_by(WriteOptions::default(), rounds, series)
+    }
+
+    fn signal_by(write: WriteOptions, rounds: i64, series: usize) -> MetricsSignal {
         let dir = tempfile::tempdir().unwrap();
         let hour = Some(std::time::Duration::from_secs(3_600));
         let options = Options::new(1 << 20, OnFull::DropOldest, 1);
@@ -360,7 +407,7 @@ mod tests {
             log.append(ROUND, &mut OfRound(&mut encoder, round, series)).unwrap();
         }
         let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
-        let mut signal = MetricsSignal::new(10_000, SeriesShape::default(), dropped);
+        let mut signal = MetricsSignal::for_test(10_000, write, dropped);
         let reader = log.reader("a").unwrap();
         signal.gather(&log, reader, &mut Gathered::default()).unwrap();
         signal
@@ -454,12 +501,36 @@ mod tests {
 
     #[test]
     fn what_a_server_says_it_has_written_is_not_lost_and_not_sent_again() {
-        let mut signal = signal_of(3, 2);
+        let two = WriteOptions { protocol: Protocol::V2, ..WriteOptions::default() };
+        let mut signal = signal_by(two, 3, 2);
         let items = signal.next_request(Bounds::NONE).unwrap().items;
         let written = Written { samples: Some(4), histograms: Some(0), exemplars: Some(0) };
         let refusal = Refusal { code: 400, why: "400", said: "", written, items };
         assert_eq!(signal.refused(&refusal), Verdict::Done { lost: 2 });
         assert!(signal.next_request(Bounds::NONE).is_none());
+    }
+
+    #[test]
+    fn what_a_server_of_1_0_did_not_understand_comes_again_by_1_0() {
+        let two = WriteOptions { protocol: Protocol::V2, ..WriteOptions::default() };
+        for answer in [202, 400, 415] {
+            let mut signal = signal_by(two, 3, 2);
+            assert_eq!(signal.content(), Content::RemoteWrite2);
+            let items = signal.next_request(Bounds::NONE).unwrap().items;
+            let (why, written) = ("", Written::default());
+            let again = match answer {
+                202 => signal.accepted(written, items) == Verdict::Again,
+                400 => {
+                    let refusal = Refusal { why, said: why, written, items };
+                    signal.refused(&refusal) == Verdict::Again
+                }
+                _ => signal.unsupported(why),
+            };
+            assert!(again && signal.content() == Content::RemoteWrite1, "{answer}");
+            let is_bad = |(x, ms): &(String, i64)| x == "2" && *ms == 1;
+            let (has, _, lost) = send_to(&mut signal, u64::MAX, is_bad);
+            assert_eq!((has.len(), lost), (5, 1), "{answer}");
+        }
     }
 
     #[test]

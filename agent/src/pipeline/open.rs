@@ -123,8 +123,9 @@ pub(super) fn sender<S: Signal>(
         client: Client::new(endpoint.connection.clone()).map_err(|error| changed(&error))?,
         backoff: Backoff::new(min, max).map_err(|error| changed(&error))?,
         slowest: max,
-        pace: Pace::new(endpoint.limits.rate),
-        size: Size::new(MAX_BYTES as u64),
+        pace: Pace::new(endpoint.limits.rate).beside(min, max),
+        size: Size::new(MAX_BYTES as u64).within(endpoint.connection.timeout),
+        egress: Rc::clone(&state.egress),
         wait: endpoint.wait,
         interval,
         state: Rc::new(RefCell::new(EndpointState {

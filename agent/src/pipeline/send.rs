@@ -5,7 +5,8 @@
 //! | accepted | the cursor moves past what was sent |
 //! | retry (5xx, 408, 429, no connection, timeout) | the same items again, after a growing random pause or Retry-After, for ever; in smaller requests if there was a connection and no answer over it, and with every third 5xx in a row, which some servers say to what is too large |
 //! | misconfigured (401, 403, 404, 405, 407, 3xx, and 415 where no other protocol is left) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
-//! | too large (413) | in smaller requests, down to one item |
+//! | too far in the future (400), and this machine's clock is ahead of the server's | the same items again, at the longest pause: nothing is dropped for a wrong clock |
+//! | too large (413, or words that say so) | in smaller requests, down to one item |
 //! | refused (any other 4xx) | in parts, by the signal's rules, until what is refused is alone; that is dropped, counted by code, and logged with the server's words once a minute at most |
 //!
 //! Prometheus refuses a batch that it has stored already and whose answer got lost, except for the newest
@@ -22,6 +23,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Phase;
+use super::ahead;
+use super::egress::{Egress, Share};
 use super::log::Log;
 use super::losses::Dropped;
 use super::pace::Pace;
@@ -143,6 +146,11 @@ pub(super) trait Signal {
     /// Takes the last request back: its items come again with the next requests, by other bounds.
     fn again(&mut self);
 
+    /// What is spoken to the server, where there is a choice; for the status page.
+    fn protocol(&self) -> &'static str {
+        ""
+    }
+
     /// Nothing waits to be sent: memory that only a backlog takes is given back.
     fn rest(&mut self) {}
 }
@@ -156,6 +164,8 @@ pub(super) struct EndpointState {
     pub(super) url: String,
     /// `metrics` or `logs`.
     pub(super) signal: &'static str,
+    /// What is spoken, where there is a choice.
+    pub(super) protocol: &'static str,
     /// Samples or entries that the server has acknowledged.
     pub(super) sent: u64,
     /// Requests by the code of their answer; `error` where there was none.
@@ -164,6 +174,10 @@ pub(super) struct EndpointState {
     pub(super) oldest_ms: Option<i64>,
     /// The last answer that was not good; None since the last good one.
     pub(super) trouble: Option<String>,
+    /// Bytes that were written to its sockets.
+    pub(super) bytes: u64,
+    /// Why it is sent nothing at the moment, if that is on purpose.
+    pub(super) waits: Option<&'static str>,
 }
 
 impl EndpointState {
@@ -184,6 +198,8 @@ pub(super) struct Sender<S> {
     pub(super) pace: Pace,
     /// How large its requests are.
     pub(super) size: Size,
+    /// What all endpoints together are sent.
+    pub(super) egress: Rc<Egress>,
     pub(super) wait: Duration,
     /// How long from one record to the next at most, where that is known.
     pub(super) interval: Option<Duration>,
@@ -276,19 +292,40 @@ impl<S: Signal> Sender<S> {
             let now_ms = self.client.server_ms().map(|server| server.min(self.clock.now_ms()));
             let bounds = Bounds { bytes: self.size.bytes(), now_ms };
             let content = self.signal.content();
+            self.state.borrow_mut().protocol = self.signal.protocol();
             let Some(Request { body, items, bytes }) = self.signal.next_request(bounds) else {
                 return Sent::All;
             };
             let state = &self.state;
             let mut server_errors = 0;
             loop {
+                let is_backlog = || gathered.full && self.log.end() > gathered.until;
+                let share = Share::of(state.borrow().signal, is_backlog());
+                while let Some((reason, wait)) = self.egress.wait(share, self.clock.now_ms()) {
+                    if state.borrow_mut().waits.replace(reason.text()).is_none() {
+                        log::info!("{}: {}", state.borrow().name, reason.text());
+                    }
+                    if pause_until_due(&mut self.phase, wait).await {
+                        return Sent::GivenUp;
+                    }
+                }
+                state.borrow_mut().waits = None;
                 // At the end, too: how long that may take is bounded by whoever ends it.
                 tokio::time::sleep_until(self.pace.next_at(Instant::now())).await;
                 let began = Instant::now();
                 self.pace.sent(bytes, began);
                 let outcome = self.client.post(content, body).await;
                 let (now, code) = (Instant::now(), outcome.code());
-                self.pace.answered(code, now - began, gathered.full, now);
+                let bytes_sent = self.client.take_sent_bytes();
+                self.egress.spent(share, bytes_sent, self.clock.now_ms());
+                state.borrow_mut().bytes += bytes_sent;
+                let backlog = is_backlog();
+                self.pace.answered(code, now - began, backlog, now);
+                if backlog {
+                    let age_ms = self.clock.now_ms().saturating_sub(gathered.oldest_ms);
+                    let age = Duration::from_millis(u64::try_from(age_ms).unwrap_or(0));
+                    self.pace.lag(age, now);
+                }
                 let label = code.map_or_else(|| "error".to_owned(), |code| code.to_string());
                 *state.borrow_mut().requests.entry(label.clone()).or_default() += 1;
                 let pause = match outcome {
@@ -328,6 +365,15 @@ impl<S: Signal> Sender<S> {
                     }
                     Outcome::Refused { code, why, said, written } => {
                         self.backoff.reset();
+                        let (server_ms, own_ms) = (self.client.server_ms(), self.clock.now_ms());
+                        if let Some(clock) = ahead::complaint(&said, server_ms, own_ms) {
+                            note(state, complaints, format!("{clock}: {why}"), self.slowest);
+                            self.signal.again();
+                            if self.pause(self.slowest).await {
+                                return Sent::GivenUp;
+                            }
+                            break;
+                        }
                         let refusal = Refusal { code, why: &why, said: &said, written, items };
                         let Verdict::Done { lost } = self.signal.refused(&refusal) else { break };
                         let lost = lost.min(items);

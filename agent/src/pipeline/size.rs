@@ -1,23 +1,41 @@
 //! How large the requests to one endpoint are: as large as the link takes them well within the timeout. It
 //! must not know what is sent.
+//!
+//! It begins with the largest. After a request that was not answered in time the next ones have half of its
+//! bytes, down to [`SMALLEST`]; after one that took more than a third of the timeout they have what would take
+//! a sixth. Those that take less than a twelfth let them grow again. So with the default timeout of 30 s a
+//! request takes 2.5 to 10 s on a link that is too slow for more.
 
 use std::time::Duration;
 
 /// No request is cut smaller than this, in bytes before compression.
 const SMALLEST: u64 = 1 << 10;
 
+/// Requests that take longer than this part of the timeout get smaller, so that they take half of that.
+const LONG: u32 = 3;
+/// Requests that take less than this part of the timeout get twice as large, if they had the size.
+const SHORT: u32 = 12;
+/// As [`SHORT`]: four times as large.
+const VERY_SHORT: u32 = 48;
+
 /// The size of the next request, in bytes before compression.
 #[derive(Debug)]
 pub(super) struct Size {
     max: u64,
     bytes: u64,
+    timeout: Duration,
 }
 
 impl Size {
     /// Requests of at most so many bytes.
     pub(super) fn new(max: u64) -> Size {
         let max = max.max(SMALLEST);
-        Size { max, bytes: max }
+        Size { max, bytes: max, timeout: Duration::from_secs(30) }
+    }
+
+    /// Requests that have to be answered within this time.
+    pub(super) fn within(self, timeout: Duration) -> Size {
+        Size { timeout, ..self }
     }
 
     /// How large the next request may be.
@@ -26,9 +44,14 @@ impl Size {
     }
 
     /// A request of so many bytes was answered after this time.
-    pub(super) fn answered(&mut self, bytes: u64, _took: Duration) {
-        if bytes >= self.bytes / 2 {
-            self.bytes = self.bytes.saturating_add(self.bytes / 4).min(self.max);
+    pub(super) fn answered(&mut self, bytes: u64, took: Duration) {
+        if took > self.timeout / LONG {
+            let share = (self.timeout / (2 * LONG)).as_secs_f64() / took.as_secs_f64();
+            self.bytes = self.bytes.min((bytes as f64 * share) as u64).max(SMALLEST);
+        } else if took < self.timeout / SHORT && bytes >= self.bytes / 2 {
+            // A trickle says nothing about large ones.
+            let factor = if took < self.timeout / VERY_SHORT { 4 } else { 2 };
+            self.bytes = self.bytes.saturating_mul(factor).min(self.max);
         }
     }
 
@@ -73,5 +96,29 @@ mod tests {
         assert!(size.too_large(800 << 10));
         (0..100).for_each(|_| size.answered(size.bytes(), Duration::ZERO));
         assert_eq!(size.bytes(), 400 << 10);
+    }
+
+    #[test]
+    fn requests_of_any_link_come_to_take_well_below_the_timeout() {
+        let timeout = Duration::from_secs(30);
+        // Bytes a second before compression, from a modem to a loopback.
+        for link in [300, 1 << 10, 10 << 10, 100 << 10, 1 << 30] {
+            let mut size = Size::new(16 << 20).within(timeout);
+            let (mut sent, mut lost) = (0, 0);
+            while sent < 40 {
+                let took = Duration::from_secs_f64(0.05 + size.bytes() as f64 / link as f64);
+                if took >= timeout {
+                    lost += 1;
+                    assert!(size.unanswered(size.bytes()), "{link}");
+                } else {
+                    size.answered(size.bytes(), took);
+                    sent += 1;
+                    assert!(sent < 3 || took <= timeout / LONG, "{link}: {took:?}");
+                }
+            }
+            assert!(lost <= 12, "{link}: {lost} in vain");
+            let took = size.bytes() as f64 / link as f64;
+            assert!(size.bytes() == 16 << 20 || took > 2.4, "{link}: {took} s");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::egress::Egress;
 use super::events::Limiter;
 use super::log::Log;
 use super::losses::Dropped;
@@ -20,8 +21,8 @@ use crate::model::{Desc, Labels, Samples, Shape};
 use crate::probe::Probes;
 use crate::relabel::Shaper;
 use crate::status::{
-    CollectorReport, DroppedReport, EndpointReport, ProbeReport, Report, SourceReport,
-    StagesReport, TargetReport, WalReport,
+    CollectorReport, DroppedReport, EgressReport, EndpointReport, ProbeReport, Report,
+    SourceReport, StagesReport, TargetReport, WalReport,
 };
 
 /// The agent's own series: a few for each collector, WAL and endpoint.
@@ -49,9 +50,9 @@ pub(super) struct State {
     pub(super) collectors: RefCell<Set>,
     pub(super) probes: Rc<RefCell<Probes>>,
     /// The newest round's samples of collectors and probes.
-    pub(super) samples: RefCell<Samples>,
+    pub(super) samples: Rc<RefCell<Samples>>,
     /// The newest round's samples of the agent itself.
-    pub(super) own: RefCell<Samples>,
+    pub(super) own: Rc<RefCell<Samples>>,
     /// The rules that both pass, if there are any.
     pub(super) shaper: Option<Rc<RefCell<Shaper>>>,
     pub(super) last_round_ms: Cell<Option<i64>>,
@@ -75,12 +76,13 @@ pub(super) struct State {
     /// When the position in the kernel's log was last written.
     pub(super) positioned: Cell<Instant>,
     pub(super) dropped: Rc<Dropped>,
+    pub(super) egress: Rc<Egress>,
 }
 
 impl State {
     /// The samples of the agent itself have a bound of their own.
-    pub(super) fn own_samples(shape: Option<Box<dyn Shape>>) -> RefCell<Samples> {
-        RefCell::new(Samples::with_limit(MAX_OWN).shaped(shape))
+    pub(super) fn own_samples(shape: Option<Box<dyn Shape>>) -> Rc<RefCell<Samples>> {
+        Rc::new(RefCell::new(Samples::with_limit(MAX_OWN).shaped(shape)))
     }
 
     /// How much later than the multiples of the interval rounds begin, in nanoseconds.
@@ -174,6 +176,10 @@ impl State {
             wals: self.logs().map(wal).collect(),
             endpoints: self.endpoints.iter().map(|e| self.endpoint(&e.borrow())).collect(),
             dropped: self.dropped(),
+            egress: self
+                .egress
+                .day(self.clock.now_ms())
+                .map(|(daily_bytes, today_bytes)| EgressReport { daily_bytes, today_bytes }),
             memory,
             cpu_seconds,
         }
@@ -233,10 +239,13 @@ impl State {
             name: state.name.clone(),
             url: state.url.clone(),
             signal: state.signal.to_owned(),
+            protocol: state.protocol.to_owned(),
             sent: state.sent,
             lag_seconds: lag_ms as f64 / 1000.0,
             requests: state.requests.clone(),
             trouble: state.trouble.clone(),
+            sent_bytes: state.bytes,
+            waits: state.waits.map(str::to_owned),
         }
     }
 

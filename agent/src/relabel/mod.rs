@@ -12,6 +12,8 @@ mod rule;
 mod rules;
 mod set;
 mod shaper;
+#[cfg(test)]
+mod shaper_tests;
 mod template;
 #[cfg(test)]
 mod tests;

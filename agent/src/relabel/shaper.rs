@@ -30,6 +30,8 @@ const TOO_LARGE: u32 = u32::MAX - 3;
 const LONG: u32 = 64;
 /// So many are kept in any case.
 const FEW: usize = 512;
+/// With more than so many keys, only those of the last round are kept.
+const MANY: usize = 16 << 10;
 
 /// What became of samples since they were last asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,7 +116,8 @@ impl Shaper {
         self.round = self.round.wrapping_add(1);
         if self.keys.len() >= self.look || self.round == 0 {
             let round = self.round;
-            let recent = |row: &&Row| round.wrapping_sub(row.came.max(row.went)) <= LONG;
+            let long = if self.keys.len() > MANY { 1 } else { LONG };
+            let recent = |row: &&Row| round.wrapping_sub(row.came.max(row.went)) <= long;
             let live = self.rows.iter().filter(recent).count();
             if self.round == 0 || self.keys.len() > 2 * live + FEW / 2 {
                 self.keys.clear();

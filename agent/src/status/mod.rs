@@ -8,8 +8,8 @@ mod text;
 
 pub use fetch::{FetchError, fetch, parse};
 pub use report::{
-    CollectorReport, DroppedReport, EndpointReport, MemoryReport, ProbeReport, Report,
-    SourceReport, StagesReport, TargetReport, WalReport,
+    CollectorReport, DroppedReport, EgressReport, EndpointReport, MemoryReport, ProbeReport,
+    Report, SourceReport, StagesReport, TargetReport, WalReport,
 };
 pub use server::{Source, serve};
 pub use text::render;

@@ -43,6 +43,9 @@ pub struct Report {
     pub endpoints: Vec<EndpointReport>,
     /// What was given up, by signal and reason.
     pub dropped: Vec<DroppedReport>,
+    /// What is sent of a day's bound on bytes, if there is one.
+    #[serde(default)]
+    pub egress: Option<EgressReport>,
     /// Memory of the process.
     pub memory: MemoryReport,
     /// CPU time of the process in seconds, user and system.
@@ -176,6 +179,9 @@ pub struct EndpointReport {
     pub url: String,
     /// `metrics` or `logs`.
     pub signal: String,
+    /// The protocol that is spoken, where there is a choice; empty if not.
+    #[serde(default)]
+    pub protocol: String,
     /// Samples or entries that the server has acknowledged since the start.
     pub sent: u64,
     /// Age of the oldest thing that waits.
@@ -184,6 +190,21 @@ pub struct EndpointReport {
     pub requests: BTreeMap<String, u64>,
     /// The last answer that was not good; none since the last good one.
     pub trouble: Option<String>,
+    /// Bytes written to its sockets since the start, TLS included.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Why it is sent nothing at the moment, if that is on purpose.
+    #[serde(default)]
+    pub waits: Option<String>,
+}
+
+/// The bound of a day on the bytes that are sent.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct EgressReport {
+    /// The most bytes of a day.
+    pub daily_bytes: u64,
+    /// What was sent today, UTC.
+    pub today_bytes: u64,
 }
 
 /// A count of what was given up.
@@ -273,6 +294,14 @@ const REQUESTS: Desc = Desc::counter(
     "mote_endpoint_requests_total",
     "Requests to an endpoint by the code of the answer.",
 );
+const EGRESS: Desc = Desc::counter(
+    "mote_egress_bytes_total",
+    "Bytes written to an endpoint's sockets, TLS and its handshakes included.",
+);
+const EGRESS_BUDGET: Desc =
+    Desc::gauge("mote_egress_budget_bytes", "The most bytes of a day (UTC), egress.daily.");
+const EGRESS_TODAY: Desc =
+    Desc::gauge("mote_egress_today_bytes", "Bytes that egress.daily counts as sent today (UTC).");
 const SOURCE: Desc = Desc::counter(
     "mote_log_source_total",
     "Lines, bytes, errors and losses of a log source, as the label event says; before any stage.",
@@ -394,6 +423,13 @@ impl Report {
             out.family(&SCRAPES)
                 .add(&[("scrape_job", job), ("result", "good")], good as f64)
                 .add(&[("scrape_job", job), ("result", "failed")], failed as f64);
+        }
+        for e in &self.endpoints {
+            out.family(&EGRESS).add(&[("endpoint", &e.name)], e.sent_bytes as f64);
+        }
+        if let Some(egress) = &self.egress {
+            out.value(&EGRESS_BUDGET, egress.daily_bytes as f64);
+            out.value(&EGRESS_TODAY, egress.today_bytes as f64);
         }
         if let Some(stages) = &self.stages {
             out.family(&STREAMS).add(&[], stages.streams as f64);

@@ -149,9 +149,19 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
             span(e.lag_seconds),
             if requests.is_empty() { "none yet".to_owned() } else { requests.join(" ") }
         )?;
+        if !e.protocol.is_empty() {
+            writeln!(out, "           {}", e.protocol)?;
+        }
         if let Some(trouble) = &e.trouble {
             writeln!(out, "           TROUBLE: {trouble}")?;
         }
+        if let Some(why) = &e.waits {
+            writeln!(out, "           WAITS: {why}")?;
+        }
+    }
+    if let Some(egress) = &r.egress {
+        let (today, daily) = (bytes(egress.today_bytes), bytes(egress.daily_bytes));
+        writeln!(out, "  today {today} of {daily} were sent (UTC)")?;
     }
     if !r.dropped.is_empty() {
         writeln!(out, "\ndropped")?;
@@ -184,7 +194,7 @@ fn span(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{CollectorReport, EndpointReport, StagesReport};
+    use crate::status::{CollectorReport, EgressReport, EndpointReport, StagesReport};
 
     #[test]
     fn trouble_is_seen() {
@@ -206,6 +216,7 @@ mod tests {
             endpoints: vec![EndpointReport {
                 trouble: Some("connection refused".into()),
                 lag_seconds: 300.0,
+                waits: Some("egress.daily is used up".into()),
                 ..Default::default()
             }],
             stages: Some(StagesReport {
@@ -214,9 +225,12 @@ mod tests {
                 misses: vec![(2, 9)],
                 ..Default::default()
             }),
+            egress: Some(EgressReport { daily_bytes: 50 << 20, today_bytes: 50 << 20 }),
             ..Default::default()
         };
         let text = render(&report);
+        assert!(text.contains("WAITS: egress.daily is used up"), "{text}");
+        assert!(text.contains("today 50.0 MiB of 50.0 MiB were sent"), "{text}");
         assert!(text.contains("  streams  3 active, 7 entries in job=\"mote/overflow\""), "{text}");
         assert!(text.contains("[[logs.stage]] 2  could do nothing with 9 entries"), "{text}");
         assert!(text.contains("REFUSED 17 samples"), "{text}");

@@ -202,6 +202,11 @@ impl<S: Service> Server<S> {
         look(&lock(&self.shared.service))
     }
 
+    /// Changes how the service behaves.
+    pub fn change(&self, change: impl FnOnce(&mut S)) {
+        change(&mut lock(&self.shared.service));
+    }
+
     /// Waits until what the service has stored satisfies a condition.
     pub fn wait(&self, what: &str, limit: Duration, mut until: impl FnMut(&S) -> bool) {
         let end = Instant::now() + limit;

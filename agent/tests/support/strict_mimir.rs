@@ -154,7 +154,7 @@ fn write_request(bytes: &[u8]) -> Result<Decoded, String> {
     while let Some(field) = fields.next()? {
         match field {
             (1, Value::Bytes(bytes)) => series.push(time_series(bytes)?),
-            (3, Value::Bytes(bytes)) => metadata(bytes)?,
+            (3, Value::Bytes(bytes)) => _ = metadata(bytes)?,
             (other, _) => return fields.unknown(other),
         }
     }
@@ -189,7 +189,7 @@ fn time_series(bytes: &[u8]) -> Result<(Labels, Vec<(i64, f64)>), String> {
     Ok((labels, samples))
 }
 
-fn check_labels(labels: &Labels) -> Result<(), String> {
+pub fn check_labels(labels: &Labels) -> Result<(), String> {
     let fail = |what: &str| Err(format!("{labels:?}: {what}"));
     if !labels.windows(2).all(|two| two[0].0 < two[1].0) {
         return fail("names not in order, or one stands twice");
@@ -226,16 +226,36 @@ fn sample(bytes: &[u8]) -> Result<(i64, f64), String> {
     Ok((time.unwrap_or_default(), value.unwrap_or_default()))
 }
 
-fn metadata(bytes: &[u8]) -> Result<(), String> {
+/// The metadata of a request's body: type, help and unit by family.
+pub fn families(body: &[u8]) -> Result<Vec<(String, (u64, String, String))>, String> {
+    let raw = snap::raw::Decoder::new().decompress_vec(body);
+    let raw = raw.map_err(|error| format!("snappy: {error}"))?;
+    let mut families = Vec::new();
+    let mut fields = Fields::of("WriteRequest", &raw);
+    while let Some(field) = fields.next()? {
+        if let (3, Value::Bytes(bytes)) = field {
+            families.push(metadata(bytes)?);
+        }
+    }
+    Ok(families)
+}
+
+fn metadata(bytes: &[u8]) -> Result<(String, (u64, String, String)), String> {
+    let (mut kind, mut name, mut help, mut unit) = (None, None, None, None);
     let mut fields = Fields::of("MetricMetadata", bytes);
     while let Some(field) = fields.next()? {
         match field {
-            (1, Value::Varint(0..=7)) => {}
-            (2 | 4 | 5, Value::Bytes(bytes)) => {
-                super::wire::text(bytes, "metadata")?;
+            (1, Value::Varint(number @ 0..=7)) => once(&mut kind, number, "a type")?,
+            (2, Value::Bytes(bytes)) => {
+                once(&mut name, super::wire::text(bytes, "a name")?, "a name")?
+            }
+            (4, Value::Bytes(bytes)) => once(&mut help, super::wire::text(bytes, "help")?, "help")?,
+            (5, Value::Bytes(bytes)) => {
+                once(&mut unit, super::wire::text(bytes, "a unit")?, "a unit")?
             }
             (other, _) => return fields.unknown(other),
         }
     }
-    Ok(())
+    let name = name.ok_or("metadata of no family")?;
+    Ok((name, (kind.unwrap_or(0), help.unwrap_or_default(), unit.unwrap_or_default())))
 }

@@ -145,6 +145,17 @@ impl Table {
 }
 
 impl<'a> Series<'a> {
+    /// Its name, with the suffix of a histogram's series.
+    pub fn name(&self) -> &'a str {
+        self.own().name.unwrap_or_default()
+    }
+
+    /// The labels that it has beside its name and those of every series.
+    pub fn own_labels(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let mut own = self.own();
+        std::iter::from_fn(move || own.label())
+    }
+
     /// Its labels in the order of their names, `__name__` among them.
     pub fn labels(&self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
         let mut external = Walk::new(self.text, 0);

@@ -6,6 +6,8 @@
 
 mod series;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use super::TOO_LARGE;
 use super::losses::Dropped;
