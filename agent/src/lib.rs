@@ -15,5 +15,6 @@ pub mod model;
 pub mod pipeline;
 pub mod probe;
 pub mod relabel;
+pub mod scrape;
 pub mod status;
 pub mod wal;

@@ -22,6 +22,7 @@ mod pace;
 mod process;
 mod refusal;
 mod rounds;
+mod scrapes;
 mod send;
 mod shape;
 mod size;
@@ -136,6 +137,8 @@ struct Left {
     probes: Option<Rc<RefCell<Probes>>>,
     /// What a reload switches off is said to be gone.
     encoder: Option<Rc<RefCell<RoundEncoder>>>,
+    /// Scraped targets keep theirs.
+    sections: scrapes::Sections,
     /// What is believed stays so.
     time: Option<Rc<Time>>,
     dropped: Rc<Dropped>,
@@ -172,6 +175,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
         kept: Kept::default(),
         probes: None,
         encoder: None,
+        sections: scrapes::Sections::new(),
         time: None,
         dropped: Rc::new(Dropped::new(system_clock())),
     };
@@ -245,6 +249,8 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         own: State::own_samples(shape_of(&shaper)),
         shaper,
         last_round_ms: Cell::new(None),
+        newest: Cell::new(None),
+        targets: RefCell::default(),
         metrics: None,
         logs: None,
         endpoints: Vec::new(),
@@ -272,7 +278,7 @@ async fn pipeline(
     signals: Option<&mut Signals>,
     left: &mut Left,
 ) -> Result<End, RunError> {
-    let Left { kept, probes, encoder, time, dropped } = left;
+    let Left { kept, probes, encoder, sections, time, dropped } = left;
     let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
     // The WALs first: they are what may refuse to start, and their lock keeps a second agent away.
     let metrics = Rc::new(open_metrics(&config)?);
@@ -334,14 +340,18 @@ async fn pipeline(
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());
     }
+    let plan = scrapes::plan(&config, sections)?;
+    let newest = newest_timestamp(&metrics, u64::MAX, time.latest_ms());
+    state.newest.set(newest.map(|newest| (newest, false)));
     state.metrics = Some(Rc::clone(&metrics));
     state.logs.clone_from(&logs);
     let state = Rc::new(state);
 
+    let encoder = encoder_of(&config, encoder);
     let mut rounds = Rounds {
         state: Rc::clone(&state),
         log: Rc::clone(&metrics),
-        encoder: encoder_of(&config, encoder),
+        encoder: Rc::clone(&encoder),
         interval: config.agent.interval,
         phase: watch_phase.clone(),
     };
@@ -372,6 +382,11 @@ async fn pipeline(
     }
     // Nothing can fail any more: what runs may be switched off.
     state.probes.borrow_mut().adjust(&config.probes);
+    let scraped = {
+        let (state, log) = (Rc::clone(&state), Rc::clone(&metrics));
+        let shared = scrapes::Shared::new(state, log, encoder, config.metrics.max_series);
+        plan.begin(Rc::new(shared), &watch_phase, sections)
+    };
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
         tasks.spawn_local(sync_when_due(Rc::clone(log), watch_phase.clone()));
     }
@@ -385,9 +400,18 @@ async fn pipeline(
     let end = match signals {
         None => {
             rounds.round().await;
+            let mut once = JoinSet::new();
+            for mut target in scraped {
+                once.spawn_local(async move { target.scrape().await });
+            }
+            while once.join_next().await.is_some() {}
+            metrics.settle().await;
             End::Stop
         }
         Some(signals) => {
+            for target in scraped {
+                tasks.spawn_local(target.run());
+            }
             tasks.spawn_local(rounds.run());
             wait_for_end(&source, &state, signals, &mut asked).await
         }

@@ -32,6 +32,7 @@ mod netlink;
 mod push;
 mod relabel;
 mod runtime;
+mod scrape;
 mod smart;
 mod stages;
 mod status;
@@ -56,6 +57,7 @@ pub use netlink::netlink;
 pub use push::{loki, remote_write, remote_write2};
 pub use relabel::relabel;
 pub use runtime::runtime;
+pub use scrape::scrape;
 pub use smart::smart;
 pub use stages::stages;
 pub use status::status;
@@ -95,6 +97,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rounds", rounds),
     ("runtime", runtime),
     ("samples", samples),
+    ("scrape", scrape),
     ("smart", smart),
     ("stage_json", stage_json),
     ("stage_replace", stage_replace),

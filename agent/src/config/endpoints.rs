@@ -19,7 +19,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const SHORTEST_AGE: Duration = HOUR;
 
 /// Places of the keys whose values only the client can judge.
-type Places = HashMap<&'static str, Place>;
+pub(super) type Places = HashMap<&'static str, Place>;
 
 pub(super) fn mimir(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
     endpoints(top, "mimir", "http://127.0.0.1:9009/api/v1/push", |t| {
@@ -339,7 +339,7 @@ fn endpoints(
     Ok(endpoints)
 }
 
-fn auth(t: &Reader<'_>, places: &mut Places) -> Result<Auth, ConfigError> {
+pub(super) fn auth(t: &Reader<'_>, places: &mut Places) -> Result<Auth, ConfigError> {
     let basic = t.section("basic_auth")?;
     let username = basic.string("username", "", "the user's name")?;
     let username_file =
@@ -432,7 +432,7 @@ fn proxy(t: &Reader<'_>, places: &mut Places) -> Result<ProxyOptions, ConfigErro
     Ok(options)
 }
 
-fn tls(t: &Reader<'_>, places: &mut Places) -> Result<TlsOptions, ConfigError> {
+pub(super) fn tls(t: &Reader<'_>, places: &mut Places) -> Result<TlsOptions, ConfigError> {
     let t = t.section("tls")?;
     let mut path = |key, given: Option<At<String>>| {
         let given = given.filter(|given| !given.value.is_empty())?;
@@ -505,7 +505,7 @@ fn backoff(t: &Reader<'_>) -> Result<(Duration, Duration), ConfigError> {
     Ok((min, max))
 }
 
-fn place_of<'a>(
+pub(super) fn place_of<'a>(
     error: &OptionsError,
     headers: &'a [Pair],
     places: &'a Places,
@@ -533,7 +533,7 @@ fn place_of<'a>(
     }
 }
 
-fn hint(error: &OptionsError) -> &'static str {
+pub(super) fn hint(error: &OptionsError) -> &'static str {
     match error {
         OptionsError::Secret(_) | OptionsError::ProxySecret(_) => {
             "the file has to exist, be readable by the agent's user and hold one line"

@@ -12,6 +12,7 @@ mod metrics;
 mod reader;
 mod reference;
 mod relabel;
+mod scrape;
 mod sections;
 mod units;
 
@@ -48,6 +49,8 @@ pub struct Config {
     pub mimir: Vec<Endpoint>,
     /// `[[loki]]`
     pub loki: Vec<Endpoint>,
+    /// `[[scrape]]`, one for each target
+    pub scrape: Vec<Scrape>,
     /// `[egress]`: the most bytes of a day.
     pub egress: Option<u64>,
     /// `[wal]`
@@ -111,6 +114,17 @@ pub struct Endpoint {
     pub labels: Labels,
     /// What is done with labels after that.
     pub relabel: Rules,
+}
+
+/// A target of `[[scrape]]`
+#[derive(Debug)]
+pub struct Scrape {
+    /// How to reach it, with the timeout of a scrape.
+    pub connection: endpoint::Options,
+    /// What becomes of its page.
+    pub target: crate::scrape::Target,
+    /// From one scrape to the next.
+    pub interval: Duration,
 }
 
 /// How metrics are written.
@@ -271,6 +285,7 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let probes = sections::probes(top)?;
     let mimir = endpoints::mimir(top)?;
     let loki = endpoints::loki(top)?;
+    let scrape = scrape::scrape(top, &agent, &metrics)?;
     let egress = sections::egress(top)?;
     let wal = sections::wal(top)?;
     let mut logs = logs::logs(top, &agent, &host, &wal)?;
@@ -279,7 +294,20 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let clock_wait = sections::clock(top)?;
     let http = sections::http(top)?;
     top.check_known()?;
-    Ok(Config { agent, host, metrics, probes, mimir, loki, egress, wal, logs, clock_wait, http })
+    Ok(Config {
+        agent,
+        host,
+        metrics,
+        probes,
+        mimir,
+        loki,
+        scrape,
+        egress,
+        wal,
+        logs,
+        clock_wait,
+        http,
+    })
 }
 
 fn documentation() -> Vec<DocRow> {

@@ -4,7 +4,7 @@
 use std::fmt::{self, Write as _};
 use std::str;
 
-use super::Wrong;
+use super::{Dialect, Wrong};
 
 /// The text of a HELP line or a label's value, with its escapes.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -12,8 +12,11 @@ pub struct Escaped<'a>(&'a str);
 
 impl<'a> Escaped<'a> {
     /// Checks the text of a HELP line, in which `\\`, `\n` and, in newer versions, `\"` are escapes.
-    pub(super) fn help(bytes: &'a [u8]) -> Result<Escaped<'a>, Wrong<'a>> {
+    pub(super) fn help(bytes: &'a [u8], dialect: Dialect) -> Result<Escaped<'a>, Wrong<'a>> {
         let text = str::from_utf8(bytes).map_err(|_| (bytes, "a help text in UTF-8"))?;
+        if dialect != Dialect::Files {
+            return Ok(Escaped(text));
+        }
         let mut rest = bytes.iter();
         while let Some(byte) = rest.next() {
             if *byte == b'\\' && !matches!(rest.next(), Some(b'\\' | b'n' | b'"')) {
@@ -24,13 +27,17 @@ impl<'a> Escaped<'a> {
     }
 
     /// Checks a label's value whose opening quote has been read, and gives what follows the closing one.
-    pub(super) fn value(bytes: &'a [u8]) -> Result<(Escaped<'a>, &'a [u8]), Wrong<'a>> {
+    pub(super) fn value(
+        bytes: &'a [u8],
+        dialect: Dialect,
+    ) -> Result<(Escaped<'a>, &'a [u8]), Wrong<'a>> {
         let mut at = 0;
         loop {
             match bytes.get(at) {
                 None => return Err((bytes, "a quote behind the label's value")),
                 Some(b'"') => break,
                 Some(b'\\') if matches!(bytes.get(at + 1), Some(b'\\' | b'n' | b'"')) => at += 2,
+                Some(b'\\') if dialect != Dialect::Files => at += 2,
                 Some(b'\\') => return Err((bytes, r#"\\, \n or \" behind a backslash"#)),
                 Some(_) => at += 1,
             }
@@ -45,11 +52,15 @@ impl<'a> Escaped<'a> {
         self.0.is_empty()
     }
 
-    /// The characters, without the escapes.
+    /// The characters, without the escapes; a backslash that begins none stays.
     pub fn chars(&self) -> impl Iterator<Item = char> + use<'a> {
         let mut chars = self.0.chars();
         std::iter::from_fn(move || match chars.next()? {
-            '\\' => chars.next().map(|escaped| if escaped == 'n' { '\n' } else { escaped }),
+            '\\' => match chars.as_str().chars().next() {
+                Some('n') => chars.next().map(|_| '\n'),
+                Some('\\' | '"') => chars.next(),
+                _ => Some('\\'),
+            },
             other => Some(other),
         })
     }

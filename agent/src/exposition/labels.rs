@@ -1,7 +1,7 @@
 //! The labels of a sample, between their braces: checked once, and read again where they are wanted, so
 //! that none is stored.
 
-use super::{Escaped, Wrong, skip_blanks, split_name};
+use super::{Dialect, Escaped, Wrong, skip_blanks, split_name};
 
 /// The most labels of one sample.
 pub const MAX_LABELS: usize = 32;
@@ -12,10 +12,13 @@ pub struct Labels<'a>(&'a [u8]);
 
 impl<'a> Labels<'a> {
     /// Checks the labels whose opening brace has been read, and gives what follows the closing one.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<(Labels<'a>, &'a [u8]), Wrong<'a>> {
+    pub(super) fn read(
+        bytes: &'a [u8],
+        dialect: Dialect,
+    ) -> Result<(Labels<'a>, &'a [u8]), Wrong<'a>> {
         let mut names: heapless::Vec<&str, MAX_LABELS> = heapless::Vec::new();
         let mut rest = bytes;
-        while let Some((name, _, after)) = next(rest)? {
+        while let Some((name, _, after)) = next(rest, dialect)? {
             if name == "__name__" || names.contains(&name) {
                 return Err((name.as_bytes(), "a label that the sample doesn't have yet"));
             }
@@ -33,8 +36,8 @@ impl<'a> Labels<'a> {
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Escaped<'a>)> + use<'a> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
-            // `read` has been through it.
-            let (name, value, after) = next(rest).ok().flatten()?;
+            // `read` has been through it, by its own dialect.
+            let (name, value, after) = next(rest, Dialect::Scrape).ok().flatten()?;
             rest = after;
             Some((name, value))
         })
@@ -50,7 +53,7 @@ impl<'a> Labels<'a> {
 type Next<'a> = (&'a str, Escaped<'a>, &'a [u8]);
 
 /// The next label and its comma, or none at the closing brace.
-fn next(bytes: &[u8]) -> Result<Option<Next<'_>>, Wrong<'_>> {
+fn next(bytes: &[u8], dialect: Dialect) -> Result<Option<Next<'_>>, Wrong<'_>> {
     let bytes = skip_blanks(bytes);
     if bytes.is_empty() || bytes.first() == Some(&b'}') {
         return if bytes.is_empty() { Err((bytes, "a closing brace")) } else { Ok(None) };
@@ -61,7 +64,7 @@ fn next(bytes: &[u8]) -> Result<Option<Next<'_>>, Wrong<'_>> {
     let rest = rest.strip_prefix(b"=").ok_or((rest, "an equals sign behind a label's name"))?;
     let rest = skip_blanks(rest);
     let rest = rest.strip_prefix(b"\"").ok_or((rest, "a quote before a label's value"))?;
-    let (value, rest) = Escaped::value(rest)?;
+    let (value, rest) = Escaped::value(rest, dialect)?;
     let rest = skip_blanks(rest);
     match rest.split_first() {
         Some((b',', after)) => Ok(Some((name, value, after))),

@@ -1,9 +1,10 @@
 //! The Prometheus text exposition format, version 0.0.4, from bytes to events: pure, strict, and without
-//! allocating for a sample. For text that others write: the files of `textfile`.
+//! allocating for a sample. For text that others write: the files of `textfile` as a whole ([`Parser`]), the
+//! pages of scraped targets in pieces ([`Stream`]).
 //!
 //! Strict as Go's `expfmt` is: a line that is not well formed ends the reading with an error that has its
 //! number and the token. Beyond it: a name ends at a blank or a brace, help texts are UTF-8, a line has at
-//! most 64 KiB and a sample at most 32 labels.
+//! most 64 KiB and a sample at most 32 labels. A [`Dialect`] is what differs by who reads and writes.
 //!
 //! What an event means for those before it (a second TYPE, the parts of a histogram) is its reader's
 //! business. This must not know files, hosts or metrics.
@@ -11,6 +12,7 @@
 mod escaped;
 mod labels;
 mod number;
+mod stream;
 
 use std::fmt;
 use std::str;
@@ -20,12 +22,26 @@ use memchr::memchr;
 pub use escaped::Escaped;
 pub use labels::{Labels, MAX_LABELS};
 pub use number::{number, show};
+pub use stream::Stream;
 
 /// The most bytes of a line, its break not counted.
 pub const MAX_LINE: usize = 64 << 10;
 
 /// The most characters of a token that an error repeats.
 const MAX_TOKEN: usize = 80;
+
+/// What differs between the readers and writers of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// As `expfmt` reads files.
+    Files,
+    /// As Prometheus reads the pages of its targets (`model/textparse/promparse.go`): a backslash that begins
+    /// no escape stands for itself, and the last line needs no break.
+    Scrape,
+    /// OpenMetrics 1.0: as `Scrape`, with timestamps in seconds, exemplars, which are passed over, and more
+    /// types.
+    OpenMetrics,
+}
 
 /// The type of a family, as a TYPE line says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +138,7 @@ impl<'a> Iterator for Parser<'a> {
             let read = match line {
                 Some((line, rest)) => {
                     self.rest = rest.get(1..).unwrap_or_default();
-                    read_line(line)
+                    read_line(line, Dialect::Files)
                 }
                 None => Err((text, "a line break at the end of the last line")),
             };
@@ -139,19 +155,19 @@ impl<'a> Iterator for Parser<'a> {
     }
 }
 
-fn read_line(line: &[u8]) -> Result<Option<Event<'_>>, Wrong<'_>> {
+fn read_line(line: &[u8], dialect: Dialect) -> Result<Option<Event<'_>>, Wrong<'_>> {
     if line.len() > MAX_LINE {
         return Err((line, "a line of at most 64 KiB"));
     }
     let line = skip_blanks(line);
     match line.split_first() {
         None => Ok(None),
-        Some((b'#', comment)) => read_comment(comment),
-        Some(_) => read_sample(line).map(Some),
+        Some((b'#', comment)) => read_comment(comment, dialect),
+        Some(_) => read_sample(line, dialect).map(Some),
     }
 }
 
-fn read_comment(comment: &[u8]) -> Result<Option<Event<'_>>, Wrong<'_>> {
+fn read_comment(comment: &[u8], dialect: Dialect) -> Result<Option<Event<'_>>, Wrong<'_>> {
     let (keyword, rest) = until_blank(skip_blanks(comment));
     let is_help = keyword == b"HELP";
     if !is_help && keyword != b"TYPE" {
@@ -168,7 +184,7 @@ fn read_comment(comment: &[u8]) -> Result<Option<Event<'_>>, Wrong<'_>> {
     };
     let rest = skip_blanks(rest);
     if is_help {
-        let text = if rest.is_empty() { None } else { Some(Escaped::help(rest)?) };
+        let text = if rest.is_empty() { None } else { Some(Escaped::help(rest, dialect)?) };
         return Ok(Some(Event::Help { name, text }));
     }
     const TYPES: [(&[u8], Type); 5] = [
@@ -178,18 +194,26 @@ fn read_comment(comment: &[u8]) -> Result<Option<Event<'_>>, Wrong<'_>> {
         (b"summary", Type::Summary),
         (b"untyped", Type::Untyped),
     ];
-    let kind = TYPES.iter().find(|(word, _)| word.eq_ignore_ascii_case(rest)).map(|known| known.1);
+    const MORE: [(&[u8], Type); 4] = [
+        (b"unknown", Type::Untyped),
+        (b"info", Type::Gauge),
+        (b"stateset", Type::Gauge),
+        (b"gaugehistogram", Type::Untyped),
+    ];
+    let more = if dialect == Dialect::OpenMetrics { &MORE[..] } else { &[] };
+    let mut types = TYPES.iter().chain(more);
+    let kind = types.find(|(word, _)| word.eq_ignore_ascii_case(rest)).map(|known| known.1);
     if kind.is_none() && !rest.is_empty() {
         return Err((rest, "counter, gauge, histogram, summary or untyped"));
     }
     Ok(Some(Event::Type { name, kind }))
 }
 
-fn read_sample(line: &[u8]) -> Result<Event<'_>, Wrong<'_>> {
+fn read_sample(line: &[u8], dialect: Dialect) -> Result<Event<'_>, Wrong<'_>> {
     let (name, rest) = metric_name(line).ok_or((until_blank(line).0, "the name of a metric"))?;
     let after = skip_blanks(rest);
     let (labels, rest) = match after.split_first() {
-        Some((b'{', inside)) => Labels::read(inside)?,
+        Some((b'{', inside)) => Labels::read(inside, dialect)?,
         _ if after.len() < rest.len() => (Labels::default(), after),
         _ => return Err((until_blank(line).0, "a name, and labels or a value behind it")),
     };
@@ -197,17 +221,33 @@ fn read_sample(line: &[u8]) -> Result<Event<'_>, Wrong<'_>> {
     let value = number(token).ok_or((token, "a number"))?;
     let timestamp = match rest.split_first() {
         None => None,
+        Some(_) if dialect == Dialect::OpenMetrics => seconds(skip_blanks(rest))?,
         Some(_) => {
             let (token, rest) = until_blank(skip_blanks(rest));
             let time = str::from_utf8(token).ok().and_then(|token| token.parse().ok());
             let time: i64 = time.ok_or((token, "a timestamp in milliseconds"))?;
-            if !rest.is_empty() {
+            // Prometheus takes blanks at the end of a line, `expfmt` does not.
+            if !rest.is_empty() && (dialect == Dialect::Files || !skip_blanks(rest).is_empty()) {
                 return Err((rest, "the end of the line"));
             }
             Some(time)
         }
     };
     Ok(Event::Sample { name, labels, value, timestamp })
+}
+
+/// The timestamp of OpenMetrics in milliseconds, if there is one; an exemplar behind it is passed over.
+fn seconds(rest: &[u8]) -> Result<Option<i64>, Wrong<'_>> {
+    let (token, rest) = match rest.first() {
+        None | Some(b'#') => return Ok(None),
+        Some(_) => until_blank(rest),
+    };
+    let time = number(token).filter(|time| time.is_finite()).map(|time| (time * 1_000.0) as i64);
+    let time = time.ok_or((token, "a timestamp in seconds"))?;
+    match skip_blanks(rest).first() {
+        None | Some(b'#') => Ok(Some(time)),
+        Some(_) => Err((rest, "the end of the line, or an exemplar")),
+    }
 }
 
 /// The name at the beginning, and what follows it.

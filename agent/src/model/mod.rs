@@ -17,5 +17,5 @@ pub(crate) use labels::is_label_name;
 pub use labels::{LabelError, Labels};
 pub use latency::{LATENCY_BOUNDS, LATENCY_FIRST};
 pub use metadata::{Metadata, Pairs};
-pub use samples::{Family, STALE, Sample, Samples, Sections, Suffix};
+pub use samples::{FIRST_TARGET, Family, STALE, Sample, Samples, Sections, Suffix};
 pub use shape::Shape;

@@ -42,7 +42,7 @@ struct FamilyRow {
 struct Row {
     family: u32,
     suffix: Suffix,
-    section: u8,
+    section: u16,
     key: Span,
     value: f64,
 }
@@ -85,8 +85,7 @@ pub struct Samples {
     held: usize,
     refused: u64,
     /// Of the samples that come.
-    section: u8,
-    /// A bit for each section that was begun.
+    section: u16,
     begun: Sections,
     /// What they pass before they count.
     shape: Option<Box<dyn Shape>>,
@@ -94,26 +93,44 @@ pub struct Samples {
     own: bool,
 }
 
-/// A set of sections' numbers.
+/// The first section that has a round of its own: the host's parts have those below, each scraped target
+/// one from here on.
+pub const FIRST_TARGET: u16 = 256;
+
+/// A set of sections' numbers: any of those below [`FIRST_TARGET`], and at most one of those from there on,
+/// which never share a round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sections([u32; 8]);
+pub struct Sections {
+    host: [u32; FIRST_TARGET as usize / 32],
+    target: Option<u16>,
+}
 
 impl Sections {
-    /// Adds a section.
-    pub fn insert(&mut self, section: u8) {
-        if let Some(word) = self.0.get_mut(usize::from(section / 32)) {
-            *word |= 1 << (section % 32);
+    /// Adds a section; a second target's takes the place of the first's.
+    pub fn insert(&mut self, section: u16) {
+        match self.host.get_mut(usize::from(section / 32)) {
+            Some(word) => *word |= 1 << (section % 32),
+            None => self.target = Some(section),
         }
     }
 
     /// Whether the section is in the set.
-    pub fn contains(&self, section: u8) -> bool {
-        self.0.get(usize::from(section / 32)).is_some_and(|word| word >> (section % 32) & 1 == 1)
+    pub fn contains(&self, section: u16) -> bool {
+        match self.host.get(usize::from(section / 32)) {
+            Some(word) => word >> (section % 32) & 1 == 1,
+            None => self.target == Some(section),
+        }
     }
 
     /// Adds all of the other set.
     pub fn extend(&mut self, other: Sections) {
-        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
+        self.host.iter_mut().zip(other.host).for_each(|(word, other)| *word |= other);
+        self.target = other.target.or(self.target);
+    }
+
+    /// Whether it is of a target's round.
+    pub fn is_target(&self) -> bool {
+        self.target.is_some()
     }
 }
 
@@ -131,7 +148,7 @@ pub struct Sample<'a> {
     /// The series' key; see the module's documentation.
     pub key: &'a [u8],
     /// Which part of the agent gave it; see [`Samples::begin`].
-    pub section: u8,
+    pub section: u16,
     /// The value.
     pub value: f64,
 }
@@ -190,7 +207,7 @@ impl Samples {
     /// Says that a part of the agent, known by a number, has been asked: the samples up to the next call
     /// are its own, and a series of its that is not among them is gone. Parts that are asked less often
     /// than others don't begin in the rounds between. A part may begin several times.
-    pub fn begin(&mut self, section: u8) {
+    pub fn begin(&mut self, section: u16) {
         self.section = section;
         self.own = false;
         self.begun.insert(section);
@@ -424,6 +441,19 @@ mod tests {
         let all: Vec<_> = samples.iter().collect();
         assert_eq!(all[0].labels().collect::<Vec<_>>(), [("a", ""), ("b", "")]);
         assert_eq!(all[1].labels().count(), 0);
+    }
+
+    #[test]
+    fn a_set_of_sections_has_all_of_the_host_and_one_target() {
+        let mut set = Sections::default();
+        [0, 31, 32, 255].into_iter().for_each(|section| set.insert(section));
+        assert!(!set.is_target());
+        let mut other = Sections::default();
+        other.insert(300);
+        other.insert(7);
+        set.extend(other);
+        let has: Vec<u16> = (0..1_000).filter(|&section| set.contains(section)).collect();
+        assert_eq!((has, set.is_target()), (vec![0, 7, 31, 32, 255, 300], true));
     }
 
     #[test]

@@ -66,6 +66,11 @@ pub(super) struct Now {
 }
 
 impl Now {
+    /// The same clock at another moment.
+    pub(super) fn at(self, ms: i64) -> Now {
+        Now { ms, ..self }
+    }
+
     /// The kind of a record of this moment.
     pub(super) fn kind(&self, kind: u8) -> u8 {
         if self.stamp.is_some() { kind | UNTIMED } else { kind }

@@ -242,6 +242,14 @@ impl Log {
         self.appended.notify_waiters();
     }
 
+    /// As [`settle`](Log::settle), but syncs only if the last sync is so long ago: a later record's does it
+    /// too, and each sync wears the disk.
+    pub(super) async fn settle_within(&self, most: Duration) {
+        if self.synced_at.get().elapsed() >= most {
+            self.settle().await;
+        }
+    }
+
     /// Syncs what was appended, on a thread of its own.
     ///
     /// # Errors

@@ -63,46 +63,52 @@ impl Rounds {
     /// endpoint to see, by what it has.
     pub(super) async fn round(&mut self) {
         let now = self.state.time.look();
+        let now = now.at(self.state.behind_scrapes(now.ms));
         let state = Rc::clone(&self.state);
         state.collect();
-        let (items, refused) = {
-            let (host, own) = (state.samples.borrow(), state.own.borrow());
-            ((host.len() + own.len()) as u64, host.refused() + own.refused())
-        };
+        let refused = state.samples.borrow().refused() + state.own.borrow().refused();
         state.dropped.add("metrics", "max_series", refused);
-        let appended = self.append(now);
-        state.collectors.borrow_mut().kept(appended.is_ok());
-        match appended {
-            Ok(()) => {
-                self.log.settle().await;
-            }
-            Err(error) => {
-                // What was encoded and not written must not be referred to.
-                self.encoder.borrow_mut().forget();
-                let reason = match error {
-                    AppendError::Full { .. } if self.log.failure().is_some() => "wal_failed",
-                    AppendError::Full { .. } | AppendError::NoSpace { .. } => "wal_full",
-                    AppendError::TooLarge { .. } => TOO_LARGE,
-                    AppendError::Failed(_) | AppendError::Broken => "wal_failed",
-                };
-                state.dropped.add("metrics", reason, items);
-                if let AppendError::Full { .. } | AppendError::TooLarge { .. } = error {
-                    log::error!("a round of {items} samples was dropped: {error}");
-                }
-            }
+        let appended = {
+            let (host, own) = (state.samples.borrow(), state.own.borrow());
+            append(&state, &self.log, &self.encoder, &[&host, &own], now)
+        };
+        state.collectors.borrow_mut().kept(appended);
+        if appended {
+            state.newest.set(Some((now.ms, false)));
+            self.log.settle().await;
         }
-    }
-
-    fn append(&mut self, now: Now) -> Result<(), AppendError> {
-        let (host, own) = (self.state.samples.borrow(), self.state.own.borrow());
-        let encoder = &mut *self.encoder.borrow_mut();
-        let samples = &[&*host, &*own];
-        self.log.append(now.kind(ROUND), &mut RoundPayload { now, samples, encoder }).map(|_| ())
     }
 }
 
+/// Writes a round. False: it could not be, and its samples are counted.
+pub(super) fn append(
+    state: &State,
+    log: &Log,
+    encoder: &RefCell<RoundEncoder>,
+    samples: &[&Samples],
+    now: Now,
+) -> bool {
+    let encoder = &mut *encoder.borrow_mut();
+    let written = log.append(now.kind(ROUND), &mut RoundPayload { now, samples, encoder });
+    let Err(error) = written else { return true };
+    // What was encoded and not written must not be referred to.
+    encoder.forget();
+    let reason = match error {
+        AppendError::Full { .. } if log.failure().is_some() => "wal_failed",
+        AppendError::Full { .. } | AppendError::NoSpace { .. } => "wal_full",
+        AppendError::TooLarge { .. } => TOO_LARGE,
+        AppendError::Failed(_) | AppendError::Broken => "wal_failed",
+    };
+    let items = samples.iter().map(|samples| samples.len() as u64).sum();
+    state.dropped.add("metrics", reason, items);
+    if let AppendError::Full { .. } | AppendError::TooLarge { .. } = error {
+        ::log::error!("a round of {items} samples was dropped: {error}");
+    }
+    false
+}
+
 /// How long from `now_ns` until the next multiple of the interval.
-fn until_next(now_ns: i64, interval: Duration) -> Duration {
+pub(super) fn until_next(now_ns: i64, interval: Duration) -> Duration {
     let interval = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX).max(1);
     Duration::from_nanos((interval - now_ns.rem_euclid(interval)).unsigned_abs())
 }

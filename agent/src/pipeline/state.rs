@@ -23,7 +23,7 @@ use crate::probe::Probes;
 use crate::relabel::Shaper;
 use crate::status::{
     CollectorReport, DroppedReport, EgressReport, EndpointReport, ProbeReport, Report,
-    SourceReport, StagesReport, WalReport,
+    SourceReport, StagesReport, TargetReport, WalReport,
 };
 
 /// The agent's own series: a few for each collector, WAL and endpoint.
@@ -35,8 +35,8 @@ const UP: Desc =
     Desc::gauge("up", "Whether the host is being observed: always 1, and absent if not.");
 
 /// Sections of samples, beside those of the collectors. See [`Samples::begin`].
-const PROBES: u8 = 254;
-const OWN: u8 = 255;
+const PROBES: u16 = 254;
+const OWN: u16 = 255;
 
 /// The collecting half, and what the status page shows.
 pub(super) struct State {
@@ -58,6 +58,10 @@ pub(super) struct State {
     /// The rules that both pass, if there are any.
     pub(super) shaper: Option<Rc<RefCell<Shaper>>>,
     pub(super) last_round_ms: Cell<Option<i64>>,
+    /// The timestamp of the newest record in the metrics WAL, and whether it is a scrape's.
+    pub(super) newest: Cell<Option<(i64, bool)>>,
+    /// The scraped targets, in the configuration's order.
+    pub(super) targets: RefCell<Vec<Rc<RefCell<TargetReport>>>>,
     pub(super) metrics: Option<Rc<Log>>,
     pub(super) logs: Option<Rc<Log>>,
     pub(super) endpoints: Vec<Rc<RefCell<EndpointState>>>,
@@ -87,6 +91,16 @@ impl State {
     pub(super) fn offset_ns(&self) -> i64 {
         let interval = self.interval.as_nanos();
         i64::try_from((interval * u128::from(self.phase)) >> 32).unwrap_or(0)
+    }
+
+    /// The time of a round of the host: behind scrapes that were written in the same moment.
+    pub(super) fn behind_scrapes(&self, now_ms: i64) -> i64 {
+        match self.newest.get() {
+            Some((newest, true)) if (0..1_000).contains(&newest.saturating_sub(now_ms)) => {
+                newest.saturating_add(1)
+            }
+            _ => now_ms,
+        }
     }
 
     fn offset_ms(&self) -> i64 {
@@ -158,6 +172,7 @@ impl State {
             last_round_samples: samples,
             collectors: self.collectors(),
             probes: self.probes(),
+            targets: self.targets.borrow().iter().map(|target| target.borrow().clone()).collect(),
             sources: self.sources(),
             stages: self.stages.borrow().clone(),
             wals: self.logs().map(wal).collect(),

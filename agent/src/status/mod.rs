@@ -9,7 +9,7 @@ mod text;
 pub use fetch::{FetchError, fetch, parse};
 pub use report::{
     ClockReport, CollectorReport, DroppedReport, EgressReport, EndpointReport, MemoryReport,
-    ProbeReport, Report, SourceReport, StagesReport, WalReport,
+    ProbeReport, Report, SourceReport, StagesReport, TargetReport, WalReport,
 };
 pub use server::{Source, serve};
 pub use text::render;

@@ -29,6 +29,9 @@ pub struct Report {
     pub collectors: Vec<CollectorReport>,
     /// The probes.
     pub probes: Vec<ProbeReport>,
+    /// The scraped targets.
+    #[serde(default)]
+    pub targets: Vec<TargetReport>,
     /// The log readers.
     pub sources: Vec<SourceReport>,
     /// What happens to entries between the log readers and the WAL, if there are log readers.
@@ -83,6 +86,37 @@ pub struct ProbeReport {
     pub mode: String,
     /// Why it is so.
     pub reason: String,
+}
+
+/// A scraped target.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TargetReport {
+    /// The label `job`.
+    pub job: String,
+    /// The label `instance`.
+    pub instance: String,
+    /// What is fetched; without secrets.
+    pub url: String,
+    /// `up`, `down`, or `pending` before the first scrape.
+    pub state: String,
+    /// From one scrape to the next.
+    pub every_seconds: f64,
+    /// What the last scrape took.
+    pub duration_seconds: f64,
+    /// When it ended, in milliseconds since the Unix epoch.
+    pub last_ms: Option<i64>,
+    /// Samples that it has given, `up` and its like included.
+    pub series: u64,
+    /// Samples of its page.
+    pub scraped: u64,
+    /// Of them, those with a time of their own, which is passed over.
+    pub timestamps: u64,
+    /// Scrapes since the start.
+    pub scrapes: u64,
+    /// Of them, those that failed.
+    pub failures: u64,
+    /// Why the last one failed.
+    pub error: Option<String>,
 }
 
 /// A log reader.
@@ -311,6 +345,8 @@ const SOURCE: Desc = Desc::counter(
     "mote_log_source_total",
     "Lines, bytes, errors and losses of a log source, as the label event says; before any stage.",
 );
+const SCRAPES: Desc =
+    Desc::counter("mote_scrapes_total", "Scrapes of a job's targets, by how they ended.");
 const STREAMS: Desc =
     Desc::gauge("mote_log_streams", "Log streams that had an entry in the last hour.");
 const OVERFLOW: Desc = Desc::counter(
@@ -423,6 +459,18 @@ impl Report {
                 let labels = [("endpoint", e.name.as_str()), ("code", code)];
                 out.family(&REQUESTS).add(&labels, *count as f64);
             }
+        }
+        let mut jobs: BTreeMap<&str, [u64; 2]> = BTreeMap::new();
+        for target in &self.targets {
+            let [good, failed] = jobs.entry(&target.job).or_default();
+            *good += target.scrapes.saturating_sub(target.failures);
+            *failed += target.failures;
+        }
+        // `job` is who says it.
+        for (job, [good, failed]) in jobs {
+            out.family(&SCRAPES)
+                .add(&[("scrape_job", job), ("result", "good")], good as f64)
+                .add(&[("scrape_job", job), ("result", "failed")], failed as f64);
         }
         for e in &self.endpoints {
             out.family(&EGRESS).add(&[("endpoint", &e.name)], e.sent_bytes as f64);

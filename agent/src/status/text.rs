@@ -72,6 +72,23 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
     for p in &r.probes {
         writeln!(out, "{}", format!("  {:<12} {:<10} {}", p.name, p.mode, p.reason).trim_end())?;
     }
+    if !r.targets.is_empty() {
+        writeln!(out, "\nscrapes")?;
+    }
+    for t in &r.targets {
+        let state = if t.state == "down" { "DOWN" } else { &t.state };
+        let ms = t.duration_seconds * 1000.0;
+        let failed = match t.failures {
+            0 => String::new(),
+            failures => format!("  {failures} of {} scrapes failed", t.scrapes),
+        };
+        let error = t.error.as_deref().map(|error| format!("  {error}")).unwrap_or_default();
+        writeln!(
+            out,
+            "  {:<16} {:<24} {state:<8} {:>5} series {ms:>8.2} ms{failed}{error}",
+            t.job, t.instance, t.series
+        )?;
+    }
     if !r.sources.is_empty() || r.stages.is_some() {
         writeln!(out, "\nlogs")?;
     }

@@ -36,9 +36,14 @@ impl Series {
 impl Prometheus {
     /// Starts one and waits until it is ready.
     pub fn new() -> Prometheus {
+        Prometheus::with_config("global:\n  scrape_interval: 1m\n")
+    }
+
+    /// Starts one that scrapes, too.
+    pub fn with_config(config: &str) -> Prometheus {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("prometheus.yml"), "global:\n  scrape_interval: 1m\n").unwrap();
+        fs::write(dir.path().join("prometheus.yml"), config).unwrap();
         let mut prometheus = Prometheus { port, dir, child: None };
         prometheus.start();
         prometheus

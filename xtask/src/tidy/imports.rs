@@ -32,7 +32,8 @@ const MODULES: &[(&str, Allowed)] = &[
     ("collector", READERS),
     ("probe", SOURCES),
     ("logs", SOURCES),
-    ("scrape", READERS),
+    // What a page is made into before it counts.
+    ("scrape", Only(&["model", "host", "memory", "exposition", "relabel"])),
     ("clock", Only(&["host"])),
     // It knows bytes, not telemetry.
     ("wal", Only(&["host", "memory"])),

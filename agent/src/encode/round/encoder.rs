@@ -38,9 +38,16 @@ pub struct RoundEncoder {
     live: usize,
     /// A record was encoded and could not be written: the next one starts anew.
     forget: bool,
-    /// Of a table that is begun anew, the series that go on and have no sample in its first round. Nearly
-    /// always empty.
-    carried: Vec<(Vec<u8>, Kind, u8)>,
+    /// Of a table that is begun anew, the series that go on and have no sample in its first round.
+    carried: Carried,
+}
+
+/// Series with their keys in one arena: a target's round that begins a segment carries all of the host's.
+#[derive(Debug, Default)]
+struct Carried {
+    keys: Vec<u8>,
+    /// Where each key ends.
+    rows: Vec<(u32, Kind, u16)>,
 }
 
 impl RoundEncoder {
@@ -59,7 +66,7 @@ impl RoundEncoder {
             base_check: 0,
             live: 0,
             forget: false,
-            carried: Vec::new(),
+            carried: Carried::default(),
         }
     }
 
@@ -77,6 +84,8 @@ impl RoundEncoder {
     /// [`forget`](RoundEncoder::forget) it, or encode the round again with `fresh`.
     pub fn encode(&mut self, samples: &[&Samples], fresh: bool, out: &mut Vec<u8>) -> u32 {
         let key = self.until_key == 0;
+        let mut begun = Sections::default();
+        samples.iter().for_each(|samples| begun.extend(samples.begun()));
         // Series that are gone cost memory, and those that are new are restated in each key record.
         let gone = self.keys.len() > 2 * self.live + 256;
         let grown = key && self.keys.len() - self.base > self.live / 2 + 64;
@@ -93,7 +102,7 @@ impl RoundEncoder {
             (true, false) => DIFFERENCE,
         };
         let known = self.keys.len();
-        let count = self.take(samples);
+        let count = self.take(samples, begun);
         if kind != DIFFERENCE {
             self.model.reset();
             self.until_key = KEY_EVERY;
@@ -101,8 +110,10 @@ impl RoundEncoder {
         if kind == FULL {
             self.until_full = FULL_EVERY;
         }
-        self.until_key -= 1;
-        self.until_full -= 1;
+        // Those of targets come in between: what damage costs is bounded in the host's rounds.
+        let counts = u32::from(!begun.is_target());
+        self.until_key = self.until_key.saturating_sub(counts);
+        self.until_full = self.until_full.saturating_sub(counts);
         let sparse = !self.model.is_as_before(&self.values);
         let stated = if kind == DIFFERENCE { known } else { self.base };
         let has_schema = kind == FULL || stated < self.keys.len();
@@ -152,7 +163,9 @@ impl RoundEncoder {
             let Some((section, life)) = self.keys.life(series) else { break };
             let goes_on = life == Life::Alive || (again && life == Life::Ending);
             if goes_on && !self.values.has(series) {
-                self.carried.push((named.key.to_vec(), named.kind, section));
+                self.carried.keys.extend_from_slice(named.key);
+                let end = self.carried.keys.len() as u32;
+                self.carried.rows.push((end, named.kind, section));
             }
         }
         self.keys.clear(self.live);
@@ -175,6 +188,20 @@ impl RoundEncoder {
         check
     }
 
+    /// How many of the samples are of series that are not there at the moment; with `gone_too`, of series
+    /// that were never in the table, so that those count as known that a failure has ended.
+    pub fn added(&self, samples: &Samples, gone_too: bool) -> u64 {
+        let (mut added, mut likely) = (0, 0);
+        for sample in samples.iter() {
+            let series = self.find(&sample, likely);
+            likely = series.map_or(likely, |series| series + 1);
+            let life = series.and_then(|series| self.keys.life(series)).map(|(_, life)| life);
+            let known = life == Some(Life::Alive) || (gone_too && life.is_some());
+            added += u64::from(!known);
+        }
+        added
+    }
+
     /// Bytes of memory, with what its vectors have to spare.
     pub fn memory(&self) -> usize {
         size_of::<RoundEncoder>() + self.keys.memory() + self.model.memory() + self.values.memory()
@@ -188,10 +215,8 @@ impl RoundEncoder {
 
     /// Sets the round's values by the numbers of their series, which are added if they are new, and
     /// says of those that are gone that they are.
-    fn take(&mut self, samples: &[&Samples]) -> u32 {
+    fn take(&mut self, samples: &[&Samples], begun: Sections) -> u32 {
         self.values.reset(self.keys.len());
-        let mut begun = Sections::default();
-        samples.iter().for_each(|samples| begun.extend(samples.begun()));
         let mut count = 0;
         // Rounds repeat: a sample's series is nearly always the one after the last sample's.
         let mut likely = 0;
@@ -207,8 +232,12 @@ impl RoundEncoder {
                 count += 1;
             }
         }
-        for (key, kind, section) in std::mem::take(&mut self.carried) {
-            if let Some(series) = self.add(&key, kind) {
+        let carried = std::mem::take(&mut self.carried);
+        let mut start = 0;
+        for &(end, kind, section) in &carried.rows {
+            let key = carried.keys.get(start..end as usize).unwrap_or_default();
+            start = end as usize;
+            if let Some(series) = self.add(key, kind) {
                 self.keys.set_life(series, section, Life::Alive);
             }
         }

@@ -12,7 +12,7 @@ struct Row {
     end: u32,
     kind: Kind,
     /// Which part of the agent gives it, as of its last sample.
-    section: u8,
+    section: u16,
     life: Life,
 }
 
@@ -71,11 +71,11 @@ impl Keys {
     }
 
     /// Which part of the agent gives a series, and whether it goes on.
-    pub(super) fn life(&self, series: usize) -> Option<(u8, Life)> {
+    pub(super) fn life(&self, series: usize) -> Option<(u16, Life)> {
         self.rows.get(series).map(|row| (row.section, row.life))
     }
 
-    pub(super) fn set_life(&mut self, series: usize, section: u8, life: Life) {
+    pub(super) fn set_life(&mut self, series: usize, section: u16, life: Life) {
         if let Some(row) = self.rows.get_mut(series) {
             (row.section, row.life) = (section, life);
         }

@@ -14,7 +14,7 @@ type Asked = [Option<BTreeSet<u8>>; 2];
 
 fn samples_of(asked: &Asked) -> Samples {
     let mut samples = Samples::with_limit(100);
-    for (section, series) in (1u8..).zip(asked) {
+    for (section, series) in (1u16..).zip(asked) {
         let Some(series) = series else { continue };
         samples.begin(section);
         for number in series {
@@ -57,7 +57,7 @@ proptest! {
             let samples = samples_of(&asked);
             let (twice, lost, repeat) = (accident == 1, accident == 2, if accident == 3 { repeat } else { 1 });
             for _ in 0..repeat {
-                for (section, series) in (1u8..).zip(&asked) {
+                for (section, series) in (1u16..).zip(&asked) {
                     let Some(series) = series else { continue };
                     there.retain(|name: &String| !name.starts_with(&format!("{section}.")));
                     there.extend(series.iter().map(|number| format!("{section}.{number}")));
@@ -84,7 +84,7 @@ proptest! {
                         shown.insert(name);
                     }
                 }
-                for (section, series) in (1u8..).zip(&asked) {
+                for (section, series) in (1u16..).zip(&asked) {
                     if series.is_none() {
                         continue;
                     }
@@ -124,7 +124,7 @@ fn slow_sections_don_t_make_every_record_a_full_one() {
     let mut encoder = RoundEncoder::new(Labels::new());
     let round = |slow: bool| {
         let mut samples = Samples::with_limit(10_000);
-        for (section, count) in [(1u8, 500), (2, if slow { 4_000 } else { 0 })] {
+        for (section, count) in [(1u16, 500), (2, if slow { 4_000 } else { 0 })] {
             if count > 0 {
                 samples.begin(section);
             }
@@ -142,4 +142,72 @@ fn slow_sections_don_t_make_every_record_a_full_one() {
         full += u32::from(out[1] & KIND == FULL);
     }
     assert_eq!(full, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Rounds of the host and of targets come in any order: each ends its own series alone, over new tables
+    /// and lost records.
+    #[test]
+    fn a_round_of_a_target_says_nothing_of_other_series(
+        steps in prop::collection::vec((0u16..5, prop::collection::btree_set(0u8..6, 0..6), 0u8..8), 1..120)
+    ) {
+        let (mut encoder, mut decoder) = (RoundEncoder::new(Labels::new()), RoundDecoder::new());
+        let mut round = Round::default();
+        let mut there: [BTreeSet<String>; 5] = Default::default();
+        let mut shown: [BTreeSet<String>; 5] = Default::default();
+        // What the newest record said to be gone may be said again in a new table, and counts as there.
+        let mut exact = true;
+        for (who, series, accident) in steps {
+            let section = if who == 0 { 1 } else { crate::model::FIRST_TARGET + 100 * who };
+            let mut samples = Samples::with_limit(100);
+            samples.begin(section);
+            for number in &series {
+                samples.family(&A).add(&[("n", &format!("{who}.{number}"))], f64::from(*number));
+            }
+            let before = encoder.added(&samples, false);
+            let (mine, shown) = (&mut there[usize::from(who)], &mut shown[usize::from(who)]);
+            let now: BTreeSet<_> = series.iter().map(|number| format!("{who}.{number}")).collect();
+            exact &= accident > 1;
+            if exact {
+                prop_assert_eq!(before as usize, now.difference(mine).count());
+            }
+            *mine = now;
+            let mut out = Vec::new();
+            encoder.encode(&[&samples], accident == 0, &mut out);
+            if accident == 1 {
+                encoder.forget();
+                continue;
+            }
+            decoder.decode(&out, 0, &mut round).unwrap();
+            for (name, bits) in read(&decoder, &round) {
+                prop_assert!(name.starts_with(&format!("{who}.")), "{name} in a round of {who}");
+                if bits == STALE { shown.remove(&name) } else { shown.insert(name) };
+            }
+            prop_assert_eq!(shown, mine);
+        }
+    }
+}
+
+#[test]
+fn rounds_of_targets_bring_no_key_record_nearer() {
+    let mut encoder = RoundEncoder::new(Labels::new());
+    let round = |section| {
+        let mut samples = Samples::with_limit(10);
+        samples.begin(section);
+        samples.family(&A).add(&[("n", &format!("{section}"))], 1.0);
+        samples
+    };
+    let (host, target) = (round(1), round(crate::model::FIRST_TARGET));
+    let mut kinds = [0; 3];
+    for _ in 0..FULL_EVERY {
+        for samples in [&host, &target, &target, &target] {
+            let mut out = Vec::new();
+            encoder.encode(&[samples], false, &mut out);
+            kinds[usize::from(out[1] & KIND)] += 1;
+        }
+    }
+    // Behind the last round of the host, another full one is due.
+    assert_eq!(kinds, [2, 3, 4 * FULL_EVERY - 5]);
 }
