@@ -25,10 +25,18 @@ pub trait Service: Send + 'static {
     fn serve(&mut self, request: &Request, store: bool, violations: &mut Vec<String>) -> Response;
 }
 
+type Source = Box<dyn FnMut() -> Option<Fault> + Send>;
+
 struct Shared<S> {
     service: Mutex<S>,
     changed: Condvar,
     script: Mutex<VecDeque<Fault>>,
+    /// What comes behind the script, until it is taken away.
+    source: Mutex<Option<Source>>,
+    /// Faults that were played.
+    played: AtomicUsize,
+    /// Whether something on the way breaks what passes.
+    bad_way: AtomicBool,
     violations: Mutex<Vec<String>>,
     requests: Mutex<Vec<Request>>,
     /// When the answer to each of `requests` was written; None if it could not be, or is not yet.
@@ -75,6 +83,9 @@ impl<S: Service> Server<S> {
             service: Mutex::new(service),
             changed: Condvar::new(),
             script: Mutex::default(),
+            source: Mutex::default(),
+            played: AtomicUsize::new(0),
+            bad_way: AtomicBool::new(false),
             violations: Mutex::default(),
             requests: Mutex::default(),
             answered: Mutex::default(),
@@ -156,6 +167,26 @@ impl<S: Service> Server<S> {
     /// When the answer to each of [`requests`](Server::requests) was written.
     pub fn answered(&self) -> Vec<Option<Instant>> {
         lock(&self.shared.answered).clone()
+    }
+
+    /// From now on each request that the script leaves meets what this says; None is the service's own answer.
+    pub fn play(&self, source: impl FnMut() -> Option<Fault> + Send + 'static) {
+        *lock(&self.shared.source) = Some(Box::new(source));
+    }
+
+    /// The end of [`play`](Server::play).
+    pub fn rest(&self) {
+        *lock(&self.shared.source) = None;
+    }
+
+    /// How many faults were played to whole requests and early answers.
+    pub fn played(&self) -> usize {
+        self.shared.played.load(Ordering::SeqCst)
+    }
+
+    /// Whether something between client and server breaks what passes: requests are marked so.
+    pub fn bad_way(&self, bad: bool) {
+        self.shared.bad_way.store(bad, Ordering::SeqCst);
     }
 
     /// Requests that have begun to arrive and are not answered.
@@ -309,18 +340,25 @@ fn serve_one<S: Service>(
         Ok(head) => head,
         Err(broken) => return give_up(reader, shared, broken),
     };
-    let fault = lock(&shared.script).pop_front().unwrap_or(Fault::of(Reply::Own).accepting());
+    let scripted = lock(&shared.script).pop_front();
+    let scripted = scripted.or_else(|| lock(&shared.source).as_mut().and_then(|source| source()));
+    let faulty = scripted.is_some();
+    let fault = scripted.unwrap_or(Fault::of(Reply::Own).accepting());
     if fault.early {
+        shared.played.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(fault.delay);
         reply(reader, shared, &fault.reply, Response::new(200, ""));
         // What the client still sends is read, so that closing doesn't take the answer away with it.
         reader.read_out();
         return false;
     }
-    let request = match reader.body(head) {
+    let mut request = match reader.body(head) {
         Ok(request) => request,
         Err(broken) => return give_up(reader, shared, broken),
     };
+    shared.played.fetch_add(usize::from(faulty), Ordering::SeqCst);
+    request.faulty = faulty || shared.bad_way.load(Ordering::SeqCst);
+    request.stored = fault.accept;
     let mut violations = Vec::new();
     if !reader.pending.is_empty() {
         violations

@@ -2,6 +2,7 @@
 //! allow a client to send is a violation.
 
 use std::io::{self, Read, Write};
+use std::time::Instant;
 
 /// No request of a test is larger.
 const MAX_BODY: usize = 64 << 20;
@@ -17,6 +18,12 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Which connection it came over, counted from 1.
     pub connection: usize,
+    /// When its head had come.
+    pub at: Instant,
+    /// Whether a fault was played instead of the service's own answer, or on its way.
+    pub faulty: bool,
+    /// Whether what it holds was stored.
+    pub stored: bool,
 }
 
 impl Request {
@@ -152,7 +159,16 @@ impl Reader {
             }
             headers.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
         }
-        let request = Request { method, target, headers, body: Vec::new(), connection };
+        let request = Request {
+            method,
+            target,
+            headers,
+            body: Vec::new(),
+            connection,
+            at: Instant::now(),
+            faulty: false,
+            stored: false,
+        };
         match request.header("host") {
             Some(host) if !host.is_empty() => Ok(request),
             _ => violation("no Host".into()),
