@@ -17,6 +17,7 @@ mod process;
 mod refusal;
 mod rounds;
 mod send;
+mod size;
 mod sources;
 mod state;
 

@@ -45,7 +45,7 @@ async fn answer_to(fault: Fault) -> Outcome {
 #[tokio::test]
 async fn every_status_code_has_its_outcome() {
     for code in [200, 202, 204, 299] {
-        assert_eq!(answer_to(Fault::status(code)).await, Outcome::Accepted { code });
+        assert_eq!(answer_to(Fault::status(code)).await, Outcome::accepted(code));
     }
     for code in [408, 429, 500, 502, 503, 504, 599, 600] {
         let outcome = answer_to(Fault::status(code)).await;
@@ -120,7 +120,9 @@ async fn nobody_listens() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = Url::parse(&format!("http://127.0.0.1:{port}/push?key=hunter2")).unwrap();
     let outcome = post(&mut Client::new(Options::new(url)).unwrap(), 1).await;
-    let Outcome::Retry { code: None, after: None, why } = outcome else { panic!("{outcome:?}") };
+    let Outcome::Retry { code: None, after: None, why, .. } = outcome else {
+        panic!("{outcome:?}")
+    };
     assert!(why.contains(&format!("POST http://127.0.0.1:{port}/push?…: connecting to")), "{why}");
     assert!(why.contains("Connection refused"), "{why}");
     assert!(why.contains("is the server running"), "{why}");
@@ -141,7 +143,7 @@ async fn a_name_that_resolves_to_an_address_where_nobody_listens_and_another() {
     let mimir = StrictMimir::new();
     let url = mimir.url().replace("127.0.0.1", "localhost");
     let mut client = Client::new(Options::new(Url::parse(&url).unwrap())).unwrap();
-    assert_eq!(post(&mut client, 1).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 1).await, Outcome::accepted(200));
     let host = mimir.requests()[0].header("host").unwrap().to_owned();
     assert_eq!(host, format!("localhost:{}", mimir.address().port()));
 }
@@ -157,7 +159,7 @@ async fn a_server_that_never_answers() {
     let Outcome::Retry { code: None, why, .. } = outcome else { panic!("{outcome:?}") };
     assert!(why.contains("no answer within 0.3 s"), "{why}");
     // The connection is given up with it: a late answer can't be taken for the next one's.
-    assert_eq!(post(&mut client, 1).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 1).await, Outcome::accepted(200));
     assert_eq!((mimir.connections(), client.connections()), (2, 2));
 }
 
@@ -186,8 +188,8 @@ async fn a_server_that_closes_without_an_answer() {
 
 #[tokio::test]
 async fn a_server_that_closes_after_the_head_has_answered() {
-    assert_eq!(answer_to(Fault::close_after_head(204)).await, Outcome::Accepted { code: 204 });
-    assert_eq!(answer_to(Fault::close_after_head(200)).await, Outcome::Accepted { code: 200 });
+    assert_eq!(answer_to(Fault::close_after_head(204)).await, Outcome::accepted(204));
+    assert_eq!(answer_to(Fault::close_after_head(200)).await, Outcome::accepted(200));
     assert_eq!(answer_to(Fault::close_after_head(503)).await.code(), Some(503));
 }
 
@@ -256,7 +258,7 @@ async fn one_connection_serves_many_requests() {
     assert_eq!((mimir.connections(), client.connections()), (1, 1));
     assert_eq!(mimir.samples("up", &[]).len(), 34);
     client.close();
-    assert_eq!(post(&mut client, 51).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 51).await, Outcome::accepted(200));
     assert_eq!(mimir.connections(), 2);
 }
 
@@ -266,17 +268,17 @@ async fn a_connection_that_went_stale_is_replaced_at_once() {
     let mut client = client(&mimir);
     // It says nothing of closing, and closes after its answer.
     mimir.script(Fault::slow(Duration::ZERO).then_close());
-    assert_eq!(post(&mut client, 1).await, Outcome::Accepted { code: 200 });
-    assert_eq!(post(&mut client, 2).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 1).await, Outcome::accepted(200));
+    assert_eq!(post(&mut client, 2).await, Outcome::accepted(200));
     // It closes when it sees the next request on an old connection.
     mimir.script(Fault::close());
-    assert_eq!(post(&mut client, 3).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 3).await, Outcome::accepted(200));
     // The same on a new connection is a failure.
     client.close();
     mimir.script(Fault::close());
     assert!(matches!(post(&mut client, 4).await, Outcome::Retry { code: None, .. }));
     // And twice in a row is one, too: there is one more try, not many.
-    assert_eq!(post(&mut client, 5).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 5).await, Outcome::accepted(200));
     mimir.script(Fault::close());
     mimir.script(Fault::close());
     assert!(matches!(post(&mut client, 6).await, Outcome::Retry { code: None, .. }));
@@ -299,13 +301,13 @@ async fn half_an_answer_on_an_old_connection_is_a_failure() {
 async fn a_backend_that_dies_and_comes_back() {
     let mut mimir = StrictMimir::new();
     let mut client = client(&mimir);
-    assert_eq!(post(&mut client, 1).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 1).await, Outcome::accepted(200));
     mimir.stop();
     for _ in 0..3 {
         assert!(matches!(post(&mut client, 2).await, Outcome::Retry { code: None, .. }));
     }
     mimir.start();
-    assert_eq!(post(&mut client, 2).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 2).await, Outcome::accepted(200));
     assert_eq!(mimir.samples("up", &[]).len(), 2);
 }
 
@@ -315,7 +317,7 @@ async fn an_answer_that_was_lost_makes_a_repeat_and_no_violation() {
     let mut client = client(&mimir);
     mimir.script(Fault::accept_then_lose_answer());
     assert!(matches!(post(&mut client, 1).await, Outcome::Retry { .. }));
-    assert_eq!(post(&mut client, 1).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 1).await, Outcome::accepted(200));
     assert_eq!((mimir.samples("up", &[]).len(), mimir.repeats()), (1, 1));
 }
 
@@ -340,7 +342,7 @@ async fn a_request_larger_than_every_buffer_arrives_whole() {
     assert!(body.len() > 1 << 20, "{}", body.len());
     for _ in 0..2 {
         let outcome = client.post(Content::RemoteWrite1, &body).await;
-        assert_eq!(outcome, Outcome::Accepted { code: 200 });
+        assert_eq!(outcome, Outcome::accepted(200));
     }
     mimir.with_service(|stored| assert_eq!((stored.samples, stored.repeats), (200_000, 200_000)));
     assert_eq!(mimir.connections(), 1);
@@ -363,6 +365,6 @@ async fn a_request_that_is_given_up_closes_its_connection() {
     mimir.script(Fault::never());
     let given_up = tokio::time::timeout(Duration::from_millis(100), post(&mut client, 2)).await;
     assert!(given_up.is_err());
-    assert_eq!(post(&mut client, 3).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 3).await, Outcome::accepted(200));
     assert_eq!(mimir.connections(), 2);
 }

@@ -46,7 +46,7 @@ async fn remote_write_sends_exactly_these_headers() {
         ..options(&mimir)
     })
     .unwrap();
-    assert_eq!(post(&mut client).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client).await, Outcome::accepted(200));
     let length = body().len().to_string();
     let host = mimir.address().to_string();
     assert_eq!(
@@ -76,7 +76,7 @@ async fn loki_gets_exactly_these_headers() {
     let entry = PushEntry { timestamp_ns: 1, line: "x", metadata: mote::model::Pairs::default() };
     push.stream("{job=\"a\"}", std::iter::once(entry)).unwrap();
     let outcome = client.post(Content::LokiPush, push.finish()).await;
-    assert_eq!(outcome, Outcome::Accepted { code: 204 });
+    assert_eq!(outcome, Outcome::accepted(204));
     let length = push.finish().len().to_string();
     let host = loki.address().to_string();
     assert_eq!(
@@ -110,10 +110,10 @@ async fn a_token_that_was_changed_is_read_again_after_a_401() {
     let (_dir, path) = token_file("first\n");
     let auth = Auth::Bearer(Secret::file(&path));
     let mut client = Client::new(Options { auth, ..options(&mimir) }).unwrap();
-    assert_eq!(post(&mut client).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client).await, Outcome::accepted(200));
     std::fs::write(&path, "second\r\n").unwrap();
     mimir.script(Fault::status(401));
-    assert_eq!(post(&mut client).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client).await, Outcome::accepted(200));
     // Unchanged, it is not sent twice.
     mimir.script(Fault::status(401).body("who are you"));
     let outcome = post(&mut client).await;
@@ -144,9 +144,9 @@ async fn a_token_is_read_again_at_each_connection_and_its_file_may_go() {
     assert!(why.contains(&format!("the secret in {}: No such file", path.display())), "{why}");
     // On an old connection it is asked for again only after a 401.
     std::fs::write(&path, "fourth").unwrap();
-    assert_eq!(post(&mut client).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client).await, Outcome::accepted(200));
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(post(&mut client).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client).await, Outcome::accepted(200));
     mimir.script(Fault::status(401));
     assert!(matches!(post(&mut client).await, Outcome::Misconfigured { code: None, .. }));
 }

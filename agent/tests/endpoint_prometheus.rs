@@ -31,7 +31,7 @@ async fn samples_come_back_as_they_were_sent_over_a_restart() {
     let special = [(start, -0.0), (start + 1, f64::INFINITY), (start + 2, f64::NAN)];
     request.series([("__name__", "special")].into_iter(), special.into_iter()).unwrap();
     let outcome = client.post(Content::RemoteWrite1, request.finish()).await;
-    assert_eq!(outcome, Outcome::Accepted { code: 204 });
+    assert_eq!(outcome, Outcome::accepted(204));
 
     let check = |prometheus: &Prometheus, expected: &[(i64, f64)]| {
         let series = prometheus.query("mote_test[1h]");
@@ -66,7 +66,7 @@ async fn samples_come_back_as_they_were_sent_over_a_restart() {
     assert!(matches!(dead, Outcome::Retry { code: None, .. }), "{dead:?}");
     prometheus.start();
     let outcome = client.post(Content::RemoteWrite1, next.finish()).await;
-    assert_eq!(outcome, Outcome::Accepted { code: 204 });
+    assert_eq!(outcome, Outcome::accepted(204));
     let mut all = samples.clone();
     all.push(newest);
     check(&prometheus, &all);
@@ -91,9 +91,9 @@ async fn what_it_refuses_comes_with_its_words() {
     };
     let mut right = client("/api/v1/write");
     let outcome = right.post(Content::RemoteWrite1, &body(now, 1.0)).await;
-    assert_eq!(outcome, Outcome::Accepted { code: 204 });
+    assert_eq!(outcome, Outcome::accepted(204));
     let outcome = right.post(Content::RemoteWrite1, &body(now, 1.0)).await;
-    assert_eq!(outcome, Outcome::Accepted { code: 204 }, "an exact repeat of the newest sample");
+    assert_eq!(outcome, Outcome::accepted(204), "an exact repeat of the newest sample");
     let outcome = right.post(Content::RemoteWrite1, &body(now - 1000, 1.0)).await;
     let Outcome::Refused { code: 400, why, .. } = outcome else { panic!("{outcome:?}") };
     assert!(why.contains("out of order"), "{why}");

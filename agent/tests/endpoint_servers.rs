@@ -35,7 +35,7 @@ async fn series_arrive_with_their_labels_and_values_bit_for_bit() {
     request.series(labels.iter(), samples.into_iter()).unwrap();
     request.series([("__name__", "up")].into_iter(), [(1, 1.0)].into_iter()).unwrap();
     let outcome = client(&mimir.url()).post(Content::RemoteWrite1, request.finish()).await;
-    assert_eq!(outcome, Outcome::Accepted { code: 200 });
+    assert_eq!(outcome, Outcome::accepted(200));
     let got = mimir.samples("node_cpu_seconds_total", &[("quote", "a\"b\\c\nü")]);
     let bits = |samples: &[(i64, f64)]| {
         samples.iter().map(|(time, value)| (*time, value.to_bits())).collect::<Vec<_>>()
@@ -70,7 +70,7 @@ async fn lines_arrive_with_their_labels_and_metadata() {
     push.stream(&labels.to_string(), entries.into_iter()).unwrap();
     push.stream("{job=\"other\"}", entries[..1].iter().copied()).unwrap();
     let outcome = client(&loki.url()).post(Content::LokiPush, push.finish()).await;
-    assert_eq!(outcome, Outcome::Accepted { code: 204 });
+    assert_eq!(outcome, Outcome::accepted(204));
     let got = loki.entries(&[("instance", "host"), ("job", labels.get("job").unwrap())]);
     assert_eq!(got.len(), entries.len());
     for (got, sent) in got.iter().zip(&entries) {
@@ -83,7 +83,7 @@ async fn lines_arrive_with_their_labels_and_metadata() {
     assert_eq!(loki.lines(&[("job", "other")]), ["before 1970"]);
     // The same push again: nothing is doubled.
     let again = client(&loki.url()).post(Content::LokiPush, push.finish()).await;
-    assert_eq!(again, Outcome::Accepted { code: 204 });
+    assert_eq!(again, Outcome::accepted(204));
     loki.with_service(|stored| assert_eq!((stored.lines, stored.repeats), (5, 5)));
 }
 

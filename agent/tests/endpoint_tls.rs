@@ -36,7 +36,7 @@ async fn refusal(mimir: &StrictMimir, tls: TlsOptions) -> String {
     let outcome = post(&mut Client::new(options(mimir, tls)).unwrap(), 1).await;
     assert!(mimir.requests().is_empty(), "nothing is sent to a server that is not trusted");
     match outcome {
-        Outcome::Retry { code: None, after: None, why } => why,
+        Outcome::Retry { code: None, after: None, why, .. } => why,
         other => panic!("{other:?}"),
     }
 }
@@ -47,11 +47,11 @@ async fn the_right_ca_is_trusted_and_the_connection_kept() {
     let mimir = StrictMimir::with_tls(ca.server(&["127.0.0.1"]));
     let mut client = Client::new(options(&mimir, trusting(&ca))).unwrap();
     for time in 1..=5 {
-        assert_eq!(post(&mut client, time).await, Outcome::Accepted { code: 200 });
+        assert_eq!(post(&mut client, time).await, Outcome::accepted(200));
     }
     assert_eq!(mimir.connections(), 1);
     mimir.script(Fault::close());
-    assert_eq!(post(&mut client, 6).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 6).await, Outcome::accepted(200));
     assert_eq!((mimir.connections(), mimir.samples("up", &[]).len()), (2, 6));
 }
 
@@ -68,7 +68,7 @@ async fn a_large_request_arrives_whole() {
             .unwrap();
     }
     let outcome = client.post(Content::RemoteWrite1, request.finish()).await;
-    assert_eq!(outcome, Outcome::Accepted { code: 200 });
+    assert_eq!(outcome, Outcome::accepted(200));
     assert_eq!(mimir.with_service(|stored| stored.samples), 20_000);
 }
 
@@ -111,7 +111,7 @@ async fn a_certificate_for_another_name_is_refused_unless_that_name_is_expected(
     assert!(why.contains("tls.server_name"), "{why}");
     let tls = TlsOptions { server_name: Some("mimir.lan".into()), ..trusting(&ca) };
     let mut client = Client::new(options(&mimir, tls)).unwrap();
-    assert_eq!(post(&mut client, 1).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 1).await, Outcome::accepted(200));
     let tls = TlsOptions { server_name: Some("loki.lan".into()), ..trusting(&ca) };
     let outcome = post(&mut Client::new(options(&mimir, tls)).unwrap(), 2).await;
     assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
@@ -123,7 +123,7 @@ async fn whoever_wants_no_verification_gets_none() {
     let mimir = StrictMimir::with_tls(ca.server(&["mimir.lan"]));
     let tls = TlsOptions { insecure_skip_verify: true, ..TlsOptions::default() };
     let mut client = Client::new(options(&mimir, tls)).unwrap();
-    assert_eq!(post(&mut client, 1).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 1).await, Outcome::accepted(200));
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_client_certificate_is_shown_to_a_server_that_wants_one() {
         ..trusting(&ca)
     };
     let mut client = Client::new(options(&mimir, tls)).unwrap();
-    assert_eq!(post(&mut client, 1).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 1).await, Outcome::accepted(200));
     let without = post(&mut Client::new(options(&mimir, trusting(&ca))).unwrap(), 2).await;
     assert!(matches!(without, Outcome::Retry { code: None, .. }), "{without:?}");
     let tls = TlsOptions { cert_file: Some(cert_file), ..trusting(&ca) };
@@ -150,7 +150,7 @@ async fn a_server_older_than_wanted_is_refused() {
     let ca = Ca::new();
     let mimir = StrictMimir::with_tls(ca.server_tls12(&["127.0.0.1"]));
     let mut client = Client::new(options(&mimir, trusting(&ca))).unwrap();
-    assert_eq!(post(&mut client, 1).await, Outcome::Accepted { code: 200 });
+    assert_eq!(post(&mut client, 1).await, Outcome::accepted(200));
     let tls = TlsOptions { min_version: MinVersion::Tls13, ..trusting(&ca) };
     let outcome = post(&mut Client::new(options(&mimir, tls)).unwrap(), 2).await;
     let Outcome::Retry { code: None, why, .. } = outcome else { panic!("{outcome:?}") };

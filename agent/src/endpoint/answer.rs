@@ -15,6 +15,29 @@ pub const MAX_SAID: usize = 4 << 10;
 /// How many characters of an answer are kept for messages.
 const MAX_WORDS: usize = 512;
 
+/// What a receiver of remote write 2.0 says that it has written, each None where it does not say so
+/// (specification 2.0, "Required Written Response Headers"). A receiver of 1.0 says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Samples.
+    pub samples: Option<u64>,
+    /// Native histograms.
+    pub histograms: Option<u64>,
+    /// Exemplars.
+    pub exemplars: Option<u64>,
+}
+
+impl Written {
+    fn of(headers: &HeaderMap) -> Written {
+        let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse().ok();
+        Written {
+            samples: number("x-prometheus-remote-write-samples-written"),
+            histograms: number("x-prometheus-remote-write-histograms-written"),
+            exemplars: number("x-prometheus-remote-write-exemplars-written"),
+        }
+    }
+}
+
 /// What became of a request. Every `why` is one line with the URL (without its query), what was
 /// attempted, what came back and what can be done; never a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +46,8 @@ pub enum Outcome {
     Accepted {
         /// The status code.
         code: u16,
+        /// What it says that it has written.
+        written: Written,
     },
     /// Not now (5xx, 429, 408, no connection, no answer in time): the same request again, later.
     Retry {
@@ -32,6 +57,9 @@ pub enum Outcome {
         after: Option<Duration>,
         /// One line for the log.
         why: String,
+        /// There was a connection, and no answer over it: the link may be too slow for a request of this
+        /// size, or something on the way refuses it.
+        slow: bool,
     },
     /// Never (other 4xx): this request is wrong, and stays wrong. The cursor moves; what the request
     /// held is counted as dropped. The server may have stored a part of it.
@@ -42,6 +70,8 @@ pub enum Outcome {
         why: String,
         /// What the server said, up to [`MAX_SAID`] bytes of it, for who understands it.
         said: String,
+        /// What it says that it has written.
+        written: Written,
     },
     /// No request can succeed until somebody mends the configuration here or on the server (3xx, 401,
     /// 403, 404, 405, 407, 415, an unreadable secret, no CA certificates). Nothing is dropped: the same
@@ -55,10 +85,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All is well, and nothing more was said.
+    pub fn accepted(code: u16) -> Outcome {
+        Outcome::Accepted { code, written: Written::default() }
+    }
+
     /// The status code, if there was an answer.
     pub fn code(&self) -> Option<u16> {
         match self {
-            Outcome::Accepted { code } | Outcome::Refused { code, .. } => Some(*code),
+            Outcome::Accepted { code, .. } | Outcome::Refused { code, .. } => Some(*code),
             Outcome::Retry { code, .. } | Outcome::Misconfigured { code, .. } => *code,
         }
     }
@@ -106,11 +141,19 @@ pub fn judge(
 ) -> Outcome {
     let why = || explain(attempt, code, headers, &words(said.as_bytes()));
     match class(code) {
-        Class::Accepted => Outcome::Accepted { code },
-        Class::Retry => {
-            Outcome::Retry { code: Some(code), after: retry_after(headers, now), why: why() }
-        }
-        Class::Refused => Outcome::Refused { code, why: why(), said: said.to_owned() },
+        Class::Accepted => Outcome::Accepted { code, written: Written::of(headers) },
+        Class::Retry => Outcome::Retry {
+            code: Some(code),
+            after: retry_after(headers, now),
+            why: why(),
+            slow: false,
+        },
+        Class::Refused => Outcome::Refused {
+            code,
+            why: why(),
+            said: said.to_owned(),
+            written: Written::of(headers),
+        },
         Class::Misconfigured => Outcome::Misconfigured { code: Some(code), why: why() },
     }
 }
@@ -237,6 +280,21 @@ mod tests {
             ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
         ]);
         assert_eq!(retry_after(&both, SystemTime::UNIX_EPOCH), Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn what_is_written_is_said_by_numbers_alone() {
+        let of = |value: &str| {
+            Written::of(&headers(&[("x-prometheus-remote-write-samples-written", value)])).samples
+        };
+        assert_eq!(
+            (of("0"), of(" 12 "), of("18446744073709551615")),
+            (Some(0), Some(12), Some(u64::MAX))
+        );
+        for garbage in ["", "-1", "1.5", "1e3", "18446744073709551616", "many"] {
+            assert_eq!(of(garbage), None, "{garbage:?}");
+        }
+        assert_eq!(Written::of(&HeaderMap::new()), Written::default());
     }
 
     #[test]

@@ -177,7 +177,9 @@ impl Client {
 
     fn no_answer(&self, fault: &Fault) -> Outcome {
         let attempt = &self.attempt;
-        let retry = |why| Outcome::Retry { code: None, after: None, why };
+        let after = None;
+        let retry = |why| Outcome::Retry { code: None, after, why, slow: false };
+        let slow = |why| Outcome::Retry { code: None, after, why, slow: true };
         let seconds = self.options.timeout.as_secs_f64();
         match fault {
             Fault::Secret(error) => {
@@ -190,8 +192,8 @@ impl Client {
                 "{attempt}: {error} within {seconds} s; check the address and firewalls"
             )),
             Fault::Connect(error) => retry(format!("{attempt}: {error}")),
-            Fault::Broken(error) => retry(format!("{attempt}: {}", broken(error))),
-            Fault::NoAnswer => retry(format!(
+            Fault::Broken(error) => slow(format!("{attempt}: {}", broken(error))),
+            Fault::NoAnswer => slow(format!(
                 "{attempt}: connected, and no answer within {seconds} s; is the server overloaded, or \
                  timeout too short?"
             )),

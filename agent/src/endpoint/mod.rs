@@ -14,7 +14,7 @@ mod secret;
 mod tls;
 mod url;
 
-pub use answer::{MAX_SAID, Outcome};
+pub use answer::{MAX_SAID, Outcome, Written};
 // For the fuzz targets: what a server says is judged without a server.
 #[doc(hidden)]
 pub use answer::{MAX_RETRY_AFTER, judge, words};

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::log::Log;
 use super::losses::Dropped;
 use super::refusal;
-use super::send::{Gathered, Request, Signal};
+use super::send::{Bounds, Gathered, Refusal, Request, Signal, Verdict};
 use super::{DAMAGED, TOO_LARGE};
 use crate::config::Limits;
 use crate::encode::{LokiPush, MAX_BYTES, PushEntry, block_bytes, decode_block};
@@ -103,7 +103,9 @@ impl Refused {
 }
 
 impl Signal for EntriesSignal {
-    const CONTENT: Content = Content::LokiPush;
+    fn content(&self) -> Content {
+        Content::LokiPush
+    }
 
     fn gather(
         &mut self,
@@ -145,9 +147,9 @@ impl Signal for EntriesSignal {
         Ok(())
     }
 
-    fn next_request(&mut self, now_ms: Option<i64>) -> Option<Request<'_>> {
+    fn next_request(&mut self, bounds: Bounds) -> Option<Request<'_>> {
         self.request.clear();
-        let order = self.order.take().unwrap_or_else(|| self.arrange(now_ms));
+        let order = self.order.take().unwrap_or_else(|| self.arrange(bounds.now_ms));
         let batch = &self.batch;
         let entry = |index: &u32| batch.entry(*index as usize);
         let stream = |index: &u32| entry(index).map(|entry| entry.stream);
@@ -197,24 +199,27 @@ impl Signal for EntriesSignal {
 
     /// Loki keeps the good entries of a push that it refuses, so nothing is sent again, but for a Loki that
     /// takes no structured metadata: it refuses all entries that have some.
-    fn split(&mut self, why: &str) -> bool {
+    fn refused(&mut self, refusal: &Refusal<'_>) -> Verdict {
+        let why = refusal.why;
         let refuses_all = why.contains("structured metadata") && why.contains("disallowed");
-        if self.limits.no_metadata || !refuses_all {
-            return false;
+        if !self.limits.no_metadata && refuses_all {
+            log::warn!(
+                "this Loki takes no structured metadata, and is sent none from now on: {why}"
+            );
+            self.limits.no_metadata = true;
+            self.again();
+            return Verdict::Again;
         }
-        log::warn!("this Loki takes no structured metadata, and is sent none from now on: {why}");
-        self.limits.no_metadata = true;
-        self.sent.1 = self.sent.0;
-        true
-    }
-
-    fn refused(&self, said: &str, items: u64) -> u64 {
         let sent = self.order.as_ref().and_then(|order| order.get(self.sent.0..self.sent.1));
         let times = sent
             .unwrap_or_default()
             .iter()
             .filter_map(|index| self.batch.entry(*index as usize).map(|entry| entry.timestamp_ns));
-        refusal::lost(said, times).unwrap_or(items)
+        Verdict::Done { lost: refusal::lost(refusal.said, times).unwrap_or(refusal.items) }
+    }
+
+    fn again(&mut self) {
+        self.sent.1 = self.sent.0;
     }
 }
 
@@ -222,6 +227,7 @@ impl Signal for EntriesSignal {
 mod tests {
     use super::*;
     use crate::encode::{BLOCK, encode_block};
+    use crate::endpoint::Written;
     use crate::host::SystemClock;
     use crate::model::Labels;
     use crate::wal::{Encoded, OnFull, Options, Payload};
@@ -287,7 +293,7 @@ mod tests {
                     break;
                 }
                 assert!(gathered.items * 16 <= max, "{} entries in a batch", gathered.items);
-                while let Some(request) = signal.next_request(None) {
+                while let Some(request) = signal.next_request(Bounds::NONE) {
                     sent += request.items;
                 }
                 gathered = Gathered { until: gathered.until, ..Gathered::default() };
@@ -299,7 +305,7 @@ mod tests {
     /// A batch of one block, and what its requests hold: time in ns, line, number of pairs.
     fn sent(signal: &mut EntriesSignal, now_ms: Option<i64>) -> Vec<(i64, String, usize)> {
         let mut all = Vec::new();
-        while let Some(request) = signal.next_request(now_ms) {
+        while let Some(request) = signal.next_request(Bounds { now_ms, ..Bounds::NONE }) {
             all.extend(read(request.body));
         }
         all
@@ -393,12 +399,11 @@ mod tests {
         block.push_with(stream, 1, "one", [("pid", "1")]);
         block.push(stream, 2, "two");
         let mut signal = signal_of(&block, Limits::default());
-        let first = read(signal.next_request(None).unwrap().body);
+        let first = read(signal.next_request(Bounds::NONE).unwrap().body);
         assert_eq!(first, [(1, "one".to_owned(), 1), (2, "two".to_owned(), 0)]);
-        assert!(!signal.split("400: entry too far behind"));
         let why = "POST x: 400 stream '{job=\"a\"}' includes structured metadata, but this feature is disallowed.";
-        assert!(signal.split(why));
-        assert!(!signal.split(why), "once is enough");
+        let refusal = Refusal { why, said: why, written: Written::default(), items: 2 };
+        assert_eq!(signal.refused(&refusal), Verdict::Again);
         assert_eq!(sent(&mut signal, None), [(1, "one".to_owned(), 0), (2, "two".to_owned(), 0)]);
     }
 

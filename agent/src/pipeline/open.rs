@@ -10,9 +10,11 @@ use tokio::sync::watch;
 use super::log::{Log, LogOptions};
 use super::pace::Pace;
 use super::send::{EndpointState, Sender, Signal};
+use super::size::Size;
 use super::state::State;
 use super::{Phase, RunError};
 use crate::config::{Config, Endpoint};
+use crate::encode::MAX_BYTES;
 use crate::endpoint::{Backoff, Client};
 use crate::wal::{OnFull, Options, WalError};
 
@@ -121,7 +123,8 @@ pub(super) fn sender<S: Signal>(
         client: Client::new(endpoint.connection.clone()).map_err(|error| changed(&error))?,
         backoff: Backoff::new(min, max).map_err(|error| changed(&error))?,
         slowest: max,
-        pace: endpoint.limits.rate.map(Pace::new),
+        pace: Pace::new(endpoint.limits.rate),
+        size: Size::new(MAX_BYTES as u64),
         wait: endpoint.wait,
         interval,
         state: Rc::new(RefCell::new(EndpointState {

@@ -26,13 +26,14 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// A pace of at most so many bytes a second.
-    pub(super) fn new(bound: u64) -> Pace {
-        Pace { bound: bound.max(1), rate: bound.max(1), free_at: None }
+    /// A pace of at most so many bytes a second; None for no bound.
+    pub(super) fn new(bound: Option<u64>) -> Pace {
+        let bound = bound.unwrap_or(u64::MAX).max(1);
+        Pace { bound, rate: bound, free_at: None }
     }
 
     /// When the next request may go.
-    pub(super) fn next_at(&self, now: Instant) -> Instant {
+    pub(super) fn next_at(&mut self, now: Instant) -> Instant {
         self.free_at.unwrap_or(now).max(now)
     }
 
@@ -44,14 +45,24 @@ impl Pace {
         self.free_at = Some(self.free_at.unwrap_or(earliest).max(earliest) + owed);
     }
 
-    /// The server said that this was too much.
-    pub(super) fn refused(&mut self) {
-        self.rate = (self.rate / 2).max(SLOWEST.min(self.bound));
-    }
-
-    /// The server took it.
-    pub(super) fn accepted(&mut self) {
-        self.rate = self.rate.saturating_add(self.rate / 16 + 1).min(self.bound);
+    /// The request was answered with this code, or with none, after this time; `backlog` says whether more
+    /// waits than what is live.
+    pub(super) fn answered(
+        &mut self,
+        code: Option<u16>,
+        _took: Duration,
+        _backlog: bool,
+        _now: Instant,
+    ) {
+        match code {
+            Some(429) if self.bound < u64::MAX => {
+                self.rate = (self.rate / 2).max(SLOWEST.min(self.bound));
+            }
+            Some(200..300) => {
+                self.rate = self.rate.saturating_add(self.rate / 16 + 1).min(self.bound);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -73,7 +84,7 @@ mod tests {
     fn backlog_goes_at_the_rate_whatever_its_requests_are() {
         let start = Instant::now();
         for (requests, bytes) in [(1_000, 1_000), (10, 100_000), (2, 500_000)] {
-            let mut pace = Pace::new(100_000);
+            let mut pace = Pace::new(Some(100_000));
             // A megabyte, of which a second's worth goes at once.
             let took = time(&mut pace, requests, bytes, start).as_secs_f64();
             assert!((took - 9.0).abs() < 0.01, "{requests} of {bytes}: {took}");
@@ -82,7 +93,7 @@ mod tests {
 
     #[test]
     fn silence_is_worth_a_second_and_not_more() {
-        let mut pace = Pace::new(100_000);
+        let mut pace = Pace::new(Some(100_000));
         let start = Instant::now();
         time(&mut pace, 5, 100_000, start);
         let later = start + Duration::from_secs(3_600);
@@ -92,16 +103,21 @@ mod tests {
 
     #[test]
     fn server_that_says_too_much_is_sent_less_and_then_more_again() {
-        let mut pace = Pace::new(1 << 20);
-        pace.refused();
+        let mut pace = Pace::new(Some(1 << 20));
+        let answered = |pace: &mut Pace, code, times| {
+            (0..times).for_each(|_| {
+                pace.answered(Some(code), Duration::ZERO, false, Instant::now());
+            });
+        };
+        answered(&mut pace, 429, 1);
         assert_eq!(pace.rate, 512 << 10);
-        (0..100).for_each(|_| pace.refused());
+        answered(&mut pace, 429, 100);
         assert_eq!(pace.rate, SLOWEST);
-        (0..100).for_each(|_| pace.accepted());
+        answered(&mut pace, 204, 100);
         assert_eq!(pace.rate, 1 << 20);
         // A bound below the slowest is kept.
-        let mut slow = Pace::new(1_000);
-        slow.refused();
+        let mut slow = Pace::new(Some(1_000));
+        answered(&mut slow, 429, 1);
         assert_eq!(slow.rate, 1_000);
     }
 }

@@ -3,9 +3,10 @@
 //! | answer | what happens |
 //! |---|---|
 //! | accepted | the cursor moves past what was sent |
-//! | retry (5xx, 429, no connection, timeout) | the same bytes again, after a growing pause or Retry-After |
-//! | misconfigured (401, 403, 404, 405, 407, 415, 3xx) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
-//! | refused (any other 4xx) | round by round; what is refused alone is dropped, counted by code, logged with the server's words; of entries only those that Loki says it has not taken |
+//! | retry (5xx, 408, 429, no connection, timeout) | the same items again, after a growing random pause or Retry-After, for ever; in smaller requests if there was a connection and no answer over it, and with every third 5xx in a row, which some servers say to what is too large |
+//! | misconfigured (401, 403, 404, 405, 407, 3xx, and 415 where no other protocol is left) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
+//! | too large (413) | in smaller requests, down to one item |
+//! | refused (any other 4xx) | in parts, by the signal's rules, until what is refused is alone; that is dropped, counted by code, and logged with the server's words once a minute at most |
 //!
 //! Prometheus refuses a batch that it has stored already and whose answer got lost, except for the newest
 //! round of it, and keeps nothing of a batch that it refuses. A batch that was formed anew after a crash
@@ -24,12 +25,19 @@ use super::Phase;
 use super::log::Log;
 use super::losses::Dropped;
 use super::pace::Pace;
-use crate::endpoint::{Backoff, Client, Content, Outcome};
+use super::size::Size;
+use crate::endpoint::{Backoff, Client, Content, Outcome, Written};
 use crate::host::Clock;
 use crate::wal::{ReaderId, WalError};
 
 /// The longest that the same complaint of a server is logged once.
 const REPEAT_LOG: Duration = Duration::from_secs(600);
+
+/// Complaints are logged no more often than this, whatever they say.
+const ANY_LOG: Duration = Duration::from_secs(60);
+
+/// After so many 5xx in a row the request gets smaller: gRPC servers answer 500 to what is too large.
+const SERVER_ERRORS: u32 = 3;
 
 /// What was gathered from the WAL for the next requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,10 +62,51 @@ pub(super) struct Request<'a> {
     pub(super) bytes: u64,
 }
 
+/// What the next request has to keep to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Bytes before compression. One item goes whatever it has.
+    pub(super) bytes: u64,
+    /// The earlier of the server's clock and this one's, in milliseconds since the Unix epoch, where both
+    /// are known: what is too old by that is so whichever is wrong.
+    pub(super) now_ms: Option<i64>,
+}
+
+impl Bounds {
+    /// None.
+    #[cfg(test)]
+    pub(super) const NONE: Bounds = Bounds { bytes: u64::MAX, now_ms: None };
+}
+
+/// A 4xx that is about the request and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal<'a> {
+    /// One line with the code and the server's words.
+    pub(super) why: &'a str,
+    /// What it said in full.
+    pub(super) said: &'a str,
+    /// What it says that it has written.
+    pub(super) written: Written,
+    /// All items of the request.
+    pub(super) items: u64,
+}
+
+/// What becomes of a request that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is over. So many of its items the server has not taken; they are dropped.
+    Done {
+        /// Samples or entries.
+        lost: u64,
+    },
+    /// Its items come with the next requests, in another way.
+    Again,
+}
+
 /// What differs between metrics and logs.
 pub(super) trait Signal {
-    /// What the requests are, for their headers.
-    const CONTENT: Content;
+    /// What the next request is, for its headers.
+    fn content(&self) -> Content;
 
     /// Reads on from `gathered.until` until the batch is full or the WAL ends.
     ///
@@ -71,22 +120,28 @@ pub(super) trait Signal {
     ) -> Result<(), WalError>;
 
     /// Encodes the next request of what was gathered. None if there is no more, and the batch is forgotten
-    /// then. `now_ms` is the earlier of the server's clock and this one's, in milliseconds since the Unix
-    /// epoch, where both are known: what is too old by that is so whichever is wrong.
-    fn next_request(&mut self, now_ms: Option<i64>) -> Option<Request<'_>>;
+    /// then.
+    fn next_request(&mut self, bounds: Bounds) -> Option<Request<'_>>;
 
-    /// Takes the last request back, which the server refused with these words, to be sent in another way.
-    /// False if there is none, and it stays sent.
-    fn split(&mut self, why: &str) -> bool;
+    /// The server has answered the last request by a 2xx.
+    fn accepted(&mut self, _written: Written, _items: u64) -> Verdict {
+        Verdict::Done { lost: 0 }
+    }
+
+    /// The server has refused the last request.
+    fn refused(&mut self, refusal: &Refusal<'_>) -> Verdict;
+
+    /// The server does not know the protocol of the last request (415). True if it is sent another one from
+    /// now on: the items come again.
+    fn unsupported(&mut self, _why: &str) -> bool {
+        false
+    }
+
+    /// Takes the last request back: its items come again with the next requests, by other bounds.
+    fn again(&mut self);
 
     /// Nothing waits to be sent: memory that only a backlog takes is given back.
     fn rest(&mut self) {}
-
-    /// How many items of the last request the server has not taken, by what it said when it refused it;
-    /// `items` are all of them.
-    fn refused(&self, _said: &str, items: u64) -> u64 {
-        items
-    }
 }
 
 /// What an endpoint has been through, for the status page and the metrics.
@@ -108,6 +163,12 @@ pub(super) struct EndpointState {
     pub(super) trouble: Option<String>,
 }
 
+impl EndpointState {
+    fn items(&self) -> &'static str {
+        if self.signal == "metrics" { "samples" } else { "entries" }
+    }
+}
+
 /// Everything that a sender works with.
 pub(super) struct Sender<S> {
     pub(super) log: Rc<Log>,
@@ -116,8 +177,10 @@ pub(super) struct Sender<S> {
     pub(super) client: Client,
     pub(super) backoff: Backoff,
     pub(super) slowest: Duration,
-    /// How fast it is sent to, where that is bounded.
-    pub(super) pace: Option<Pace>,
+    /// How fast it is sent to.
+    pub(super) pace: Pace,
+    /// How large its requests are.
+    pub(super) size: Size,
     pub(super) wait: Duration,
     /// How long from one record to the next at most, where that is known.
     pub(super) interval: Option<Duration>,
@@ -174,7 +237,7 @@ impl<S: Signal> Sender<S> {
                 // Draining, and nothing is left.
                 return;
             }
-            if let Sent::GivenUp = self.send(&mut complaints, gathered.oldest_ms, repeat).await {
+            if let Sent::GivenUp = self.send(&mut complaints, &gathered, repeat).await {
                 return;
             }
             log.acknowledge(self.reader, gathered.until).await;
@@ -203,85 +266,136 @@ impl<S: Signal> Sender<S> {
     async fn send(
         &mut self,
         complaints: &mut Complaints,
-        oldest_ms: i64,
+        gathered: &Gathered,
         mut repeat: bool,
     ) -> Sent {
         loop {
             let now_ms = self.client.server_ms().map(|server| server.min(self.clock.now_ms()));
-            let Some(Request { body, items, bytes }) = self.signal.next_request(now_ms) else {
+            let bounds = Bounds { bytes: self.size.bytes(), now_ms };
+            let content = self.signal.content();
+            let Some(Request { body, items, bytes }) = self.signal.next_request(bounds) else {
                 return Sent::All;
             };
             let state = &self.state;
+            let mut server_errors = 0;
             loop {
-                if let Some(pace) = &mut self.pace {
-                    // At the end, too: how long that may take is bounded by whoever ends it.
-                    tokio::time::sleep_until(pace.next_at(Instant::now())).await;
-                    pace.sent(bytes, Instant::now());
-                }
-                let outcome = self.client.post(S::CONTENT, body).await;
-                match (&mut self.pace, outcome.code()) {
-                    (Some(pace), Some(429)) => pace.refused(),
-                    (Some(pace), Some(200..300)) => pace.accepted(),
-                    _ => {}
-                }
-                let code = outcome.code().map_or_else(|| "error".to_owned(), |c| c.to_string());
-                *state.borrow_mut().requests.entry(code.clone()).or_default() += 1;
+                // At the end, too: how long that may take is bounded by whoever ends it.
+                tokio::time::sleep_until(self.pace.next_at(Instant::now())).await;
+                let began = Instant::now();
+                self.pace.sent(bytes, began);
+                let outcome = self.client.post(content, body).await;
+                let (now, code) = (Instant::now(), outcome.code());
+                self.pace.answered(code, now - began, gathered.full, now);
+                let label = code.map_or_else(|| "error".to_owned(), |code| code.to_string());
+                *state.borrow_mut().requests.entry(label.clone()).or_default() += 1;
                 let pause = match outcome {
-                    Outcome::Accepted { .. } => {
-                        let mut state = state.borrow_mut();
-                        state.sent += items;
-                        if state.trouble.take().is_some() {
-                            log::info!("{}: delivery works again", state.name);
-                        }
+                    Outcome::Accepted { written, .. } => {
+                        self.size.answered(bytes, now - began);
                         self.backoff.reset();
+                        let Verdict::Done { lost } = self.signal.accepted(written, items) else {
+                            break;
+                        };
+                        let lost = lost.min(items);
+                        let mut state = state.borrow_mut();
+                        state.sent += items - lost;
+                        if state.trouble.take().is_some() {
+                            complaints.over(|| log::info!("{}: delivery works again", state.name));
+                        }
+                        if lost > 0 {
+                            let why = format!(
+                                "{lost} of {items} {} were not written, says the server, which answered {label}",
+                                state.items()
+                            );
+                            complaints.log(&why, || log::error!("{}: {why}", state.name));
+                            let now_ms = self.clock.now_ms();
+                            let (signal, from) = (state.signal, gathered.oldest_ms);
+                            self.dropped.add_of(signal, "not_written", lost, from, now_ms);
+                            state.trouble = Some(why);
+                        }
                         break;
                     }
-                    Outcome::Refused { why, said, .. } => {
+                    Outcome::Refused { code: 413, .. }
+                        if items > 1 && self.size.too_large(bytes) =>
+                    {
                         self.backoff.reset();
-                        if self.signal.split(&why) {
-                            break;
-                        }
+                        self.signal.again();
+                        break;
+                    }
+                    Outcome::Refused { code, why, said, written } => {
+                        self.backoff.reset();
+                        let refusal = Refusal { why: &why, said: &said, written, items };
+                        let Verdict::Done { lost } = self.signal.refused(&refusal) else { break };
+                        let lost = lost.min(items);
                         let mut state = state.borrow_mut();
-                        let lost = self.signal.refused(&said, items).min(items);
                         state.sent += items - lost;
                         complaints.log(&why, || {
+                            let (name, items_are) = (&state.name, state.items());
                             log::error!(
-                                "{}: {lost} of {items} {} refused and dropped: {why}",
-                                state.name,
-                                if state.signal == "metrics" { "samples" } else { "entries" }
+                                "{name}: {lost} of {items} {items_are} refused and dropped: {why}"
                             );
                         });
                         let suffix = if repeat { "_repeat" } else { "" };
                         let reason = format!("http_{code}{suffix}");
                         let now_ms = self.clock.now_ms();
-                        self.dropped.add_of(state.signal, &reason, lost, oldest_ms, now_ms);
+                        let (signal, from) = (state.signal, gathered.oldest_ms);
+                        self.dropped.add_of(signal, &reason, lost, from, now_ms);
                         state.trouble = Some(why);
                         break;
                     }
-                    Outcome::Retry { code, after, why } => {
+                    Outcome::Retry { code, after, why, slow } => {
                         // Without an answer, the server may have it or not.
                         repeat |= code.is_none();
+                        server_errors += u32::from(code.is_some_and(|code| code >= 500));
                         let pause = self.backoff.next(after);
                         note(state, complaints, why, pause);
+                        let is_large = slow || server_errors >= SERVER_ERRORS;
+                        if is_large && items > 1 && self.size.unanswered(bytes) {
+                            self.signal.again();
+                            if self.pause(pause).await {
+                                return Sent::GivenUp;
+                            }
+                            break;
+                        }
                         pause
+                    }
+                    Outcome::Misconfigured { code: Some(415), why } => {
+                        if !self.signal.unsupported(&why) {
+                            note(state, complaints, why, self.slowest);
+                            self.signal.again();
+                            if self.pause(self.slowest).await {
+                                return Sent::GivenUp;
+                            }
+                        }
+                        break;
                     }
                     Outcome::Misconfigured { why, .. } => {
                         note(state, complaints, why, self.slowest);
                         self.slowest
                     }
                 };
-                if *self.phase.borrow() == Phase::Draining {
+                if pause_until_due(&mut self.phase, pause).await {
                     return Sent::GivenUp;
-                }
-                let until = Instant::now() + pause;
-                tokio::select! {
-                    () = tokio::time::sleep_until(until) => {}
-                    // A last try, and then the rest stays on disk.
-                    _ = self.phase.changed() => {}
                 }
             }
         }
     }
+
+    async fn pause(&mut self, pause: Duration) -> bool {
+        pause_until_due(&mut self.phase, pause).await
+    }
+}
+
+/// Waits until it is time for another try. True if the agent drains and there is to be none.
+async fn pause_until_due(phase: &mut watch::Receiver<Phase>, pause: Duration) -> bool {
+    if *phase.borrow() == Phase::Draining {
+        return true;
+    }
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        // A last try, and then the rest stays on disk.
+        _ = phase.changed() => {}
+    }
+    false
 }
 
 /// How much of `wait` is left for data that is `age_ms` old by the wall clock, which may have been set
@@ -311,21 +425,31 @@ async fn sleep_some(duration: Option<Duration>) {
     }
 }
 
-/// Logs the same complaint once in a while only.
+/// Logs the same complaint once in a while only, and no complaints too often.
 #[derive(Debug, Default)]
 struct Complaints {
     last: Option<(String, Instant)>,
+    /// Whether the trouble that is there now has been logged.
+    told: bool,
 }
 
 impl Complaints {
     fn log(&mut self, text: &str, write: impl FnOnce()) {
         let now = Instant::now();
-        let repeated = self
-            .last
-            .as_ref()
-            .is_some_and(|(last, at)| last == text && now.duration_since(*at) < REPEAT_LOG);
-        if !repeated {
+        let due = self.last.as_ref().is_none_or(|(last, at)| {
+            let since = now.duration_since(*at);
+            since >= if last == text { REPEAT_LOG } else { ANY_LOG }
+        });
+        if due {
             self.last = Some((text.to_owned(), now));
+            self.told = true;
+            write();
+        }
+    }
+
+    /// All is well again, which is told if the trouble was.
+    fn over(&mut self, write: impl FnOnce()) {
+        if std::mem::take(&mut self.told) {
             write();
         }
     }
@@ -336,6 +460,25 @@ mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn complaints_are_logged_once_a_minute_at_most_and_the_same_one_rarely() {
+        let (mut complaints, mut logged) = (Complaints::default(), 0);
+        for second in 0..3_600 {
+            complaints.log(&format!("word {}", second % 7), || logged += 1);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(logged, 60);
+        let mut same = 0;
+        for _ in 0..3_600 {
+            complaints.log("the same", || same += 1);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(same, 6);
+        let mut told = 0;
+        (0..3).for_each(|_| complaints.over(|| told += 1));
+        assert_eq!(told, 1);
+    }
 
     #[test]
     fn batch_goes_when_it_has_waited_whatever_the_clock_says() {
