@@ -1,6 +1,7 @@
 //! What lies between a client and a server: passes bytes on, or breaks connections in the ways in which networks
 //! and proxies do. It knows no HTTP.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::http::Request;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// What becomes of a connection.
@@ -51,6 +53,10 @@ struct Shared {
     played: Mutex<Vec<Instant>>,
     /// Of those, the ones that have not ended.
     live: AtomicUsize,
+    /// All that have not ended.
+    open: AtomicUsize,
+    /// The gate's own addresses of connections to the server that did not simply pass.
+    bad: Mutex<BTreeSet<SocketAddr>>,
     stopping: AtomicBool,
 }
 
@@ -80,6 +86,8 @@ impl Gate {
             source: Mutex::default(),
             played: Mutex::default(),
             live: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            bad: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
         let own = Arc::clone(&shared);
@@ -104,6 +112,16 @@ impl Gate {
     /// When each connection came that did not simply pass.
     pub fn played(&self) -> Vec<Instant> {
         lock(&self.shared.played).clone()
+    }
+
+    /// Whether a request came to the server over one of them.
+    pub fn broke(&self, request: &Request) -> bool {
+        request.client.is_some_and(|client| lock(&self.shared.bad).contains(&client))
+    }
+
+    /// How many connections there are.
+    pub fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
     }
 
     /// How many of them have not ended.
@@ -134,6 +152,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             shared.live.fetch_add(1, Ordering::SeqCst);
         }
         workers.retain(|worker: &JoinHandle<()>| !worker.is_finished());
+        shared.open.fetch_add(1, Ordering::SeqCst);
         let shared = Arc::clone(shared);
         workers.push(std::thread::spawn(move || {
             let _ = client.set_nodelay(true);
@@ -142,6 +161,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             if wire.is_some() {
                 shared.live.fetch_sub(1, Ordering::SeqCst);
             }
+            shared.open.fetch_sub(1, Ordering::SeqCst);
         }));
     }
     for worker in workers {
@@ -159,7 +179,13 @@ fn converse(mut client: TcpStream, wire: Option<Wire>, shared: &Shared) -> io::R
             while wait(&client, PollFlags::HUP | PollFlags::RDHUP, shared).is_ok() {}
             return Ok(());
         }
-        Some(Wire::Late(pause)) => std::thread::sleep(pause),
+        Some(Wire::Late(pause)) => {
+            let end = Instant::now() + pause;
+            // Whom nobody waits for any more is not passed on.
+            while Instant::now() < end {
+                wait(&client, PollFlags::HUP | PollFlags::RDHUP, shared)?;
+            }
+        }
         Some(Wire::HalfClosed) => client.shutdown(Shutdown::Write)?,
         _ => {}
     }
@@ -169,6 +195,9 @@ fn converse(mut client: TcpStream, wire: Option<Wire>, shared: &Shared) -> io::R
     };
     let server = TcpStream::connect(target)?;
     server.set_nodelay(true)?;
+    if wire.is_some() {
+        lock(&shared.bad).insert(server.local_addr()?);
+    }
     pass(client, server, wire, shared)
 }
 

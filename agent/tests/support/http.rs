@@ -307,7 +307,7 @@ fn accept<S: Service>(listener: &TcpListener, shared: &Arc<Shared<S>>) {
 }
 
 fn converse<S: Service>(tcp: TcpStream, shared: &Shared<S>, connection: usize) {
-    let twin = tcp.try_clone();
+    let (twin, client) = (tcp.try_clone(), tcp.peer_addr().ok());
     let stream: Box<dyn Duplex> = match &shared.tls {
         None => Box::new(tcp),
         Some(config) => match rustls::ServerConnection::new(config.clone()) {
@@ -319,7 +319,7 @@ fn converse<S: Service>(tcp: TcpStream, shared: &Shared<S>, connection: usize) {
     loop {
         let head = reader.head(connection);
         shared.busy.fetch_add(1, Ordering::SeqCst);
-        let more = serve_one(&mut reader, shared, head);
+        let more = serve_one(&mut reader, shared, head, client);
         shared.busy.fetch_sub(1, Ordering::SeqCst);
         if !more {
             break;
@@ -335,6 +335,7 @@ fn serve_one<S: Service>(
     reader: &mut Reader,
     shared: &Shared<S>,
     head: Result<Request, Broken>,
+    client: Option<SocketAddr>,
 ) -> bool {
     let head = match head {
         Ok(head) => head,
@@ -359,6 +360,10 @@ fn serve_one<S: Service>(
     shared.played.fetch_add(usize::from(faulty), Ordering::SeqCst);
     request.faulty = faulty || shared.bad_way.load(Ordering::SeqCst);
     request.stored = fault.accept;
+    request.client = client;
+    if let Reply::Answer(response) = &fault.reply {
+        request.answer = Some(response.status);
+    }
     let mut violations = Vec::new();
     if !reader.pending.is_empty() {
         violations

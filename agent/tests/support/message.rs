@@ -2,6 +2,7 @@
 //! allow a client to send is a violation.
 
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 /// No request of a test is larger.
@@ -24,6 +25,10 @@ pub struct Request {
     pub faulty: bool,
     /// Whether what it holds was stored.
     pub stored: bool,
+    /// The code of the fault's answer, if it has one.
+    pub answer: Option<u16>,
+    /// The client's address, as the server sees it.
+    pub client: Option<SocketAddr>,
 }
 
 impl Request {
@@ -168,6 +173,8 @@ impl Reader {
             at: Instant::now(),
             faulty: false,
             stored: false,
+            answer: None,
+            client: None,
         };
         match request.header("host") {
             Some(host) if !host.is_empty() => Ok(request),

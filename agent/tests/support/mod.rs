@@ -21,6 +21,7 @@ pub mod dockerd;
 pub mod fault;
 pub mod gate;
 pub mod http;
+pub mod ledger;
 pub mod machine;
 pub mod message;
 pub mod probed;
