@@ -13,5 +13,6 @@ pub mod memory;
 pub mod model;
 pub mod pipeline;
 pub mod probe;
+pub mod relabel;
 pub mod status;
 pub mod wal;

@@ -17,6 +17,7 @@ mod process;
 mod refusal;
 mod rounds;
 mod send;
+mod shape;
 mod size;
 mod sources;
 mod state;
@@ -38,8 +39,9 @@ use crate::encode::{Positions, RoundEncoder, apply};
 use crate::host::kmsg::Position;
 use crate::host::{Host, SystemClock};
 use crate::logs::stage::Stages;
-use crate::model::{Labels, Samples};
+use crate::model::{Labels, Samples, Shape};
 use crate::probe::{self, ProbeError, Probes};
+use crate::relabel::Shaper;
 use crate::status;
 use crate::wal::WalError;
 
@@ -49,6 +51,7 @@ use losses::Dropped;
 use metrics::MetricsSignal;
 use open::{newest_timestamp, open_logs, open_metrics, sender};
 use rounds::Rounds;
+use shape::{SeriesShape, StreamShape};
 use sources::{Kept, Sources};
 use state::State;
 
@@ -203,6 +206,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
     let phase = crate::host::phase(&mut host, &config.agent.instance);
     let enabled = |entry: &crate::collector::Entry| config.metrics.collectors.contains(&entry.name);
     let collectors = Set::new(enabled, &config.metrics.options);
+    let shaper = shaper(config);
     State {
         clock: Rc::new(SystemClock),
         started: Instant::now(),
@@ -213,8 +217,11 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         host: RefCell::new(host),
         collectors: RefCell::new(collectors),
         probes,
-        samples: RefCell::new(Samples::with_limit(config.metrics.max_series as usize)),
-        own: State::own_samples(),
+        samples: RefCell::new(
+            Samples::with_limit(config.metrics.max_series as usize).shaped(shape_of(&shaper)),
+        ),
+        own: State::own_samples(shape_of(&shaper)),
+        shaper,
         last_round_ms: Cell::new(None),
         metrics: None,
         logs: None,
@@ -267,7 +274,8 @@ async fn pipeline(
     let mut tasks = JoinSet::new();
 
     for endpoint in &config.mimir {
-        let signal = MetricsSignal::new(endpoint.batch, Rc::clone(&state.dropped));
+        let shape = SeriesShape::new(endpoint);
+        let signal = MetricsSignal::new(endpoint.batch, shape, Rc::clone(&state.dropped));
         let interval = Some(config.agent.interval);
         let sender = sender(&state, &metrics, endpoint, signal, "metrics", interval, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
@@ -275,7 +283,8 @@ async fn pipeline(
     }
     for endpoint in &config.loki {
         let Some(logs) = &logs else { continue };
-        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, Rc::clone(&state.dropped));
+        let (shape, dropped) = (StreamShape::new(endpoint), Rc::clone(&state.dropped));
+        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, shape, dropped);
         let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());
@@ -404,11 +413,26 @@ fn encoder_of(
     }
 }
 
-/// The labels that every series gets.
+/// The labels that every series gets, unless rules may take one from some of them.
 fn series_labels(config: &Config) -> Labels {
     let mut labels = agent_labels(config);
     labels.set_default("job", config.metrics.job.clone());
-    labels
+    if config.metrics.relabel.is_empty() {
+        return labels;
+    }
+    Shaper::new(config.metrics.relabel.clone(), labels).for_all().clone()
+}
+
+/// The rules of `[[metrics.relabel]]`, if there are any.
+fn shaper(config: &Config) -> Option<Rc<RefCell<Shaper>>> {
+    let rules = config.metrics.relabel.clone();
+    let mut labels = agent_labels(config);
+    labels.set_default("job", config.metrics.job.clone());
+    (!rules.is_empty()).then(|| Rc::new(RefCell::new(Shaper::new(rules, labels))))
+}
+
+fn shape_of(shaper: &Option<Rc<RefCell<Shaper>>>) -> Option<Box<dyn Shape>> {
+    shaper.as_ref().map(|shaper| Box::new(Rc::clone(shaper)) as Box<dyn Shape>)
 }
 
 /// Keeps the promise of `wal.sync = DURATION` for the last record before a silence, and goes back to a

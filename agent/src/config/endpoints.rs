@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, Place};
 use super::reader::{At, Pair, Reader};
-use super::{Endpoint, Limits, units};
+use super::{Endpoint, Limits, relabel, units};
 use crate::endpoint::{
     Auth, Client, MinVersion, Options, OptionsError, Secret, TlsError, TlsOptions, Url,
 };
@@ -131,6 +131,11 @@ fn endpoints(
         )?;
         let Batching { batch, wait, limits } = batching(&t)?;
         let backoff = backoff(&t)?;
+        let labels = t.labels(
+            "labels",
+            "labels of what goes to this endpoint alone, given where there is no such label and before `relabel`",
+        )?;
+        let relabel = relabel::rules(&t, "relabel")?;
         let (present, place) = (t.is_present(), t.place().clone());
         t.finish()?;
         if !present {
@@ -162,7 +167,7 @@ fn endpoints(
                 "each endpoint keeps a cursor of its own, by URL and tenant",
             ));
         }
-        endpoints.push(Endpoint { connection, backoff, batch, wait, limits });
+        endpoints.push(Endpoint { connection, backoff, batch, wait, limits, labels, relabel });
     }
     Ok(endpoints)
 }

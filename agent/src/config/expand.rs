@@ -1,4 +1,5 @@
-//! `${NAME}` and `${NAME:-default}` inside strings; `$${` is a literal `${`.
+//! `${NAME}` and `${NAME:-default}` inside strings; `$${` is a literal `${`, and `${1}`, which no variable is
+//! called, stands as it is: a group in a replacement.
 
 /// Where variables come from.
 pub(super) trait Environment {
@@ -46,6 +47,11 @@ pub(super) fn expand(text: &str, environment: &dyn Environment) -> Result<String
                 hint: "write ${NAME}, or $${ for a literal ${".into(),
             });
         };
+        if end > 0 && inner[..end].bytes().all(|b| b.is_ascii_digit()) {
+            out.push_str("${");
+            rest = inner;
+            continue;
+        }
         let (name, default) = match inner[..end].split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (&inner[..end], None),
@@ -97,6 +103,7 @@ mod tests {
         assert_eq!(ok("${B:-}"), "");
         assert_eq!(ok("$${A} $A $"), "${A} $A $");
         assert_eq!(ok("(${A}|.*)$"), "(1|.*)$");
+        assert_eq!(ok("${1}-${10}-$${2}-${A}"), "${1}-${10}-${2}-1");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::Metrics;
 use super::error::{ConfigError, nearest};
 use super::intervals::intervals;
 use super::reader::Reader;
+use super::relabel;
 use crate::{collector, host};
 
 pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
@@ -156,8 +157,9 @@ pub(super) fn metrics(top: &Reader<'_>) -> Result<Metrics, ConfigError> {
     target.enable_task_metrics =
         systemd.boolean("enable_task_metrics", false, "how many tasks each service has")?;
     systemd.finish()?;
+    let relabel = relabel::rules(&t, "relabel")?;
     t.finish()?;
-    Ok(Metrics { job, collectors, max_series, options })
+    Ok(Metrics { job, collectors, max_series, options, relabel })
 }
 
 fn containers(

@@ -11,6 +11,7 @@ mod logs;
 mod metrics;
 mod reader;
 mod reference;
+mod relabel;
 mod sections;
 mod units;
 
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::Labels;
+use crate::relabel::Rules;
 use crate::{collector, endpoint, host, probe};
 
 use expand::ProcessEnvironment;
@@ -82,6 +84,8 @@ pub struct Metrics {
     pub max_series: u32,
     /// What the collectors take.
     pub options: collector::Options,
+    /// What is done with the samples' labels before they are written.
+    pub relabel: Rules,
 }
 
 /// `[[mimir]]` or `[[loki]]`
@@ -97,6 +101,10 @@ pub struct Endpoint {
     pub wait: Duration,
     /// What the server is known to refuse, and how fast it is sent to.
     pub limits: Limits,
+    /// Given to every series or stream that has no such label.
+    pub labels: Labels,
+    /// What is done with labels after that.
+    pub relabel: Rules,
 }
 
 /// What Loki refuses by its own configuration, so that it is not sent.

@@ -96,8 +96,10 @@ impl<'a> Reader<'a> {
     /// documented; the caller skips what is not [present](Reader::is_present).
     pub(super) fn list(&self, key: &'static str) -> Result<Vec<Reader<'a>>, ConfigError> {
         self.known.borrow_mut().push(key);
+        // Of a list within a list: `[mimir.relabel]`.
+        let name = self.child_name(key).replace(['[', ']'], "");
         let reader = |table, place| Reader {
-            name: format!("[{}]", self.child_name(key)),
+            name: format!("[{name}]"),
             table,
             place,
             known: RefCell::default(),
@@ -114,7 +116,7 @@ impl<'a> Reader<'a> {
                 .collect(),
             Some(node) => {
                 let mut error = self.wrong_type(key, "a list of tables", node);
-                error.hint = format!("write [[{}]] in double brackets", self.child_name(key));
+                error.hint = format!("write [[{name}]] in double brackets");
                 Err(error)
             }
         }

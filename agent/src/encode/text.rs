@@ -14,7 +14,7 @@ use crate::model::{Kind, Sample, Samples, Suffix};
 /// # Errors
 /// Whatever writing gave.
 pub fn write_text(samples: &Samples, out: &mut impl Write) -> io::Result<()> {
-    let mut sorted: Vec<Sample<'_>> = samples.iter().collect();
+    let mut sorted: Vec<Sample<'_>> = samples.iter().map(of_its_name).collect();
     // Stable, so that what compares equal, the parts of a histogram or summary, keeps its order.
     sorted.sort_by(|a, b| {
         a.family.cmp(b.family).then_with(|| {
@@ -39,6 +39,15 @@ pub fn write_text(samples: &Samples, out: &mut impl Write) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A sample that has another name than its family's, which a relabel rule may give it, is a family of its own.
+fn of_its_name(sample: Sample<'_>) -> Sample<'_> {
+    let name = sample.name();
+    if name.strip_prefix(sample.family) == Some(sample.suffix.as_str()) {
+        return sample;
+    }
+    Sample { family: name, help: "", kind: Kind::Untyped, suffix: Suffix::None, ..sample }
 }
 
 /// As Go's client: fewer labels first, then by values in the order of the labels' names.

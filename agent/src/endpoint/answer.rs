@@ -158,7 +158,8 @@ pub fn judge(
     }
 }
 
-fn explain(attempt: &str, code: u16, headers: &HeaderMap, words: &str) -> String {
+/// What was attempted and what came back, with the server's words.
+pub(super) fn answered(attempt: &str, code: u16, words: &str) -> String {
     let mut why = format!("{attempt} was answered {code}");
     let reason = hyper::StatusCode::from_u16(code).ok().and_then(|code| code.canonical_reason());
     if let Some(reason) = reason {
@@ -169,11 +170,21 @@ fn explain(attempt: &str, code: u16, headers: &HeaderMap, words: &str) -> String
         why.push_str(": ");
         why.push_str(words);
     }
-    let hint: Cow<'_, str> = match code {
-        300..=399 => match headers.get(LOCATION).and_then(|to| location(to.as_bytes())) {
-            Some(to) => format!("the server redirects to {to}; set url to where it is").into(),
-            None => "the server redirects; set url to where it is".into(),
-        },
+    why
+}
+
+/// What is said of a redirect.
+pub(super) fn redirects(headers: &HeaderMap) -> Cow<'static, str> {
+    match headers.get(LOCATION).and_then(|to| location(to.as_bytes())) {
+        Some(to) => format!("the server redirects to {to}; set url to where it is").into(),
+        None => "the server redirects; set url to where it is".into(),
+    }
+}
+
+fn explain(attempt: &str, code: u16, headers: &HeaderMap, words: &str) -> String {
+    let mut why = answered(attempt, code, words);
+    let hint: Cow<'static, str> = match code {
+        300..=399 => redirects(headers),
         401 => "check basic_auth, bearer_token_file and tenant".into(),
         403 => "the server knows these credentials and forbids the push; check rights and tenant"
             .into(),

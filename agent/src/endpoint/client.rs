@@ -5,36 +5,34 @@
 //! whole exchange ([`Options::timeout`]). Nothing runs between requests: no task, no timer.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper::header::{AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, Uri};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, Uri};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{MAX_SAID, Outcome, judge};
-use super::connect::{ConnectError, Lookup, Stream, Tls, connect};
+use super::answer::{Outcome, judge};
+use super::connect::{ConnectError, Lookup, Tls, connect};
+use super::intake::{End, Intake, Sink};
+use super::link::{Broken, Link};
 use super::options::{
     Content, Credentials, Options, OptionsError, check, credentials, fixed_headers,
 };
+use super::pipe::Meter;
 use super::{SecretError, TlsError};
 
-/// Bounds the answer's head, and the connection's buffers.
-const MAX_HEAD: usize = 16 << 10;
+/// The body of an answer to a push is read up to here, so that its connection can be kept; beyond, it is
+/// closed.
+const MAX_BODY: u64 = 64 << 10;
 
-/// An answer's body is read up to here, so that its connection can be kept; beyond, it is closed.
-const MAX_BODY: usize = 64 << 10;
+/// What may come with a body, beside as much again for how it is framed: heads, of which a server may send
+/// several (1xx), trailers, and what HTTP/2 says between them.
+const AROUND: u64 = 128 << 10;
 
 /// The largest request whose memory is kept for the next one.
 const MAX_KEPT: usize = 16 << 10;
@@ -45,7 +43,6 @@ const REST_OF_GOOD_ANSWER: Duration = Duration::from_secs(5);
 /// A client for one endpoint, with at most one connection.
 pub struct Client {
     options: Options,
-    attempt: String,
     target: Uri,
     headers: HeaderMap,
     credentials: Option<Credentials>,
@@ -56,6 +53,7 @@ pub struct Client {
     link: Option<Link>,
     buffer: BytesMut,
     connections: u32,
+    meter: Rc<Meter>,
     /// The server's clock in milliseconds since the Unix epoch, and when it said so.
     server_ms: Option<(i64, Instant)>,
 }
@@ -70,18 +68,34 @@ impl fmt::Debug for Client {
 }
 
 /// Why there is no answer.
-enum Fault {
+pub(super) enum Fault {
     Secret(SecretError),
     Tls(TlsError),
     Connect(ConnectError),
-    Broken(hyper::Error),
+    Broken(Broken),
     NoAnswer,
 }
 
-struct Answer {
-    code: u16,
-    headers: HeaderMap,
-    said: String,
+/// A request, but for the credentials.
+pub(super) struct Ask {
+    pub(super) method: Method,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// The most bytes of the answer's body.
+    pub(super) max_bytes: u64,
+}
+
+pub(super) struct Answer {
+    pub(super) code: u16,
+    pub(super) headers: HeaderMap,
+    /// The beginning of the body, if no sink had it.
+    pub(super) said: String,
+    /// What became of the body.
+    pub(super) end: End,
+    /// Bytes of the body that were read.
+    pub(super) bytes: u64,
+    /// Whether the connection can be used again.
+    keep: bool,
 }
 
 impl Client {
@@ -107,7 +121,6 @@ impl Client {
         // Shorter ones are no secrets, and would be found in every other word.
         hide.retain(|text| text.len() >= 8);
         Ok(Client {
-            attempt: format!("POST {}", options.url),
             target: target.map_err(|_| OptionsError::HeaderValue("request target".into()))?,
             headers,
             credentials,
@@ -118,6 +131,7 @@ impl Client {
             link: None,
             buffer: BytesMut::new(),
             connections: 0,
+            meter: Rc::default(),
             server_ms: None,
             options,
         })
@@ -147,82 +161,120 @@ impl Client {
         self.link = None;
     }
 
+    /// Bytes that were written to sockets since the last call: what a metered link sees of requests, TLS and
+    /// its handshakes included, TCP's own headers not.
+    pub fn take_sent_bytes(&mut self) -> u64 {
+        self.meter.take_sent()
+    }
+
     /// Sends one request and waits for the answer, at most as long as the timeout says. If the future
     /// is dropped before, the connection is closed and the server may or may not have the request.
     pub async fn post(&mut self, content: Content, body: &[u8]) -> Outcome {
         self.buffer.clear();
         self.buffer.extend_from_slice(body);
         let body = self.buffer.split().freeze();
-        let deadline = Instant::now() + self.options.timeout;
-        let mut answer = self.exchange(content, &body, deadline).await;
-        if matches!(&answer, Ok(answer) if answer.code == 401) {
-            match self.read_credentials() {
-                Ok(false) => {}
-                Ok(true) => answer = self.exchange(content, &body, deadline).await,
-                Err(fault) => answer = Err(fault),
-            }
+        let mut headers = self.headers.clone();
+        for &(name, value) in content.headers() {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        if body.len() > MAX_KEPT {
+        let ask = Ask { method: Method::POST, headers, body, max_bytes: MAX_BODY };
+        let answer = self.ask(&ask, &mut None).await;
+        if ask.body.len() > MAX_KEPT {
             self.buffer = BytesMut::new();
         }
         match answer {
-            Ok(Answer { code, headers, said }) => {
-                self.server_ms =
-                    date_ms(&headers).map(|ms| (ms, Instant::now())).or(self.server_ms);
-                judge(&self.attempt, code, &headers, &said, SystemTime::now())
+            Ok(Answer { code, headers, said, .. }) => {
+                judge(&self.attempt("POST"), code, &headers, &said, SystemTime::now())
             }
             Err(fault) => self.no_answer(&fault),
         }
     }
 
+    /// What is attempted, as messages begin.
+    pub(super) fn attempt(&self, method: &str) -> String {
+        format!("{method} {}", self.options.url)
+    }
+
+    /// The headers that are the same for every request.
+    pub(super) fn fixed_headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Sends a request and takes its answer, once more if the credentials have changed meanwhile.
+    pub(super) async fn ask(
+        &mut self,
+        ask: &Ask,
+        sink: &mut Option<Sink<'_>>,
+    ) -> Result<Answer, Fault> {
+        let deadline = Instant::now() + self.options.timeout;
+        let mut answer = self.exchange(ask, sink, deadline).await;
+        if matches!(&answer, Ok(answer) if answer.code == 401) {
+            match self.read_credentials() {
+                Ok(false) => {}
+                Ok(true) => answer = self.exchange(ask, sink, deadline).await,
+                Err(fault) => answer = Err(fault),
+            }
+        }
+        if let Ok(answer) = &answer {
+            self.server_ms =
+                date_ms(&answer.headers).map(|ms| (ms, Instant::now())).or(self.server_ms);
+        }
+        answer
+    }
+
     fn no_answer(&self, fault: &Fault) -> Outcome {
-        let attempt = &self.attempt;
-        let after = None;
-        let retry = |why| Outcome::Retry { code: None, after, why, slow: false };
-        let slow = |why| Outcome::Retry { code: None, after, why, slow: true };
+        let why = self.explain("POST", fault);
+        match fault {
+            Fault::Secret(_) | Fault::Tls(_) => Outcome::Misconfigured { code: None, why },
+            Fault::Connect(_) => Outcome::Retry { code: None, after: None, why, slow: false },
+            Fault::Broken(_) | Fault::NoAnswer => {
+                Outcome::Retry { code: None, after: None, why, slow: true }
+            }
+        }
+    }
+
+    /// The line for the log.
+    pub(super) fn explain(&self, method: &str, fault: &Fault) -> String {
+        let attempt = self.attempt(method);
         let seconds = self.options.timeout.as_secs_f64();
         match fault {
-            Fault::Secret(error) => {
-                Outcome::Misconfigured { code: None, why: format!("{attempt}: {error}") }
+            Fault::Secret(error) => format!("{attempt}: {error}"),
+            Fault::Tls(error) => format!("{attempt}: {error}"),
+            Fault::Connect(error @ ConnectError::Timeout { .. }) => {
+                format!("{attempt}: {error} within {seconds} s; check the address and firewalls")
             }
-            Fault::Tls(error) => {
-                Outcome::Misconfigured { code: None, why: format!("{attempt}: {error}") }
-            }
-            Fault::Connect(error @ ConnectError::Timeout { .. }) => retry(format!(
-                "{attempt}: {error} within {seconds} s; check the address and firewalls"
-            )),
-            Fault::Connect(error) => retry(format!("{attempt}: {error}")),
-            Fault::Broken(error) => slow(format!("{attempt}: {}", broken(error))),
-            Fault::NoAnswer => slow(format!(
+            Fault::Connect(error) => format!("{attempt}: {error}"),
+            Fault::Broken(error) => format!("{attempt}: {error}"),
+            Fault::NoAnswer => format!(
                 "{attempt}: connected, and no answer within {seconds} s; is the server overloaded, or \
                  timeout too short?"
-            )),
+            ),
         }
     }
 
     /// Over the connection that is there, or else a new one.
     async fn exchange(
         &mut self,
-        content: Content,
-        body: &Bytes,
+        ask: &Ask,
+        sink: &mut Option<Sink<'_>>,
         deadline: Instant,
     ) -> Result<Answer, Fault> {
         if let Some(mut link) = self.link.take()
             && link.is_open().await
         {
-            match self.over(&mut link, content, body, deadline).await {
-                Ok((answer, keep)) => {
-                    self.link = keep.then_some(link);
+            match self.over(&mut link, ask, sink, deadline).await {
+                Ok(answer) => {
+                    self.link = answer.keep.then_some(link);
                     return Ok(answer);
                 }
                 // The server closed it while it was idle: nobody's fault, once more over a new one.
-                Err(Fault::Broken(_)) if !link.heard.load(Ordering::Relaxed) => {}
+                Err(Fault::Broken(_)) if !self.meter.heard() => {}
                 Err(fault) => return Err(fault),
             }
         }
         let mut link = self.connect(deadline).await?;
-        let (answer, keep) = self.over(&mut link, content, body, deadline).await?;
-        self.link = keep.then_some(link);
+        let answer = self.over(&mut link, ask, sink, deadline).await?;
+        self.link = answer.keep.then_some(link);
         Ok(answer)
     }
 
@@ -240,18 +292,11 @@ impl Client {
                 Some(Tls { config, name: name.clone(), private_ca })
             }
         };
-        let heard = Arc::new(AtomicBool::new(false));
-        let stream = connect(&self.options.url, &mut self.lookup, tls, heard.clone(), deadline)
+        let stream = connect(&self.options.url, &mut self.lookup, tls, &self.meter, deadline)
             .await
             .map_err(Fault::Connect)?;
         self.connections = self.connections.saturating_add(1);
-        let (sender, connection) = Builder::new()
-            .max_buf_size(MAX_HEAD)
-            .max_headers(64)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(Fault::Broken)?;
-        Ok(Link { sender, driver: Driver { connection, done: false }, heard })
+        Link::new(stream).await.map_err(Fault::Broken)
     }
 
     /// Whether the secret is another one than before.
@@ -263,44 +308,39 @@ impl Client {
         Ok(changed)
     }
 
-    /// The answer, and whether the connection can be used again.
     async fn over(
         &self,
         link: &mut Link,
-        content: Content,
-        body: &Bytes,
+        ask: &Ask,
+        sink: &mut Option<Sink<'_>>,
         deadline: Instant,
-    ) -> Result<(Answer, bool), Fault> {
-        link.heard.store(false, Ordering::Relaxed);
-        let request = self.request(content, body.clone());
-        let response = timeout_at(deadline, link.send(request))
+    ) -> Result<Answer, Fault> {
+        self.meter.expect(ask.max_bytes.saturating_mul(2).saturating_add(AROUND));
+        let response = timeout_at(deadline, link.send(self.request(ask)))
             .await
             .map_err(|_| Fault::NoAnswer)?
             .map_err(Fault::Broken)?;
-        let (head, mut incoming) = response.into_parts();
-        let until = if head.status.is_success() {
-            deadline.min(Instant::now() + REST_OF_GOOD_ANSWER)
-        } else {
-            deadline
+        let (head, mut body) = response.into_parts();
+        let good = head.status.is_success();
+        // Of a push the status is the answer. Whatever becomes of the body, it only costs the connection.
+        let until = match good && sink.is_none() {
+            true => deadline.min(Instant::now() + REST_OF_GOOD_ANSWER),
+            false => deadline,
         };
-        // The status is the answer. Whatever becomes of the body, it only costs the connection.
-        let mut kept = Vec::new();
-        let whole = timeout_at(until, link.driver.drain(&mut incoming, &mut kept)).await;
-        drop(incoming);
-        let keep = whole.unwrap_or(false) && link.is_open().await;
-        let code = head.status.as_u16();
-        Ok((Answer { code, headers: head.headers, said: self.said(&kept) }, keep))
+        let mut intake = Intake::new(&head.headers, sink.as_mut().filter(|_| good), ask.max_bytes);
+        let end = timeout_at(until, intake.drain(link, &mut body)).await.unwrap_or(End::Timeout);
+        let (kept, bytes) = (intake.kept, intake.bytes);
+        drop(body);
+        let keep = matches!(end, End::Whole) && link.is_open().await;
+        let (code, said) = (head.status.as_u16(), self.said(&kept));
+        Ok(Answer { code, headers: head.headers, said, end, bytes, keep })
     }
 
-    fn request(&self, content: Content, body: Bytes) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
+    fn request(&self, ask: &Ask) -> Request<Bytes> {
+        let mut request = Request::new(ask.body.clone());
+        *request.method_mut() = ask.method.clone();
         *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = self.headers.clone();
-        for &(name, value) in content.headers() {
-            let name = HeaderName::from_static(name);
-            request.headers_mut().insert(name, HeaderValue::from_static(value));
-        }
+        *request.headers_mut() = ask.headers.clone();
         if let Some(credentials) = &self.credentials {
             request.headers_mut().insert(AUTHORIZATION, credentials.header.clone());
         }
@@ -324,96 +364,4 @@ impl Client {
 fn date_ms(headers: &HeaderMap) -> Option<i64> {
     let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
     i64::try_from(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis()).ok()
-}
-
-fn broken(error: &hyper::Error) -> String {
-    if error.is_parse_too_large() {
-        return format!(
-            "the head of the answer is longer than {MAX_HEAD} bytes; is it the right server?"
-        );
-    }
-    if error.is_parse() {
-        return format!("{error}: the answer is not HTTP; is the URL's scheme or port wrong?");
-    }
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    format!("{text}; the server, or something in between, gave up the connection")
-}
-
-type Sender = SendRequest<Full<Bytes>>;
-
-struct Link {
-    sender: Sender,
-    driver: Driver,
-    /// Whether a byte of an answer has come since the last request.
-    heard: Arc<AtomicBool>,
-}
-
-/// hyper's side of the connection. It moves only while a request is waited for.
-struct Driver {
-    connection: Connection<TokioIo<Stream>, Full<Bytes>>,
-    done: bool,
-}
-
-impl Link {
-    /// Whether another request can be sent. Notices a server that has closed meanwhile.
-    async fn is_open(&mut self) -> bool {
-        poll_fn(|cx| {
-            self.driver.poll(cx);
-            Poll::Ready(())
-        })
-        .await;
-        !self.driver.done && self.sender.is_ready()
-    }
-
-    async fn send(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, hyper::Error> {
-        let response = self.sender.send_request(request);
-        self.driver.while_waiting(response).await
-    }
-}
-
-impl Driver {
-    /// Its errors reach whoever waits for the answer, too.
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        if !self.done && Pin::new(&mut self.connection).poll(cx).is_ready() {
-            self.done = true;
-        }
-    }
-
-    async fn while_waiting<F: Future>(&mut self, future: F) -> F::Output {
-        let mut future = pin!(future);
-        poll_fn(|cx| {
-            self.poll(cx);
-            future.as_mut().poll(cx)
-        })
-        .await
-    }
-
-    /// Reads a body to its end, keeping its first bytes. False if it is too long or breaks off.
-    async fn drain(&mut self, body: &mut Incoming, kept: &mut Vec<u8>) -> bool {
-        let mut read = 0usize;
-        loop {
-            match self.while_waiting(body.frame()).await {
-                None => return true,
-                Some(Err(_)) => return false,
-                Some(Ok(frame)) => {
-                    let Some(data) = frame.data_ref() else { continue };
-                    read = read.saturating_add(data.len());
-                    let room = MAX_SAID.saturating_sub(kept.len()).min(data.len());
-                    kept.extend_from_slice(data.get(..room).unwrap_or_default());
-                    if read > MAX_BODY {
-                        return false;
-                    }
-                }
-            }
-        }
-    }
 }

@@ -3,21 +3,18 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
+use super::pipe::{Meter, Pipe, Stream};
 use super::{Host, Url};
 
 /// The most that one of several addresses gets before the next one's turn, of what time there is: a
@@ -103,17 +100,6 @@ fn tls_hint(source: &io::Error, private_ca: bool) -> &'static str {
     }
 }
 
-/// A connection, and whether a byte has come back over it.
-pub(super) struct Stream {
-    inner: Inner,
-    heard: Arc<AtomicBool>,
-}
-
-enum Inner {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
 /// TLS as a connection needs it.
 pub(super) struct Tls {
     pub(super) config: Arc<ClientConfig>,
@@ -185,13 +171,12 @@ impl Lookup {
     }
 }
 
-/// Connects before the deadline. `heard` is set when the first byte above TLS arrives, and again after
-/// whoever watches it has cleared it.
+/// Connects before the deadline.
 pub(super) async fn connect(
     url: &Url,
     lookup: &mut Lookup,
     tls: Option<Tls>,
-    heard: Arc<AtomicBool>,
+    meter: &Rc<Meter>,
     deadline: Instant,
 ) -> Result<Stream, ConnectError> {
     let tcp = match url.host() {
@@ -202,15 +187,20 @@ pub(super) async fn connect(
     };
     // A request is written whole; waiting for more to send only delays it.
     let _ = tcp.set_nodelay(true);
-    let Some(tls) = tls else {
-        return Ok(Stream { inner: Inner::Plain(tcp), heard });
-    };
+    let mut pipe = Pipe::Tcp(tcp, Rc::clone(meter));
+    if let Some(tls) = tls {
+        pipe = secure(pipe, tls, deadline).await?;
+    }
+    Ok(Stream { pipe, meter: Rc::clone(meter) })
+}
+
+async fn secure(pipe: Pipe, tls: Tls, deadline: Instant) -> Result<Pipe, ConnectError> {
     let name = tls.name.to_str().into_owned();
-    let handshake = TlsConnector::from(tls.config).connect(tls.name, tcp);
+    let handshake = TlsConnector::from(tls.config).connect(tls.name, pipe);
     match timeout_at(deadline, handshake).await {
         Err(_) => Err(ConnectError::Timeout { doing: "TLS handshake" }),
         Ok(Err(source)) => Err(ConnectError::Tls { name, source, private_ca: tls.private_ca }),
-        Ok(Ok(stream)) => Ok(Stream { inner: Inner::Tls(Box::new(stream)), heard }),
+        Ok(Ok(stream)) => Ok(Pipe::Tls(Box::new(stream))),
     }
 }
 
@@ -236,69 +226,9 @@ fn share(time: Duration, addresses: usize) -> Duration {
     }
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = match &mut self.inner {
-            Inner::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Inner::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
-        if buf.filled().len() > before {
-            self.heard.store(true, Ordering::Relaxed);
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.inner {
-            Inner::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Inner::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.inner {
-            Inner::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Inner::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.inner {
-            Inner::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Inner::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.inner {
-            Inner::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Inner::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::{Condvar, Mutex};
 
     use super::*;

@@ -7,7 +7,7 @@
 
 use std::str;
 
-use super::{Desc, Kind};
+use super::{Desc, Kind, Shape};
 
 /// The bits of the value that says that a series is gone: a NaN of its own, which Prometheus and Mimir know
 /// (prometheus/model/value `StaleNaN`; remote write 1.0, "Stale markers").
@@ -88,6 +88,10 @@ pub struct Samples {
     section: u8,
     /// A bit for each section that was begun.
     begun: Sections,
+    /// What they pass before they count.
+    shape: Option<Box<dyn Shape>>,
+    /// Those that come are the agent's own, see [`Shape`].
+    own: bool,
 }
 
 /// A set of sections' numbers.
@@ -152,7 +156,21 @@ impl Samples {
             refused: 0,
             section: 0,
             begun: Sections::default(),
+            shape: None,
+            own: false,
         }
+    }
+
+    /// The same, with something that every sample passes before the limit is asked: what it lets go takes no
+    /// place.
+    #[must_use]
+    pub fn shaped(self, shape: Option<Box<dyn Shape>>) -> Samples {
+        Samples { shape, ..self }
+    }
+
+    /// Says that the samples up to the next [`clear`](Samples::clear) are those that the agent adds by itself.
+    pub fn begin_own(&mut self) {
+        self.own = true;
     }
 
     /// Forgets the samples and keeps the memory.
@@ -165,6 +183,7 @@ impl Samples {
         self.refused = 0;
         self.section = 0;
         self.begun = Sections::default();
+        self.own = false;
     }
 
     /// Says that a part of the agent, known by a number, has been asked: the samples up to the next call
@@ -263,7 +282,8 @@ impl Samples {
         le: Option<&str>,
         value: f64,
     ) {
-        if self.rows.len() + self.held >= self.limit {
+        let full = self.rows.len() + self.held >= self.limit;
+        if full && self.shape.is_none() {
             self.refused += 1;
             return;
         }
@@ -286,6 +306,14 @@ impl Samples {
             sorted.extend(labels.iter().copied().chain(le.map(|le| ("le", le))));
             sorted.sort_unstable_by_key(|(name, _)| *name);
             sorted.iter().for_each(|label| put(&mut self.keys, label));
+        }
+        if let Some(shape) = &mut self.shape {
+            let kept = shape.shape(&mut self.keys, start as usize, self.own);
+            if !kept || full {
+                self.refused += u64::from(kept);
+                self.keys.truncate(start as usize);
+                return;
+            }
         }
         let key = Span { start, end: self.keys.len() as u32 };
         self.rows.push(Row { family, suffix, section: self.section, key, value });

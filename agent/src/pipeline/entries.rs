@@ -7,6 +7,7 @@ use super::log::Log;
 use super::losses::Dropped;
 use super::refusal;
 use super::send::{Bounds, Gathered, Refusal, Request, Signal, Verdict};
+use super::shape::StreamShape;
 use super::{DAMAGED, TOO_LARGE};
 use crate::config::Limits;
 use crate::encode::{LokiPush, MAX_BYTES, PushEntry, block_bytes, decode_block};
@@ -22,6 +23,7 @@ const LARGE: u64 = 32 << 10;
 pub(super) struct EntriesSignal {
     max_bytes: u64,
     limits: Limits,
+    shape: StreamShape,
     batch: Block,
     /// Bytes of the batch's records in the clear, as [`block_bytes`] counts them. The lines alone would
     /// not bound it: there may be a million of them in 16 MiB, each empty.
@@ -39,11 +41,17 @@ pub(super) struct EntriesSignal {
 
 impl EntriesSignal {
     /// A signal whose requests have at most `max_bytes` of entries as [`block_bytes`] counts them, or one block.
-    pub(super) fn new(max_bytes: u64, limits: Limits, dropped: Rc<Dropped>) -> EntriesSignal {
+    pub(super) fn new(
+        max_bytes: u64,
+        limits: Limits,
+        shape: StreamShape,
+        dropped: Rc<Dropped>,
+    ) -> EntriesSignal {
         EntriesSignal {
             // A short entry takes more in a request than it is counted, by less than half.
             max_bytes: max_bytes.min(MAX_BYTES as u64 / 2),
             limits,
+            shape,
             batch: Block::new(),
             batch_bytes: 0,
             order: None,
@@ -57,7 +65,8 @@ impl EntriesSignal {
 
     /// Which entries are sent, in which order: each stream's by time, which is that of reading but where
     /// a stage has read another one from the line.
-    fn arrange(&self, now_ms: Option<i64>) -> Vec<u32> {
+    fn arrange(&mut self, now_ms: Option<i64>) -> Vec<u32> {
+        self.shape.batch(&self.batch, &self.dropped);
         let max_age = self.limits.max_age.map(|age| i64::try_from(age.as_millis()));
         let max_age = max_age.map(|age| age.unwrap_or(i64::MAX));
         let oldest_ms = now_ms.zip(max_age).map_or(i64::MIN, |(now, age)| now.saturating_sub(age));
@@ -65,7 +74,9 @@ impl EntriesSignal {
         let mut order = Vec::with_capacity(self.batch.len());
         for (index, entry) in self.batch.entries().enumerate() {
             let time_ms = entry.timestamp_ns.div_euclid(1_000_000);
-            if time_ms < oldest_ms {
+            if self.shape.stream(entry.stream).is_none() {
+                // Counted there.
+            } else if time_ms < oldest_ms {
                 old.add(time_ms);
             } else if self.limits.max_line.is_some_and(|max| entry.line.len() as u64 > max) {
                 long.add(time_ms);
@@ -78,7 +89,8 @@ impl EntriesSignal {
             self.dropped.add_of("logs", reason, refused.entries, refused.from_ms, refused.to_ms);
         }
         let key = |index: &u32| {
-            self.batch.entry(*index as usize).map(|entry| (entry.stream.0, entry.timestamp_ns))
+            let entry = self.batch.entry(*index as usize)?;
+            Some((self.shape.stream(entry.stream)?.0, entry.timestamp_ns))
         };
         order.sort_by_key(key);
         order
@@ -152,7 +164,8 @@ impl Signal for EntriesSignal {
         let order = self.order.take().unwrap_or_else(|| self.arrange(bounds.now_ms));
         let batch = &self.batch;
         let entry = |index: &u32| batch.entry(*index as usize);
-        let stream = |index: &u32| entry(index).map(|entry| entry.stream);
+        let shape = &self.shape;
+        let stream = |index: &u32| shape.stream(entry(index)?.stream);
         let most_pairs = if self.limits.no_metadata { 0 } else { MAX_PAIRS };
         let (_, mut next) = self.sent;
         self.sent.0 = next;
@@ -164,8 +177,7 @@ impl Signal for EntriesSignal {
                 line: entry.line,
                 metadata: entry.metadata.within(most_pairs, MAX_PAIR_BYTES),
             });
-            let labels =
-                stream(first).and_then(|stream| batch.streams().get(usize::from(stream.0)));
+            let labels = stream(first).and_then(|stream| shape.labels(batch, stream));
             if let Some(labels) = labels
                 && let Err(full) = self.request.stream(&labels.to_string(), entries)
             {
@@ -190,6 +202,7 @@ impl Signal for EntriesSignal {
     }
 
     fn rest(&mut self) {
+        self.shape.rest();
         if std::mem::take(&mut self.is_large) {
             self.batch = Block::new();
             self.request = LokiPush::new();
@@ -267,7 +280,8 @@ mod tests {
         let reader = log.reader("a").unwrap();
         log.append(BLOCK, &mut Entries(&block(0, ""))).unwrap();
         log.append(BLOCK, &mut Entries(&block(1, &"x".repeat(2_000)))).unwrap();
-        let mut signal = EntriesSignal::new(1_024, Limits::default(), dropped());
+        let mut signal =
+            EntriesSignal::new(1_024, Limits::default(), StreamShape::default(), dropped());
         let mut gathered = Gathered::default();
         signal.gather(&log, reader, &mut gathered).unwrap();
         // A full batch without an entry would end the sender.
@@ -285,7 +299,8 @@ mod tests {
             log.append(BLOCK, &mut Entries(&block(1_300, ""))).unwrap();
         }
         for max in [256 << 10, 4 << 20] {
-            let mut signal = EntriesSignal::new(max, Limits::default(), dropped());
+            let mut signal =
+                EntriesSignal::new(max, Limits::default(), StreamShape::default(), dropped());
             let (mut sent, mut gathered) = (0, Gathered::default());
             loop {
                 signal.gather(&log, reader, &mut gathered).unwrap();
@@ -326,7 +341,7 @@ mod tests {
         let log = log(&dir);
         let reader = log.reader("a").unwrap();
         log.append(BLOCK, &mut Entries(block)).unwrap();
-        let mut signal = EntriesSignal::new(1 << 20, limits, dropped());
+        let mut signal = EntriesSignal::new(1 << 20, limits, StreamShape::default(), dropped());
         signal.gather(&log, reader, &mut Gathered::default()).unwrap();
         signal
     }

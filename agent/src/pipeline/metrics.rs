@@ -4,6 +4,7 @@
 use super::log::Log;
 use super::losses::Dropped;
 use super::send::{Bounds, Gathered, Refusal, Request, Signal, Verdict};
+use super::shape::SeriesShape;
 use super::{DAMAGED, TOO_LARGE};
 use crate::encode::{RemoteWrite, Round, RoundDecoder};
 use crate::endpoint::{Content, Written};
@@ -45,6 +46,7 @@ struct Search {
 pub(super) struct MetricsSignal {
     max_samples: u64,
     decoder: RoundDecoder,
+    shape: SeriesShape,
     /// Whether the record before could not be decoded.
     gap: bool,
     /// The segment that the decoder's table belongs to.
@@ -66,10 +68,11 @@ pub(super) struct MetricsSignal {
 
 impl MetricsSignal {
     /// A signal whose requests have at most `max_samples` samples.
-    pub(super) fn new(max_samples: u64, dropped: Rc<Dropped>) -> MetricsSignal {
+    pub(super) fn new(max_samples: u64, shape: SeriesShape, dropped: Rc<Dropped>) -> MetricsSignal {
         MetricsSignal {
             max_samples,
             decoder: RoundDecoder::new(),
+            shape,
             gap: false,
             segment: None,
             rounds: Vec::new(),
@@ -95,6 +98,7 @@ impl MetricsSignal {
         let mut at = segment;
         let mut round = Round::default();
         self.decoder = RoundDecoder::new();
+        self.shape.forget();
         while at < until {
             let Some(record) = log.read(reader, at, &mut self.payload)? else { break };
             if record.position >= until {
@@ -131,6 +135,7 @@ impl Signal for MetricsSignal {
                     gathered.full = true;
                     return Ok(());
                 }
+                self.shape.forget();
             } else if self.segment != Some(record.segment) {
                 if self.used > 0 {
                     // The first record of the next segment is damaged: these rounds go before another
@@ -155,10 +160,15 @@ impl Signal for MetricsSignal {
                 Ok(()) => {
                     self.gap = false;
                     if self.used == 0 {
+                        self.shape.begin();
                         gathered.oldest_ms = round.timestamp_ms;
                     }
-                    self.used += 1;
-                    gathered.items += items;
+                    let gone = self.shape.round(self.decoder.table(), round, &self.dropped);
+                    // A round of which nothing is left has no request to clear it away.
+                    if gone < items {
+                        self.used += 1;
+                        gathered.items += items - gone;
+                    }
                 }
                 Err(error) => {
                     // Once, not for each round up to the next one that needs no other.
@@ -265,7 +275,8 @@ impl MetricsSignal {
                 .filter_map(move |round| Some((round.timestamp_ms, round.value(next)?)));
             if samples.clone().next().is_some()
                 && let Some(series) = table.get(next)
-                && let Err(full) = self.request.series(series.labels(), samples.clone())
+                && let Err(full) =
+                    self.request.series(self.shape.labels(series, next), samples.clone())
             {
                 if !self.request.is_empty() {
                     break;
@@ -321,7 +332,8 @@ mod tests {
     /// The signal's requests and samples up to the end of the log.
     fn send_all(log: &Log, max_samples: u64) -> (u64, Rc<Dropped>) {
         let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
-        let mut signal = MetricsSignal::new(max_samples, Rc::clone(&dropped));
+        let mut signal =
+            MetricsSignal::new(max_samples, SeriesShape::default(), Rc::clone(&dropped));
         let reader = log.reader("a").unwrap();
         let (mut sent, mut gathered) = (0, Gathered::default());
         loop {
@@ -348,7 +360,7 @@ mod tests {
             log.append(ROUND, &mut OfRound(&mut encoder, round, series)).unwrap();
         }
         let dropped = Rc::new(Dropped::new(Rc::new(SystemClock)));
-        let mut signal = MetricsSignal::new(10_000, dropped);
+        let mut signal = MetricsSignal::new(10_000, SeriesShape::default(), dropped);
         let reader = log.reader("a").unwrap();
         signal.gather(&log, reader, &mut Gathered::default()).unwrap();
         signal

@@ -11,12 +11,14 @@ use super::log::Log;
 use super::losses::Dropped;
 use super::process;
 use super::send::EndpointState;
+use super::shape;
 use super::sources::SourceCounts;
 use crate::collector::{Outcome, Set};
 use crate::encode::{Positions, write_text};
 use crate::host::{Clock, Host};
-use crate::model::{Desc, Labels, Samples};
+use crate::model::{Desc, Labels, Samples, Shape};
 use crate::probe::Probes;
+use crate::relabel::Shaper;
 use crate::status::{
     CollectorReport, DroppedReport, EndpointReport, ProbeReport, Report, SourceReport,
     StagesReport, WalReport,
@@ -50,6 +52,8 @@ pub(super) struct State {
     pub(super) samples: RefCell<Samples>,
     /// The newest round's samples of the agent itself.
     pub(super) own: RefCell<Samples>,
+    /// The rules that both pass, if there are any.
+    pub(super) shaper: Option<Rc<RefCell<Shaper>>>,
     pub(super) last_round_ms: Cell<Option<i64>>,
     pub(super) metrics: Option<Rc<Log>>,
     pub(super) logs: Option<Rc<Log>>,
@@ -71,8 +75,8 @@ pub(super) struct State {
 
 impl State {
     /// The samples of the agent itself have a bound of their own.
-    pub(super) fn own_samples() -> RefCell<Samples> {
-        RefCell::new(Samples::with_limit(MAX_OWN))
+    pub(super) fn own_samples(shape: Option<Box<dyn Shape>>) -> RefCell<Samples> {
+        RefCell::new(Samples::with_limit(MAX_OWN).shaped(shape))
     }
 
     /// How much later than the multiples of the interval rounds begin, in nanoseconds.
@@ -90,6 +94,9 @@ impl State {
         let mut host = self.host.borrow_mut();
         let mut samples = self.samples.borrow_mut();
         samples.clear();
+        if let Some(shaper) = &self.shaper {
+            shaper.borrow_mut().begin();
+        }
         // What few others have comes first, so that it is not what `max_series` refuses.
         samples.begin(PROBES);
         self.probes.borrow_mut().collect(&mut host, self.clock.now_ns(), &mut samples);
@@ -103,7 +110,17 @@ impl State {
         own.clear();
         own.begin(OWN);
         report.write_samples(&mut own);
+        own.begin_own();
         own.value(&UP, 1.0);
+        if let Some(shaper) = &self.shaper {
+            let (counts, twin) = shaper.borrow_mut().take_counts();
+            shape::count(&self.dropped, "metrics", counts);
+            if let Some(twin) = twin {
+                log::warn!(
+                    "metrics.relabel makes several series one, such as {twin}: the first sample of each round stays (relabel_duplicate)"
+                );
+            }
+        }
     }
 
     /// The newest round in the text format, the agent's own samples as they are now.

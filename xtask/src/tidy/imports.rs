@@ -28,6 +28,7 @@ const READERS: Allowed = Only(&["model", "host", "memory", "exposition"]);
 const MODULES: &[(&str, Allowed)] = &[
     ("model", Only(&[])),
     ("exposition", Only(&[])),
+    ("relabel", Only(&["model"])),
     ("collector", READERS),
     ("probe", SOURCES),
     ("logs", SOURCES),

@@ -37,6 +37,16 @@ impl Round {
     pub fn value(&self, series: usize) -> Option<f64> {
         self.values.get(series).map(f64::from_bits)
     }
+
+    /// Takes the value of a series out.
+    pub fn remove(&mut self, series: usize) {
+        self.values.unset(series);
+    }
+
+    /// Whether no series has a value.
+    pub fn is_empty(&self) -> bool {
+        (0..self.values.len()).all(|series| !self.values.has(series))
+    }
 }
 
 /// What stands before the values.

@@ -155,6 +155,12 @@ impl Values {
         }
     }
 
+    pub(super) fn unset(&mut self, series: usize) {
+        if let Some(byte) = self.present.get_mut(series / 8) {
+            *byte &= !(1 << (series % 8));
+        }
+    }
+
     #[inline]
     pub(super) fn has(&self, series: usize) -> bool {
         self.present.get(series / 8).is_some_and(|byte| byte & (1 << (series % 8)) != 0)
