@@ -164,6 +164,12 @@ impl<S: Service> Server<S> {
         lock(&self.shared.requests).clone()
     }
 
+    /// As [`requests`](Server::requests), the newest alone.
+    pub fn newest(&self, count: usize) -> Vec<Request> {
+        let requests = lock(&self.shared.requests);
+        requests[requests.len().saturating_sub(count)..].to_vec()
+    }
+
     /// When the answer to each of [`requests`](Server::requests) was written.
     pub fn answered(&self) -> Vec<Option<Instant>> {
         lock(&self.shared.answered).clone()
@@ -379,6 +385,9 @@ fn serve_one<S: Service>(
     } else {
         lock(&shared.service).serve(&request, fault.accept, &mut violations)
     };
+    if own.status >= 400 && matches!(fault.reply, Reply::Own) {
+        (request.stored, request.answer) = (false, Some(own.status));
+    }
     let number = {
         let mut requests = lock(&shared.requests);
         requests.push(request);
