@@ -242,7 +242,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
 async fn pipeline(
     config: Rc<Config>,
     source: Source,
-    signals: Option<&mut Signals>,
+    mut signals: Option<&mut Signals>,
     kept: &mut Kept,
     probes: &mut Option<Rc<RefCell<Probes>>>,
     encoder: &mut Option<Rc<RefCell<RoundEncoder>>>,
@@ -340,7 +340,7 @@ async fn pipeline(
     let server = tokio::task::spawn_local(serve(config.http, Rc::new(page)));
     describe(&config, &state);
 
-    let end = match signals {
+    let end = match &mut signals {
         None => {
             rounds.round().await;
             End::Stop
@@ -364,8 +364,12 @@ async fn pipeline(
         End::Reload(_) => config.agent.shutdown_timeout.min(Duration::from_secs(1)),
     };
     let all = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(limit, all).await.is_err() {
-        ::log::info!("the rest stays in the WAL");
+    // One that comes in a reload waits for the next pipeline.
+    let again = signals.filter(|_| matches!(end, End::Stop));
+    tokio::select! {
+        () = all => {}
+        () = tokio::time::sleep(limit) => ::log::info!("the rest stays in the WAL"),
+        () = another(again) => ::log::info!("asked again to stop: the rest stays in the WAL"),
     }
     tasks.shutdown().await;
     server.abort();
@@ -521,6 +525,17 @@ fn load(source: &Source, state: &State) -> Result<Config, String> {
     match state.keeps_in_memory() {
         Some(why) => Err(why),
         None => source.load().map_err(|error| error.to_string()),
+    }
+}
+
+/// Waits for another signal to stop, where there are signals.
+async fn another(signals: Option<&mut Signals>) {
+    let Some(Signals { terminate, interrupt, .. }) = signals else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 
