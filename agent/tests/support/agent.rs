@@ -149,6 +149,11 @@ impl Agent {
         }
     }
 
+    /// Whether it was started and not ended.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
