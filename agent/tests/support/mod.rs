@@ -25,6 +25,7 @@ pub mod ledger;
 pub mod machine;
 pub mod message;
 pub mod probed;
+pub mod nameserver;
 pub mod prometheus;
 pub mod small_disk;
 pub mod strict_loki;
