@@ -508,3 +508,48 @@ fn logs_under_every_fault_arrive_once_or_are_counted() {
         |_| count.get(),
     );
 }
+
+/// Nobody there for a while, and then a server that takes small requests only.
+fn run_small<S: Kept>(code: u16, config: &str, collected: impl Fn(&Agent) -> u64) {
+    let mut server = Server::with(S::default());
+    server.limit(700, code);
+    server.stop();
+    let mut agent = Agent::new("");
+    agent.configure(&format!(
+        "instance = \"box\"\ninterval = \"200ms\"\nshutdown_timeout = \"20s\"\n{}[[{}]]\nurl = {:?}\n{}\n\
+         backoff = {{ min = \"20ms\", max = \"100ms\" }}\n",
+        config.replace("{dir}", &agent.path("").display().to_string()),
+        S::TABLE,
+        server.url(),
+        S::AT_ONCE
+    ));
+    std::fs::write(agent.path("app.log"), (0..200).map(|n| format!("line {n} {}\n", n * n)).collect::<String>())
+        .unwrap();
+    agent.start();
+    std::thread::sleep(Duration::from_secs(2));
+    server.start();
+    agent.wait("all is delivered", LONG, |agent| {
+        let endpoint = agent.status()["endpoints"][0].clone();
+        endpoint["sent"].as_u64() > Some(0) && endpoint["lag_seconds"].as_f64() < Some(0.5)
+    });
+    let status = agent.status();
+    assert_eq!(status["dropped"], serde_json::json!([]), "{code}");
+    assert!(agent.terminate().0.success());
+    let requests = server.requests();
+    let refused = requests.iter().filter(|request| !request.stored).count();
+    assert!((1..=60).contains(&refused), "{code}: {refused} of {} requests", requests.len());
+    let ledger = ledger::<S>("small", &requests, |_| false, &[]);
+    assert_eq!((ledger.stored.len() as u64, ledger.again), (collected(&agent), 0), "{code}");
+}
+
+#[test]
+fn a_server_that_takes_small_requests_only_gets_everything_in_small_requests() {
+    let metrics = "[probes]\ndefault = \"off\"\n[metrics.collectors]\nonly = [\"time\", \"loadavg\"]\n";
+    let logs = format!("{metrics}[[logs.file]]\npaths = [\"{{dir}}app.log\"]\nlabels = {{ job = \"test\" }}\n");
+    for code in [413, 500] {
+        run_small::<strict_mimir::Mimir>(code, metrics, |agent| {
+            agent.rounds().iter().map(|(_, samples)| u64::from(*samples)).sum()
+        });
+        run_small::<strict_loki::Loki>(code, &logs, |_| 200);
+    }
+}

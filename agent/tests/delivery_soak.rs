@@ -201,6 +201,25 @@ impl Receivers {
         self.lokis.iter().for_each(Receiver::settle);
     }
 
+    /// How many connections each has had.
+    fn connections(&self) -> [usize; 4] {
+        let [a, b] = self.mimirs.each_ref().map(|mimir| mimir.server.connections());
+        let [c, d] = self.lokis.each_ref().map(|loki| loki.server.connections());
+        [a, b, c, d]
+    }
+
+    /// The agent became another one at some time since there were so many connections.
+    fn in_doubt(&self, before: [usize; 4]) {
+        let now = self.connections();
+        let ends = |at: usize| (before[at]..=now[at]);
+        for (at, mimir) in self.mimirs.iter().enumerate() {
+            mimir.ends.borrow_mut().extend(ends(at));
+        }
+        for (at, loki) in self.lokis.iter().enumerate() {
+            loki.ends.borrow_mut().extend(ends(at + 2));
+        }
+    }
+
     /// The end of all faults, for good.
     fn end(&self) {
         for receiver in &self.mimirs {
@@ -317,15 +336,10 @@ fn kills_and_faults_at_random_lose_and_repeat_nothing() {
             0 | 1 => {
                 reloads += 1;
                 agent.signal(Signal::HUP);
-                // What was in flight is in doubt, as after a kill; there is no moment to name.
-                for receiver in &receivers.mimirs {
-                    let connections = receiver.server.connections();
-                    receiver.ends.borrow_mut().extend([connections, connections + 1]);
-                }
-                for receiver in &receivers.lokis {
-                    let connections = receiver.server.connections();
-                    receiver.ends.borrow_mut().extend([connections, connections + 1]);
-                }
+                // What was in flight is in doubt, as after a kill, and that moment is within these.
+                let before = receivers.connections();
+                std::thread::sleep(Duration::from_millis(2_500));
+                receivers.in_doubt(before);
                 continue;
             }
             2 => {

@@ -33,6 +33,8 @@ struct Shared<S> {
     script: Mutex<VecDeque<Fault>>,
     /// What comes behind the script, until it is taken away.
     source: Mutex<Option<Source>>,
+    /// How many bytes a request may have, and the code for those that have more.
+    limit: Mutex<Option<(usize, u16)>>,
     /// Faults that were played.
     played: AtomicUsize,
     /// Whether something on the way breaks what passes.
@@ -84,6 +86,7 @@ impl<S: Service> Server<S> {
             changed: Condvar::new(),
             script: Mutex::default(),
             source: Mutex::default(),
+            limit: Mutex::default(),
             played: AtomicUsize::new(0),
             bad_way: AtomicBool::new(false),
             violations: Mutex::default(),
@@ -183,6 +186,11 @@ impl<S: Service> Server<S> {
     /// The end of [`play`](Server::play).
     pub fn rest(&self) {
         *lock(&self.shared.source) = None;
+    }
+
+    /// From now on requests whose bodies have more bytes are answered with this code.
+    pub fn limit(&self, bytes: usize, code: u16) {
+        *lock(&self.shared.limit) = Some((bytes, code));
     }
 
     /// How many faults were played to whole requests and early answers.
@@ -376,7 +384,11 @@ fn serve_one<S: Service>(
             .push(format!("{} bytes after the body, before the answer", reader.pending.len()));
     }
     std::thread::sleep(fault.delay);
-    let own = if request.method != "POST" {
+    let limit = *lock(&shared.limit);
+    let own = if let Some((_, code)) = limit.filter(|(bytes, _)| request.body.len() > *bytes) {
+        request.faulty = true;
+        Response::new(code, "too large")
+    } else if request.method != "POST" {
         violations.push(format!("method {}", request.method));
         Response::new(405, "POST only")
     } else if request.target != S::PATH {
@@ -385,8 +397,12 @@ fn serve_one<S: Service>(
     } else {
         lock(&shared.service).serve(&request, fault.accept, &mut violations)
     };
-    if own.status >= 400 && matches!(fault.reply, Reply::Own) {
-        (request.stored, request.answer) = (false, Some(own.status));
+    if own.status >= 400 {
+        // Refused, whatever of that the client gets to know.
+        request.stored = false;
+        if matches!(fault.reply, Reply::Own) {
+            request.answer = Some(own.status);
+        }
     }
     let number = {
         let mut requests = lock(&shared.requests);
