@@ -8,9 +8,11 @@
 
 mod entries;
 mod events;
+mod fit;
 mod log;
 mod losses;
 mod metrics;
+mod newest;
 mod open;
 mod pace;
 mod process;
@@ -283,8 +285,9 @@ async fn pipeline(
     }
     for endpoint in &config.loki {
         let Some(logs) = &logs else { continue };
-        let (shape, dropped) = (StreamShape::new(endpoint), Rc::clone(&state.dropped));
-        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, shape, dropped);
+        let (dropped, clock) = (Rc::clone(&state.dropped), Rc::clone(&state.clock));
+        let shape = StreamShape::new(endpoint);
+        let signal = EntriesSignal::new(endpoint.batch, endpoint.limits, shape, dropped, clock);
         let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
         tasks.spawn_local(sender.run());

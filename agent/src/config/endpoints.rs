@@ -10,6 +10,7 @@ use super::{Endpoint, Limits, relabel, units};
 use crate::endpoint::{
     Auth, Client, MinVersion, Options, OptionsError, Secret, TlsError, TlsOptions, Url,
 };
+use crate::logs::stage::StreamLimits;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -71,28 +72,31 @@ fn limits(t: &Reader<'_>) -> Result<Limits, ConfigError> {
         1 << 10..=1 << 30,
         "the most bytes of entries in a second, so that a backlog stays within Loki's `per_stream_rate_limit` and `ingestion_rate_mb`; a 429 slows it down further for a while",
     )?;
-    let max_age = t.string(
+    let max_age = limit(
+        t,
         "max_entry_age",
         "168h",
+        168 * HOUR,
+        // On its way an entry grows older, too.
+        SHORTEST_AGE,
         "Loki's `reject_old_samples_max_age`: older entries, by Loki's own clock, are dropped and counted (`too_old`), since it would refuse them; \"off\": they are sent",
     )?;
-    let max_age = match max_age {
-        None => Some(168 * HOUR),
-        Some(given) if given.value == "off" => None,
-        Some(given) => {
-            let age = match units::parse_duration(&given.value) {
-                // On its way an entry grows older, too.
-                Ok(age) if age < SHORTEST_AGE => {
-                    Err("less than 1h, so that most would go".to_owned())
-                }
-                parsed => parsed,
-            };
-            Some(age.map_err(|problem| {
-                let hint = "\"off\", or a duration such as \"168h\"";
-                given.error(format!("max_entry_age: {problem}"), hint)
-            })?)
-        }
-    };
+    let max_behind = limit(
+        t,
+        "max_behind",
+        "1h",
+        HOUR,
+        Duration::from_secs(60),
+        "half of Loki's `max_chunk_age`: entries that are further behind what Loki has acknowledged of their stream within the last half hour are dropped and counted (`too_far_behind`), since it would refuse them; \"off\": they are sent",
+    )?;
+    let max_ahead = limit(
+        t,
+        "max_ahead",
+        "10m",
+        Duration::from_secs(600),
+        Duration::from_secs(60),
+        "Loki's `creation_grace_period`: entries whose time is further ahead of Loki's clock are sent with the time of their reading, since it would refuse them; \"off\": they are sent as they are",
+    )?;
     let max_line = t.size(
         "max_line",
         256 << 10,
@@ -104,7 +108,90 @@ fn limits(t: &Reader<'_>) -> Result<Limits, ConfigError> {
         true,
         "sends structured metadata; a Loki that says that it does not take any is sent none from then on",
     )?;
-    Ok(Limits { rate: Some(rate), max_age, max_line: Some(max_line), no_metadata: !metadata })
+    let encodings = [("protobuf", false), ("json", true)];
+    let json = t.choice(
+        "encoding",
+        "protobuf",
+        &encodings,
+        "\"protobuf\" (with snappy), or \"json\" (uncompressed, several times the bytes) for a gateway that takes nothing else",
+    )?;
+    Ok(Limits {
+        rate: Some(rate),
+        max_age,
+        max_line: Some(max_line),
+        no_metadata: !metadata,
+        max_behind,
+        max_ahead,
+        streams: streams(t)?,
+        json,
+    })
+}
+
+/// What Loki takes of labels and structured metadata.
+fn streams(t: &Reader<'_>) -> Result<StreamLimits, ConfigError> {
+    let default = StreamLimits::default();
+    let bound = |key, default: usize, least, text| {
+        // All are far below that.
+        let default = u32::try_from(default).unwrap_or(u32::MAX);
+        t.integer(key, default, least..=1 << 20, text).map(|value| value as usize)
+    };
+    Ok(StreamLimits {
+        names: bound(
+            "max_label_names",
+            default.names,
+            2,
+            "Loki's `max_label_names_per_series`: further labels of a stream become structured metadata",
+        )?,
+        name_bytes: bound(
+            "max_label_name_length",
+            default.name_bytes,
+            16,
+            "Loki's `max_label_name_length`: a label with a longer name becomes structured metadata",
+        )?,
+        value_bytes: bound(
+            "max_label_value_length",
+            default.value_bytes,
+            16,
+            "Loki's `max_label_value_length`: longer values are cut",
+        )?,
+        pairs: bound(
+            "max_metadata_entries",
+            default.pairs,
+            0,
+            "Loki's `max_structured_metadata_entries_count`: further structured metadata of an entry is left out",
+        )?,
+        pair_bytes: bound(
+            "max_metadata_size",
+            default.pair_bytes,
+            0,
+            "Loki's `max_structured_metadata_size` in bytes: structured metadata beyond it is left out",
+        )?,
+    })
+}
+
+/// A limit that is a duration, or "off".
+fn limit(
+    t: &Reader<'_>,
+    key: &'static str,
+    shown: &str,
+    default: Duration,
+    least: Duration,
+    text: &'static str,
+) -> Result<Option<Duration>, ConfigError> {
+    let given = match t.string(key, shown, text)? {
+        None => return Ok(Some(default)),
+        Some(given) if given.value == "off" => return Ok(None),
+        Some(given) => given,
+    };
+    let problem = match units::parse_duration(&given.value) {
+        Ok(value) if value < least => {
+            format!("less than {}, so that most would go", units::show_duration(least))
+        }
+        Ok(value) => return Ok(Some(value)),
+        Err(problem) => problem.to_string(),
+    };
+    let hint = format!("\"off\", or a duration such as {shown:?}");
+    Err(given.error(format!("{key}: {problem}"), hint))
 }
 
 fn endpoints(

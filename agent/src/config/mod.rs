@@ -118,6 +118,15 @@ pub struct Limits {
     pub max_line: Option<u64>,
     /// Leaves structured metadata out (`allow_structured_metadata: false`).
     pub no_metadata: bool,
+    /// How far behind the newest entry of its stream an entry is refused (half of `max_chunk_age`); None if it
+    /// is not.
+    pub max_behind: Option<Duration>,
+    /// How far ahead of Loki's clock an entry is refused (`creation_grace_period`); None if it is not.
+    pub max_ahead: Option<Duration>,
+    /// Of labels and structured metadata.
+    pub streams: crate::logs::stage::StreamLimits,
+    /// Sends JSON instead of protobuf, which is no limit of Loki's but of what stands before it.
+    pub json: bool,
 }
 
 /// `[logs]`, each source with its `max_line`
@@ -224,7 +233,9 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let mimir = endpoints::mimir(top)?;
     let loki = endpoints::loki(top)?;
     let wal = sections::wal(top)?;
-    let logs = logs::logs(top, &agent, &host, &wal)?;
+    let mut logs = logs::logs(top, &agent, &host, &wal)?;
+    let limits = loki.iter().map(|endpoint| endpoint.limits.streams);
+    logs.stages.limits = limits.reduce(|a, b| a.widest(b)).unwrap_or_default();
     let http = sections::http(top)?;
     top.check_known()?;
     Ok(Config { agent, host, metrics, probes, mimir, loki, wal, logs, http })

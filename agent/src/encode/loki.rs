@@ -66,8 +66,8 @@ impl LokiPush {
         labels: &str,
         entries: impl Iterator<Item = PushEntry<'a>> + Clone,
     ) -> Result<(), Full> {
-        let content = string_len(1, labels)
-            + entries.clone().map(|entry| nested_len(2, entry_len(&entry))).sum::<usize>();
+        let content =
+            string_len(1, labels) + entries.clone().map(|entry| entry_bytes(&entry)).sum::<usize>();
         self.buffer.begin(content)?;
         self.buffer.string(1, labels);
         for entry in entries {
@@ -143,6 +143,11 @@ fn timestamp_len(seconds: i64, nanos: i64) -> usize {
 
 fn pair_len(name: &str, value: &str) -> usize {
     string_len(1, name) + string_len(2, value)
+}
+
+/// Bytes of an entry in a request.
+pub(super) fn entry_bytes(entry: &PushEntry<'_>) -> usize {
+    nested_len(2, entry_len(entry))
 }
 
 fn entry_len(entry: &PushEntry<'_>) -> usize {

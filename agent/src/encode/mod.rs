@@ -5,7 +5,9 @@
 mod block;
 mod bytes;
 pub mod loki;
+mod loki_json;
 pub mod proto;
+mod push;
 pub mod remote_write;
 mod round;
 mod text;
@@ -16,6 +18,8 @@ pub use block::{
 };
 pub use bytes::DecodeError;
 pub use loki::{LokiPush, PushEntry};
+pub use loki_json::JsonPush;
+pub use push::Push;
 pub use remote_write::RemoteWrite;
 pub use round::{ROUND, Round, RoundDecoder, RoundEncoder, RoundError, Series, Table};
 pub use text::write_text;

@@ -130,6 +130,18 @@ fn class(code: u16) -> Class {
     }
 }
 
+/// As [`class`], but where the words say that the code says too little.
+fn class_of(code: u16, said: &str) -> Class {
+    match code {
+        // gRPC between the parts of a server, which a larger request never passes.
+        500 if said.contains("message larger than max") => Class::Refused,
+        // Loki answers 400 if the last entry that it refused was not refused for the rate. What it has of the
+        // others already it does not take twice.
+        400 if said.contains("er stream rate limit exceeded") => Class::Retry,
+        code => class(code),
+    }
+}
+
 /// The meaning of an answer. `attempt` is what was attempted, such as `POST http://…`, and `said` the answer's
 /// body.
 pub fn judge(
@@ -140,7 +152,7 @@ pub fn judge(
     now: SystemTime,
 ) -> Outcome {
     let why = || explain(attempt, code, headers, &words(said.as_bytes()));
-    match class(code) {
+    match class_of(code, said) {
         Class::Accepted => Outcome::Accepted { code, written: Written::of(headers) },
         Class::Retry => Outcome::Retry {
             code: Some(code),
@@ -252,6 +264,16 @@ mod tests {
             };
             assert_eq!(class(code), expected, "{code}");
         }
+    }
+
+    #[test]
+    fn words_that_say_more_than_the_code_are_heeded() {
+        let large = "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (5 vs. 4)";
+        assert_eq!(class_of(500, large), Class::Refused);
+        assert_eq!(class_of(500, "ingester is tired"), Class::Retry);
+        let rate = "entry with timestamp x ignored, reason: 'Per stream rate limit exceeded (limit: 3MB/sec)";
+        assert_eq!(class_of(400, rate), Class::Retry);
+        assert_eq!(class_of(400, "entry too far behind"), Class::Refused);
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -17,6 +17,8 @@ pub enum Content {
     RemoteWrite1,
     /// `logproto.PushRequest` in snappy's block format.
     LokiPush,
+    /// The same as JSON, uncompressed.
+    LokiJson,
 }
 
 impl Content {
@@ -30,6 +32,7 @@ impl Content {
             Content::LokiPush => {
                 &[("content-type", "application/x-protobuf"), ("content-encoding", "snappy")]
             }
+            Content::LokiJson => &[("content-type", "application/json")],
         }
     }
 }

@@ -134,6 +134,13 @@ impl Block {
         }
     }
 
+    /// Gives an entry another time.
+    pub fn set_timestamp(&mut self, index: usize, timestamp_ns: i64) {
+        if let Some(row) = self.rows.get_mut(index) {
+            row.timestamp_ns = timestamp_ns;
+        }
+    }
+
     /// Forgets the entries from the `len`th on, and keeps streams and positions.
     pub fn truncate(&mut self, len: usize) {
         let end = self.text(len).len();

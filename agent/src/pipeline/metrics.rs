@@ -393,7 +393,7 @@ mod tests {
             assert_eq!(samples.len() as u64, items);
             let verdict = if samples.iter().any(&is_bad) {
                 let (why, written) = ("400", Written::default());
-                signal.refused(&Refusal { why, said: why, written, items })
+                signal.refused(&Refusal { code: 400, why, said: why, written, items })
             } else {
                 has.extend(samples);
                 signal.accepted(Written::default(), items)
@@ -457,7 +457,7 @@ mod tests {
         let mut signal = signal_of(3, 2);
         let items = signal.next_request(Bounds::NONE).unwrap().items;
         let written = Written { samples: Some(4), histograms: Some(0), exemplars: Some(0) };
-        let refusal = Refusal { why: "400", said: "", written, items };
+        let refusal = Refusal { code: 400, why: "400", said: "", written, items };
         assert_eq!(signal.refused(&refusal), Verdict::Done { lost: 2 });
         assert!(signal.next_request(Bounds::NONE).is_none());
     }

@@ -14,9 +14,32 @@ use std::time::UNIX_EPOCH;
 
 use crate::endpoint::MAX_SAID;
 
-/// Complaints about one entry each.
+/// Complaints about one entry each. Whether they begin with a capital changed with 3.0.
 const OF_ENTRIES: [&str; 4] =
-    ["has timestamp too old", "has timestamp too new", "max entry size", "structured metadata"];
+    ["has timestamp too old", "has timestamp too new", "ax entry size", "structured metadata"];
+
+/// Whether a request was refused for its size as a whole: by a proxy, by Loki (413 since 3.5, 400 before), or
+/// by gRPC between its parts, which makes it a 500.
+pub(super) fn is_too_large(code: u16, said: &str) -> bool {
+    let words = ["message larger than max", "request body too large"];
+    code == 413 || words.iter().any(|words| said.contains(words))
+}
+
+/// Whether it may be Loki that refused, which keeps what is good of a push; a page is of somebody in between.
+pub(super) fn is_lokis(code: u16, said: &str) -> bool {
+    matches!(code, 400 | 422) && !said.trim_start().starts_with('<')
+}
+
+/// Whether entries were refused that are too far ahead.
+pub(super) fn is_too_new(said: &str) -> bool {
+    said.contains("has timestamp too new")
+}
+
+/// The time before which Loki takes nothing of the stream that it speaks of, in nanoseconds since the Unix
+/// epoch.
+pub(super) fn floor_ns(said: &str) -> Option<i64> {
+    time_after(said, "entry too far behind")
+}
 
 /// What stands between the number and the text of complaints that are alike.
 const LIKE: &str = " errors like: ";
@@ -58,7 +81,11 @@ fn complaints(said: &str) -> Option<u64> {
 
 /// The time before which Loki takes nothing, in nanoseconds since the Unix epoch.
 fn oldest(said: &str) -> Option<i64> {
-    let (_, rest) = said.split_once("has timestamp too old")?;
+    time_after(said, "has timestamp too old")
+}
+
+fn time_after(said: &str, words: &str) -> Option<i64> {
+    let (_, rest) = said.split_once(words)?;
     let (_, rest) = rest.split_once("oldest acceptable timestamp is: ")?;
     let time = humantime::parse_rfc3339(rest.get(..20)?).ok()?;
     i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()

@@ -25,6 +25,7 @@ use super::Phase;
 use super::log::Log;
 use super::losses::Dropped;
 use super::pace::Pace;
+use super::refusal;
 use super::size::Size;
 use crate::endpoint::{Backoff, Client, Content, Outcome, Written};
 use crate::host::Clock;
@@ -81,6 +82,8 @@ impl Bounds {
 /// A 4xx that is about the request and nothing else.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refusal<'a> {
+    /// The status code.
+    pub(super) code: u16,
     /// One line with the code and the server's words.
     pub(super) why: &'a str,
     /// What it said in full.
@@ -314,8 +317,10 @@ impl<S: Signal> Sender<S> {
                         }
                         break;
                     }
-                    Outcome::Refused { code: 413, .. }
-                        if items > 1 && self.size.too_large(bytes) =>
+                    Outcome::Refused { code, said, .. }
+                        if refusal::is_too_large(code, &said)
+                            && items > 1
+                            && self.size.too_large(bytes) =>
                     {
                         self.backoff.reset();
                         self.signal.again();
@@ -323,7 +328,7 @@ impl<S: Signal> Sender<S> {
                     }
                     Outcome::Refused { code, why, said, written } => {
                         self.backoff.reset();
-                        let refusal = Refusal { why: &why, said: &said, written, items };
+                        let refusal = Refusal { code, why: &why, said: &said, written, items };
                         let Verdict::Done { lost } = self.signal.refused(&refusal) else { break };
                         let lost = lost.min(items);
                         let mut state = state.borrow_mut();

@@ -28,6 +28,7 @@ pub mod probed;
 pub mod nameserver;
 pub mod prometheus;
 pub mod small_disk;
+pub mod strict_json;
 pub mod strict_loki;
 pub mod strict_mimir;
 pub mod volume;

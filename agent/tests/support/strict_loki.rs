@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::http::{Request, Response, Server, Service};
+use super::strict_json;
 use super::wire::{Fields, Value, is_label_name, once, pair, text};
 
 /// A stream's labels, in the order of their names.
@@ -30,6 +31,14 @@ pub struct Loki {
     pub lines: u64,
     /// Requests whose contents were stored.
     pub accepted: u64,
+    /// Requests that were JSON.
+    pub json: u64,
+    /// Bytes of a body beyond which a proxy says 413; None for none.
+    pub max_body: Option<usize>,
+    /// Entries that were refused in a push that was answered 204, or 400 for the sake of others.
+    pub hidden: u64,
+    /// How far Loki's clock is behind the machine's.
+    pub clock_behind: Duration,
     /// How old an entry may be; None: as old as it likes. Where it is set, entries that come more than an hour
     /// behind their stream's newest are refused, too, instead of none that comes behind it, and answers have
     /// a Date.
@@ -97,17 +106,30 @@ impl Service for Loki {
     const PATH: &'static str = "/loki/api/v1/push";
 
     fn serve(&mut self, request: &Request, store: bool, violations: &mut Vec<String>) -> Response {
-        for (name, expected) in
-            [("content-type", "application/x-protobuf"), ("content-encoding", "snappy")]
-        {
-            if request.header(name) != Some(expected) {
-                violations.push(format!("{name}: {:?}, not {expected}", request.header(name)));
+        let is_json = request.header("content-type") == Some("application/json");
+        let (content, encoding) = match is_json {
+            true => ("application/json", None),
+            false => ("application/x-protobuf", Some("snappy")),
+        };
+        for (name, expected) in [("content-type", Some(content)), ("content-encoding", encoding)] {
+            if request.header(name) != expected {
+                violations.push(format!("{name}: {:?}, not {expected:?}", request.header(name)));
             }
+        }
+        self.json += u64::from(is_json);
+        if self.max_body.is_some_and(|max| request.body.len() > max) {
+            let page =
+                "<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n</html>";
+            return Response::new(413, page);
         }
         if request.header("user-agent").is_none_or(str::is_empty) {
             violations.push("no User-Agent".into());
         }
-        match decode(&request.body) {
+        let decoded = match is_json {
+            true => strict_json::decode(&request.body),
+            false => decode(&request.body),
+        };
+        match decoded.and_then(bounded) {
             Err(what) => {
                 violations.push(what.clone());
                 return Response::new(400, what);
@@ -128,13 +150,16 @@ impl Service for Loki {
 }
 
 impl Loki {
-    /// Stores what is neither too old nor too far behind, and says of the rest what Loki says: of several
-    /// streams with entries too far behind only the last is named, and then nothing of entries too old.
+    /// Stores what is neither too old nor too new nor too far behind, and says of the rest what Loki says: of
+    /// entries too far behind only what became of the last stream, and then nothing of the others.
     fn store_good(&mut self, streams: Vec<(Stream, Vec<Entry>)>, max_age: Duration) -> Response {
-        let now = SystemTime::now();
+        let now = SystemTime::now() - self.clock_behind;
         let oldest = now - max_age;
+        let latest = now + Duration::from_secs(600);
+        let latest_ns = latest.duration_since(UNIX_EPOCH).unwrap().as_nanos() as i128;
         let oldest_ns = oldest.duration_since(UNIX_EPOCH).unwrap().as_nanos() as i128;
         let (mut old, mut behind) = (BTreeMap::<String, u64>::new(), None);
+        let mut hidden = None;
         for (stream, entries) in streams {
             let name = format!("{stream:?}");
             let have = self.streams.entry(stream).or_default();
@@ -149,6 +174,9 @@ impl Loki {
                         "entry for stream '{name}' has timestamp too old: {time}, oldest acceptable timestamp is: {}",
                         rfc3339(oldest_ns)
                     );
+                    *old.entry(text).or_default() += 1;
+                } else if entry.timestamp_ns > latest_ns {
+                    let text = format!("entry for stream '{name}' has timestamp too new: {time}");
                     *old.entry(text).or_default() += 1;
                 } else if have.contains(&entry) {
                     self.repeats += 1;
@@ -168,6 +196,8 @@ impl Loki {
                     self.lines += 1;
                 }
             }
+            self.hidden += hidden.replace(count).unwrap_or_default();
+            behind = None;
             if count > 0 {
                 let total = format!("total ignored: {count} out of {total} for stream: {name}");
                 behind = Some(format!("{ignored}user 'fake', {total}"));
@@ -246,13 +276,37 @@ fn stream(bytes: &[u8]) -> Result<(Stream, Vec<Entry>), String> {
         }
     }
     let labels = selector(&labels.unwrap_or_default())?;
-    if entries.is_empty() {
-        return Err(format!("{labels:?}: no entries"));
-    }
-    if labels.len() > 15 || labels.values().any(|value| value.len() > 2048) {
-        return Err(format!("{labels:?}: more than 15 labels, or a value over 2048 bytes"));
-    }
     Ok((labels, entries))
+}
+
+/// Streams within Loki's default limits, whatever they were decoded from.
+fn bounded(streams: Vec<(Stream, Vec<Entry>)>) -> Result<Vec<(Stream, Vec<Entry>)>, String> {
+    if streams.is_empty() {
+        return Err("no streams".into());
+    }
+    for (labels, entries) in &streams {
+        if entries.is_empty() {
+            return Err(format!("{labels:?}: no entries"));
+        }
+        if !(1..=15).contains(&labels.len()) || labels.values().any(|value| value.len() > 2048) {
+            return Err(format!(
+                "{labels:?}: no or more than 15 labels, or a value over 2048 bytes"
+            ));
+        }
+        for Entry { line, metadata, .. } in entries {
+            if line.len() > 262_144 {
+                return Err(format!("a line of {} bytes", line.len()));
+            }
+            let size: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+            if metadata.len() > 128 || size > 64 << 10 {
+                return Err(format!("{} pairs of metadata with {size} bytes", metadata.len()));
+            }
+            if metadata.iter().any(|(name, _)| name.is_empty()) {
+                return Err("metadata without a name".into());
+            }
+        }
+    }
+    Ok(streams)
 }
 
 fn entry(bytes: &[u8]) -> Result<Entry, String> {
@@ -267,16 +321,6 @@ fn entry(bytes: &[u8]) -> Result<Entry, String> {
         }
     }
     let line = line.unwrap_or_default();
-    if line.len() > 262_144 {
-        return Err(format!("a line of {} bytes", line.len()));
-    }
-    let size: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if metadata.len() > 128 || size > 64 << 10 {
-        return Err(format!("{} pairs of metadata with {size} bytes", metadata.len()));
-    }
-    if let Some((name, _)) = metadata.iter().find(|(name, _)| name.is_empty()) {
-        return Err(format!("metadata without a name: {name:?}"));
-    }
     let timestamp_ns = time.ok_or("an entry without a timestamp")?;
     Ok(Entry { timestamp_ns, line, metadata })
 }

@@ -100,6 +100,8 @@ pub(super) fn logs(
         max_line: max_line as usize,
         max_held,
         max_streams: max_streams as usize,
+        // Set by who knows the endpoints.
+        limits: crate::logs::stage::StreamLimits::default(),
         common: labels,
     };
     let logs = Logs { files, docker, journal, kernel, syslog, stages: setup };

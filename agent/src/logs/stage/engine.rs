@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::guard::{Guard, MAX_PAIR_BYTES, MAX_PAIRS, Target, is_stored};
+use super::guard::{Guard, StreamLimits, Target, is_stored};
 use super::hash::{Fnv, of_labels};
 use super::held::{Group, KEY_PREFIX, MAX_GROUPS};
 use super::multiline::{Groups, Join, Joined};
@@ -28,6 +28,8 @@ pub struct Setup {
     pub max_held: usize,
     /// The most streams that are active at a time.
     pub max_streams: usize,
+    /// What Loki takes of labels and metadata.
+    pub limits: StreamLimits,
     /// Labels that every stream has: the agent's own and `instance`.
     pub common: Labels,
 }
@@ -143,7 +145,7 @@ impl Stages {
             reasons,
             groups: Groups::default(),
             max_held: setup.max_held,
-            guard: Guard::new(setup.max_streams, setup.common.clone()),
+            guard: Guard::new(setup.max_streams, setup.limits, setup.common.clone()),
             counts: Counts::default(),
             plans: Vec::new(),
             matched: Vec::new(),
@@ -244,7 +246,7 @@ impl Stages {
         if !self.matched.is_empty()
             || self.plans.iter().any(|plan| plan.parts)
             || self.due().is_some_and(|due| due <= now)
-            || block.entries().any(|entry| entry.partial || !fits(entry))
+            || block.entries().any(|entry| entry.partial || !fits(entry, self.guard.limits()))
         {
             return false;
         }
@@ -283,7 +285,8 @@ impl Stages {
             let Some(out) = out_of(&mut plan.out, &mut self.guard, labels, output, now_ns) else {
                 return;
             };
-            push(out, entry.timestamp_ns, entry.line, pairs, output, &mut self.counts);
+            let limits = self.guard.limits();
+            push(out, entry.timestamp_ns, entry.line, pairs, limits, output, &mut self.counts);
             return;
         }
         self.load(entry.stream, labels, block);
@@ -404,7 +407,8 @@ impl Stages {
         };
         let Some(out) = out else { return };
         let Work { timestamp_ns, line, metadata, .. } = &self.work;
-        push(out, *timestamp_ns, line, metadata.iter(), output, &mut self.counts);
+        let limits = self.guard.limits();
+        push(out, *timestamp_ns, line, metadata.iter(), limits, output, &mut self.counts);
     }
 
     /// Ends a group: its entry goes on to the stages behind the one that held it, or to all if there is no
@@ -483,9 +487,9 @@ impl Stages {
 }
 
 /// Whether Loki takes the entry's metadata.
-fn fits(entry: EntryRef<'_>) -> bool {
+fn fits(entry: EntryRef<'_>, limits: StreamLimits) -> bool {
     entry.metadata.is_empty()
-        || (entry.metadata.len() <= MAX_PAIRS && entry.metadata.text_len() <= MAX_PAIR_BYTES)
+        || (entry.metadata.len() <= limits.pairs && entry.metadata.text_len() <= limits.pair_bytes)
 }
 
 fn out_of<'a>(
@@ -508,6 +512,7 @@ fn push<'a>(
     timestamp_ns: i64,
     line: &str,
     metadata: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    limits: StreamLimits,
     output: &mut Block,
     counts: &mut Counts,
 ) {
@@ -521,10 +526,11 @@ fn push<'a>(
         let moved = moved.filter(move |(name, _)| own.clone().all(|(have, _)| have != *name));
         let (mut pairs, mut bytes) = (0, 0);
         let bounded = metadata.chain(moved).filter(|(name, value)| {
-            let fits = pairs < MAX_PAIRS && bytes + name.len() + value.len() <= MAX_PAIR_BYTES;
+            let bytes_with = bytes + name.len() + value.len();
+            let fits = pairs < limits.pairs && bytes_with <= limits.pair_bytes;
             trimmed |= !fits;
             if fits {
-                (pairs, bytes) = (pairs + 1, bytes + name.len() + value.len());
+                (pairs, bytes) = (pairs + 1, bytes_with);
             }
             fits
         });

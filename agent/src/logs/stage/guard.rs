@@ -7,20 +7,78 @@
 use std::collections::HashMap;
 
 use super::hash::{Fnv, of_labels};
-use crate::model::Labels;
+use crate::model::{Labels, is_label_name};
 
 /// A stream is active for so long after its last entry.
 const ACTIVE_SECONDS: i64 = 3_600;
 
-/// Loki's defaults: `max_label_names_per_series`, `max_label_name_length`, `max_label_value_length`.
-const MAX_NAMES: usize = 15;
-const MAX_NAME_BYTES: usize = 1024;
-const MAX_VALUE_BYTES: usize = 2048;
+/// What Loki takes of a stream's labels and of an entry's structured metadata; by default what it takes by
+/// default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Labels of a stream (`max_label_names_per_series`).
+    pub names: usize,
+    /// Bytes of a label's name (`max_label_name_length`).
+    pub name_bytes: usize,
+    /// Bytes of a label's value (`max_label_value_length`).
+    pub value_bytes: usize,
+    /// Pairs of an entry (`max_structured_metadata_entries_count`).
+    pub pairs: usize,
+    /// Bytes of their names and values (`max_structured_metadata_size`).
+    pub pair_bytes: usize,
+}
 
-/// Loki's default `max_structured_metadata_entries_count`: it refuses an entry with more pairs.
-pub const MAX_PAIRS: usize = 128;
-/// Loki's default `max_structured_metadata_size`, in bytes of names and values: it refuses an entry with more.
-pub const MAX_PAIR_BYTES: usize = 64 << 10;
+impl Default for StreamLimits {
+    fn default() -> StreamLimits {
+        StreamLimits {
+            names: 15,
+            name_bytes: 1024,
+            value_bytes: 2048,
+            pairs: 128,
+            pair_bytes: 64 << 10,
+        }
+    }
+}
+
+impl StreamLimits {
+    /// What one of two takes.
+    #[must_use]
+    pub fn widest(self, other: StreamLimits) -> StreamLimits {
+        StreamLimits {
+            names: self.names.max(other.names),
+            name_bytes: self.name_bytes.max(other.name_bytes),
+            value_bytes: self.value_bytes.max(other.value_bytes),
+            pairs: self.pairs.max(other.pairs),
+            pair_bytes: self.pair_bytes.max(other.pair_bytes),
+        }
+    }
+
+    /// Labels that don't fit, as they fit: values are cut, and names that are too long, no names or too many
+    /// are left out. None if they fit as they are.
+    pub fn trimmed(&self, labels: &Labels) -> Option<Labels> {
+        let fits = |(name, value): (&str, &str)| {
+            name.len() <= self.name_bytes && value.len() <= self.value_bytes && is_label_name(name)
+        };
+        if (1..=self.names).contains(&labels.len()) && labels.iter().all(fits) {
+            return None;
+        }
+        let mut kept = Labels::new();
+        let usable = labels.iter().filter(|(name, value)| fits((name, "")) && !value.is_empty());
+        // The last by name goes, but who somebody is does not.
+        let first = |name: &str| matches!(name, "job" | "instance");
+        for (name, value) in usable.clone().filter(|(name, _)| first(name)).chain(usable) {
+            if kept.len() >= self.names {
+                break;
+            }
+            let value = value.get(..value.floor_char_boundary(self.value_bytes));
+            kept.set(name, value.unwrap_or_default());
+        }
+        if kept.is_empty() {
+            kept.set("job", "mote/unlabeled");
+        }
+        Some(kept)
+    }
+}
 
 /// Whether a label goes on to the WAL: internal and empty ones don't.
 pub(super) fn is_stored(name: &str, value: &str) -> bool {
@@ -43,6 +101,7 @@ pub(super) struct Target {
 #[derive(Debug)]
 pub(super) struct Guard {
     max_streams: usize,
+    limits: StreamLimits,
     /// Labels that every stream has; nothing is gained by moving them.
     common: Labels,
     /// The hash of a stream, and the second of its last entry.
@@ -54,8 +113,14 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(max_streams: usize, common: Labels) -> Guard {
-        Guard { max_streams, common, active: HashMap::new(), swept: i64::MIN, overflowed: None }
+    pub(super) fn new(max_streams: usize, limits: StreamLimits, common: Labels) -> Guard {
+        let active = HashMap::new();
+        Guard { max_streams, limits, common, active, swept: i64::MIN, overflowed: None }
+    }
+
+    /// What Loki takes.
+    pub(super) fn limits(&self) -> StreamLimits {
+        self.limits
     }
 
     /// How many streams are active.
@@ -86,13 +151,13 @@ impl Guard {
     pub(super) fn is_plain(&mut self, labels: &Labels, now_ns: i64) -> bool {
         let (mut count, mut hash) = (0, Fnv::new());
         for (name, value) in labels.iter().filter(|(name, value)| is_stored(name, value)) {
-            if name.len() > MAX_NAME_BYTES || value.len() > MAX_VALUE_BYTES {
+            if name.len() > self.limits.name_bytes || value.len() > self.limits.value_bytes {
                 return false;
             }
             count += 1;
             hash = hash.text(name).text(value);
         }
-        (1..=MAX_NAMES).contains(&count) && self.admit(hash.finish(), now_ns)
+        (1..=self.limits.names).contains(&count) && self.admit(hash.finish(), now_ns)
     }
 
     /// Whether the stream is active or may become so.
@@ -137,21 +202,24 @@ impl Guard {
     /// Without internal labels and empty ones, within Loki's bounds.
     fn trim(&self, from: &Labels) -> Target {
         let mut target = Target::default();
-        let fitting = |name: &str| name.len() <= MAX_NAME_BYTES;
+        let fitting = |name: &str| name.len() <= self.limits.name_bytes;
         let count =
             from.iter().filter(|(name, value)| is_stored(name, value) && fitting(name)).count();
         // The agent's own labels stay, and of the others the first by name.
-        let mut excess = count.saturating_sub(MAX_NAMES);
+        let mut excess = count.saturating_sub(self.limits.names);
         for (name, value) in from.iter().rev() {
             if !is_stored(name, value) {
                 continue;
             }
-            let cut = value.get(..value.floor_char_boundary(MAX_VALUE_BYTES)).unwrap_or_default();
+            let cut =
+                value.get(..value.floor_char_boundary(self.limits.value_bytes)).unwrap_or_default();
             target.trimmed |= cut.len() < value.len();
             let is_own = self.common.get(name).is_some() || matches!(name, "job" | "instance");
             if !fitting(name) || (excess > 0 && !is_own) {
                 excess -= usize::from(fitting(name));
-                let name = name.get(..name.floor_char_boundary(MAX_NAME_BYTES)).unwrap_or_default();
+                let name = name
+                    .get(..name.floor_char_boundary(self.limits.name_bytes))
+                    .unwrap_or_default();
                 target.moved.push((name.to_owned(), cut.to_owned()));
                 target.trimmed = true;
             } else {
@@ -160,7 +228,7 @@ impl Guard {
         }
         target.moved.reverse();
         // So many labels of the agent's own.
-        while target.labels.len() > MAX_NAMES {
+        while target.labels.len() > self.limits.names {
             let last = target.labels.iter().next_back().map(|(name, _)| name.to_owned());
             let Some(name) = last else { break };
             let value = target.labels.remove(&name).unwrap_or_default();
@@ -186,7 +254,7 @@ mod tests {
     }
 
     fn guard(max: usize) -> Guard {
-        Guard::new(max, labels(&[("instance", "pi")]))
+        Guard::new(max, StreamLimits::default(), labels(&[("instance", "pi")]))
     }
 
     #[test]
@@ -237,12 +305,28 @@ mod tests {
         });
         all.set("zone", "home");
         all.set("job", "j");
-        let mut guard = Guard::new(9, labels(&[("zone", "home")]));
+        let mut guard = Guard::new(9, StreamLimits::default(), labels(&[("zone", "home")]));
         let target = guard.target(&all, 0);
         assert_eq!((target.labels.len(), target.moved.len()), (15, 7));
         assert!(target.labels.get("zone").is_some() && target.labels.get("job").is_some());
         assert_eq!(target.moved[0].0, "l13");
         assert!(!guard.target(&labels(&[("a", "1")]), 0).trimmed);
+    }
+
+    #[test]
+    fn labels_that_came_later_are_trimmed_to_what_loki_takes() {
+        let limits = StreamLimits { names: 3, name_bytes: 8, value_bytes: 4, ..Default::default() };
+        let fine = labels(&[("a", "1"), ("job", "j"), ("z", "x")]);
+        assert_eq!(limits.trimmed(&fine), None);
+        let mut all = labels(&[("a", "1"), ("b", "2"), ("instance", "üüü"), ("job", "j")]);
+        all.set("with.dot", "x");
+        all.set("muchtoolong", "x");
+        let expected = labels(&[("a", "1"), ("instance", "üü"), ("job", "j")]);
+        assert_eq!(limits.trimmed(&all), Some(expected));
+        let none = labels(&[("job", "mote/unlabeled")]);
+        assert_eq!(limits.trimmed(&Labels::new()), Some(none));
+        let wide = StreamLimits { names: 30, value_bytes: 1, ..Default::default() }.widest(limits);
+        assert_eq!((wide.names, wide.value_bytes, wide.name_bytes), (30, 4, 1024));
     }
 
     #[test]

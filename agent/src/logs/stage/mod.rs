@@ -21,7 +21,7 @@ mod work;
 
 pub use engine::{Counts, Setup, Stages};
 pub use filter::Conditions;
-pub use guard::{MAX_PAIR_BYTES, MAX_PAIRS};
+pub use guard::StreamLimits;
 pub use held::KEY_PREFIX;
 pub use level::Level;
 pub use limit::Limit;

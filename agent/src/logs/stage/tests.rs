@@ -34,7 +34,15 @@ fn drop_of(regex: &str) -> Step {
 
 fn setup(stages: Vec<Options>) -> Setup {
     let common = labels(&[("instance", "pi")]);
-    Setup { stages, first: 0, max_line: 100, max_held: 1_000, max_streams: 100, common }
+    Setup {
+        stages,
+        first: 0,
+        max_line: 100,
+        max_held: 1_000,
+        max_streams: 100,
+        limits: StreamLimits::default(),
+        common,
+    }
 }
 
 /// An agent that may be killed between two blocks: stages, and the positions that the WAL has.
