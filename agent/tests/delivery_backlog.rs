@@ -40,7 +40,9 @@ impl Payload for OfRound<'_> {
 /// Values as they can be, and seldom are.
 fn value(dice: &mut Dice, at: usize, round: i64) -> f64 {
     match at % 8 {
-        0 => [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE][dice.roll(5) as usize],
+        0 => {
+            [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE][dice.roll(5) as usize]
+        }
         1 => f64::from_bits(dice.roll(1 << 52)),
         2 => round as f64,
         3 => 1.0 / 3.0 * round as f64,

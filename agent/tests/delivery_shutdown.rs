@@ -125,7 +125,10 @@ impl Case {
             assert_eq!(have.get(&time), Some(&items), "the round at {time}");
         }
         let logs = ledger::<Loki>("Loki", &self.loki.requests(), faulty, &ends[1..]);
-        assert_eq!(logs.stored.into_iter().collect::<Vec<_>>(), (0..lines).map(Ok).collect::<Vec<_>>());
+        assert_eq!(
+            logs.stored.into_iter().collect::<Vec<_>>(),
+            (0..lines).map(Ok).collect::<Vec<_>>()
+        );
         // No request was under way that was answered: nothing at all came again.
         assert_eq!(metrics.again + logs.again, 0);
     }

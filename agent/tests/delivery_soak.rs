@@ -211,7 +211,7 @@ impl Receivers {
     /// The agent became another one at some time since there were so many connections.
     fn in_doubt(&self, before: [usize; 4]) {
         let now = self.connections();
-        let ends = |at: usize| (before[at]..=now[at]);
+        let ends = |at: usize| before[at]..=now[at];
         for (at, mimir) in self.mimirs.iter().enumerate() {
             mimir.ends.borrow_mut().extend(ends(at));
         }
@@ -318,7 +318,8 @@ fn kills_and_faults_at_random_lose_and_repeat_nothing() {
         &agent,
         &receivers,
         "interval = \"600ms\"",
-        &(witness + "[wal.logs]\nmax_bytes = \"1MiB\"\n[metrics.collectors]\n\
+        &(witness
+            + "[wal.logs]\nmax_bytes = \"1MiB\"\n[metrics.collectors]\n\
          only = [\"time\", \"loadavg\", \"meminfo\", \"cpu\", \"vmstat\", \"netdev\", \"diskstats\"]\n"),
     );
     let pause = Duration::from_millis(10);
@@ -383,7 +384,10 @@ fn kills_and_faults_at_random_lose_and_repeat_nothing() {
             let (has, of) = (have.get(time), collected.get(time));
             // A round that is written while the senders end stays in the WAL.
             let stays = Some(time) == newest && has.is_none();
-            assert!(has == of || stays, "Mimir {at}: {has:?} of {of:?} at {time}, {newest:?} is newest");
+            assert!(
+                has == of || stays,
+                "Mimir {at}: {has:?} of {of:?} at {time}, {newest:?} is newest"
+            );
         }
     }
     let all: BTreeSet<u64> = (0..lines).collect();
@@ -401,7 +405,11 @@ fn kills_and_faults_at_random_lose_and_repeat_nothing() {
         assert!(at == 1 || refused.is_empty());
         stored.extend(refused);
         let have: BTreeSet<u64> = stored.into_iter().filter_map(Result::ok).collect();
-        assert!(have == all, "Loki {at} misses {:?}", all.difference(&have).take(9).collect::<Vec<_>>());
+        assert!(
+            have == all,
+            "Loki {at} misses {:?}",
+            all.difference(&have).take(9).collect::<Vec<_>>()
+        );
     }
     println!("{kills} kills, {stops} stops, {reloads} reloads, {} rounds", collected.len());
     assert!(kills > 0);
@@ -434,7 +442,10 @@ fn account<I: Ord + Clone>(
     let [a, b] = ledgers;
     for (at, ledger) in [&a, &b].into_iter().enumerate() {
         let (stored, refused) = (ledger.stored.len(), ledger.refused.len());
-        println!("{signal} {at}: {stored} of {collected} stored, {refused} refused, {} again", ledger.again);
+        println!(
+            "{signal} {at}: {stored} of {collected} stored, {refused} refused, {} again",
+            ledger.again
+        );
     }
     assert_eq!((a.refused.len() + b.refused.len()) as u64, refused, "{signal}: refused");
     // What an endpoint misses that has refused nothing of it was evicted before it was its turn.
@@ -530,7 +541,10 @@ fn what_full_wals_give_up_is_counted_exactly() {
     let [metrics, logs] = looker.join().unwrap();
     let records = |at: usize| status["wals"][at]["records"].as_u64().unwrap();
     println!("{} of {}, {} of {} records", metrics.len(), records(0), logs.len(), records(1));
-    assert!(metrics.len() as u64 >= records(0) && logs.len() as u64 >= records(1), "not all was seen");
+    assert!(
+        metrics.len() as u64 >= records(0) && logs.len() as u64 >= records(1),
+        "not all was seen"
+    );
     let sum = |known: &BTreeMap<u64, (i64, u32)>, before: u64| -> (u64, Vec<u64>) {
         let items: Vec<u64> = known.values().map(|(_, items)| u64::from(*items)).collect();
         let after = items.len() - before as usize;
@@ -538,7 +552,12 @@ fn what_full_wals_give_up_is_counted_exactly() {
         (items.iter().sum(), stays)
     };
     let [a, b] = &receivers.mimirs;
-    account("metrics", sum(&metrics, records(0)), [a.ledger("Mimir 0"), b.ledger("Mimir 1")], counts[0]);
+    account(
+        "metrics",
+        sum(&metrics, records(0)),
+        [a.ledger("Mimir 0"), b.ledger("Mimir 1")],
+        counts[0],
+    );
     let [a, b] = &receivers.lokis;
     account("logs", sum(&logs, records(1)), [a.ledger("Loki 0"), b.ledger("Loki 1")], counts[1]);
     println!("{} rounds, {lines} lines", metrics.len());

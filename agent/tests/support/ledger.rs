@@ -92,8 +92,7 @@ pub fn ledger<S: Kept>(
     faulty: impl Fn(&Request) -> bool,
     ends: &[usize],
 ) -> Ledger<S::Item> {
-    let mut ledger =
-        Ledger { stored: BTreeSet::new(), refused: BTreeSet::new(), again: 0 };
+    let mut ledger = Ledger { stored: BTreeSet::new(), refused: BTreeSet::new(), again: 0 };
     let mut doubt: BTreeSet<S::Item> = BTreeSet::new();
     // The last batch of this client, request by request.
     let mut batch: Vec<Vec<S::Item>> = Vec::new();
@@ -105,7 +104,9 @@ pub fn ledger<S: Kept>(
         let items = S::items(&request.body);
         if !request.stored {
             let code = request.answer.unwrap_or(0);
-            if (400..500).contains(&code) && !matches!(code, 401 | 403 | 404 | 405 | 407 | 408 | 415 | 429) {
+            if (400..500).contains(&code)
+                && !matches!(code, 401 | 403 | 404 | 405 | 407 | 408 | 415 | 429)
+            {
                 let new = items.into_iter().filter(|item| !ledger.stored.contains(item));
                 ledger.refused.extend(new);
             }

@@ -2,8 +2,8 @@
 //! address of its own, which takes root.
 
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,7 +34,8 @@ pub struct Nameserver {
 impl Nameserver {
     /// At port 53 of a loopback address.
     pub fn at(address: &'static str) -> Nameserver {
-        let socket = UdpSocket::bind((address, 53)).expect("port 53 of a loopback address, as root");
+        let socket =
+            UdpSocket::bind((address, 53)).expect("port 53 of a loopback address, as root");
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let says = Arc::new(AtomicU8::new(Says::Gone as u8));
         let (asked, stopping) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
