@@ -447,7 +447,8 @@ fn account<I: Ord + Clone>(
             ledger.again
         );
     }
-    assert_eq!((a.refused.len() + b.refused.len()) as u64, refused, "{signal}: refused");
+    // What was stored without an answer and refused when it came again is counted, too (`_repeat`).
+    assert!((a.refused.len() + b.refused.len()) as u64 <= refused, "{signal}: refused");
     // What an endpoint misses that has refused nothing of it was evicted before it was its turn.
     let taken = |ledger: Ledger<I>| -> BTreeSet<I> {
         ledger.stored.into_iter().chain(ledger.refused).collect()
