@@ -275,7 +275,7 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
 async fn pipeline(
     config: Rc<Config>,
     source: Source,
-    signals: Option<&mut Signals>,
+    mut signals: Option<&mut Signals>,
     left: &mut Left,
 ) -> Result<End, RunError> {
     let Left { kept, probes, encoder, sections, time, dropped } = left;
@@ -397,7 +397,7 @@ async fn pipeline(
     let server = tokio::task::spawn_local(serve(config.http, Rc::new(page)));
     describe(&config, &state);
 
-    let end = match signals {
+    let end = match &mut signals {
         None => {
             rounds.round().await;
             let mut once = JoinSet::new();
@@ -430,8 +430,12 @@ async fn pipeline(
         End::Reload(_) => config.agent.shutdown_timeout.min(Duration::from_secs(1)),
     };
     let all = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(limit, all).await.is_err() {
-        ::log::info!("the rest stays in the WAL");
+    // One that comes in a reload waits for the next pipeline.
+    let again = signals.filter(|_| matches!(end, End::Stop));
+    tokio::select! {
+        () = all => {}
+        () = tokio::time::sleep(limit) => ::log::info!("the rest stays in the WAL"),
+        () = another(again) => ::log::info!("asked again to stop: the rest stays in the WAL"),
     }
     tasks.shutdown().await;
     state.egress.close();
@@ -588,6 +592,17 @@ fn load(source: &Source, state: &State) -> Result<Config, String> {
     match state.keeps_in_memory() {
         Some(why) => Err(why),
         None => source.load().map_err(|error| error.to_string()),
+    }
+}
+
+/// Waits for another signal to stop, where there are signals.
+async fn another(signals: Option<&mut Signals>) {
+    let Some(Signals { terminate, interrupt, .. }) = signals else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 

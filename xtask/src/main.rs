@@ -17,6 +17,7 @@ mod process;
 mod procfs;
 mod run;
 mod setup;
+mod soak;
 mod static_build;
 mod temp;
 mod test;
@@ -55,6 +56,9 @@ Mote's own commands. The first two are all that is needed to try it and to chang
     cargo xtask fuzz [TARGET] [--seconds N]
                                    look for input that breaks a parser, in every target or in one;
                                    needs a nightly compiler and cargo-fuzz
+    cargo xtask soak [--minutes N] [--seed S]
+                                   random faults, kills and full WALs at 100 times the normal speed, with
+                                   exact accounts at the end
     cargo xtask kernel-test [--quick] [--only NAME]... [--list]
                 [--allow-absent [--rehearse]] [--release] [--update]
                                    boot Debian's kernels in virtual machines, cause what the probes
@@ -172,6 +176,23 @@ fn dispatch(mut args: Vec<OsString>) -> std::result::Result<ExitCode, Failure> {
                 Ok(true)
             })?;
             Ok(fuzz::fuzz(&Context::new()?, target.as_deref(), seconds)?)
+        }
+        "soak" => {
+            let (mut minutes, mut seed) = (soak::DEFAULT_MINUTES, None);
+            flags(command, args, |name, parser| {
+                match name {
+                    "minutes" => {
+                        minutes = parser.value()?.parse_with(|text| match text.parse() {
+                            Ok(number) if number > 0 => Ok(number),
+                            _ => Err("a number of at least 1"),
+                        })?;
+                    }
+                    "seed" => seed = Some(parser.value()?.parse()?),
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
+            Ok(soak::soak(&Context::new()?, minutes, seed)?)
         }
         "parity" => {
             let file = args.first().filter(|file| *file == "-" || !is_option(file)).cloned();

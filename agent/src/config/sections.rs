@@ -36,7 +36,7 @@ pub(super) fn agent(top: &Reader<'_>) -> Result<Agent, ConfigError> {
     let interval = t.duration(
         "interval",
         Duration::from_secs(60),
-        SECOND..=DAY,
+        Duration::from_millis(100)..=DAY,
         "time from one collection to the next; rounds are aligned to it, each host's with an offset of its own",
     )?;
     let state_dir = t

@@ -88,6 +88,22 @@ impl Agent {
         self.child = Some(child.unwrap());
     }
 
+    /// Starts it by a command before it, which becomes it.
+    pub fn spawn_by(&mut self, program: &str, arguments: &[&str]) {
+        assert!(self.child.is_none(), "the agent runs already");
+        let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let agent = self.command("run");
+        let child = Command::new(program)
+            .args(arguments)
+            .arg(agent.get_program())
+            .args(agent.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.unwrap());
+    }
+
     /// Starts it as an ordinary user, who owns its directory and is in no group.
     pub fn spawn_as(&mut self, user: u32) {
         assert!(self.child.is_none(), "the agent runs already");
@@ -130,8 +146,13 @@ impl Agent {
 
     /// SIGTERM; how it ended, and how long that took.
     pub fn terminate(&mut self) -> (ExitStatus, Duration) {
-        let start = Instant::now();
         self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits for the end of one that was told to; how it ended, and how long that took.
+    pub fn ended(&mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
         let mut child = self.child.take().unwrap();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
@@ -143,6 +164,11 @@ impl Agent {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Whether it was started and not ended.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
     }
 
     pub fn signal(&self, signal: Signal) {

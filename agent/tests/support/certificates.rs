@@ -56,6 +56,19 @@ impl Ca {
         builder().with_no_client_auth().with_single_cert(chain, key).unwrap()
     }
 
+    /// As [`server`](Ca::server), with a certificate for the years from the first to the second.
+    pub fn server_of_years(&self, names: &[&str], from: i32, to: i32) -> rustls::ServerConfig {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let chain = vec![certificate.der().clone()];
+        builder().with_no_client_auth().with_single_cert(chain, key).unwrap()
+    }
+
     /// A server that wants a certificate of this CA from its clients as well.
     pub fn server_with_client_auth(&self, names: &[&str]) -> rustls::ServerConfig {
         let (chain, key) = self.leaf(names);

@@ -14,6 +14,11 @@ impl Dice {
         Dice(seed.max(1))
     }
 
+    /// Another one, whose rolls are its own.
+    pub fn fork(&mut self) -> Dice {
+        Dice((self.roll(u64::MAX)).max(1))
+    }
+
     /// A number below `sides`.
     pub fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;

@@ -25,10 +25,20 @@ pub trait Service: Send + 'static {
     fn serve(&mut self, request: &Request, store: bool, violations: &mut Vec<String>) -> Response;
 }
 
+type Source = Box<dyn FnMut() -> Option<Fault> + Send>;
+
 struct Shared<S> {
     service: Mutex<S>,
     changed: Condvar,
     script: Mutex<VecDeque<Fault>>,
+    /// What comes behind the script, until it is taken away.
+    source: Mutex<Option<Source>>,
+    /// How many bytes a request may have, and the code for those that have more.
+    limit: Mutex<Option<(usize, u16)>>,
+    /// Faults that were played.
+    played: AtomicUsize,
+    /// Whether something on the way breaks what passes.
+    bad_way: AtomicBool,
     violations: Mutex<Vec<String>>,
     requests: Mutex<Vec<Request>>,
     /// When the answer to each of `requests` was written; None if it could not be, or is not yet.
@@ -75,6 +85,10 @@ impl<S: Service> Server<S> {
             service: Mutex::new(service),
             changed: Condvar::new(),
             script: Mutex::default(),
+            source: Mutex::default(),
+            limit: Mutex::default(),
+            played: AtomicUsize::new(0),
+            bad_way: AtomicBool::new(false),
             violations: Mutex::default(),
             requests: Mutex::default(),
             answered: Mutex::default(),
@@ -153,9 +167,40 @@ impl<S: Service> Server<S> {
         lock(&self.shared.requests).clone()
     }
 
+    /// As [`requests`](Server::requests), the newest alone.
+    pub fn newest(&self, count: usize) -> Vec<Request> {
+        let requests = lock(&self.shared.requests);
+        requests[requests.len().saturating_sub(count)..].to_vec()
+    }
+
     /// When the answer to each of [`requests`](Server::requests) was written.
     pub fn answered(&self) -> Vec<Option<Instant>> {
         lock(&self.shared.answered).clone()
+    }
+
+    /// From now on each request that the script leaves meets what this says; None is the service's own answer.
+    pub fn play(&self, source: impl FnMut() -> Option<Fault> + Send + 'static) {
+        *lock(&self.shared.source) = Some(Box::new(source));
+    }
+
+    /// The end of [`play`](Server::play).
+    pub fn rest(&self) {
+        *lock(&self.shared.source) = None;
+    }
+
+    /// From now on requests whose bodies have more bytes are answered with this code.
+    pub fn limit(&self, bytes: usize, code: u16) {
+        *lock(&self.shared.limit) = Some((bytes, code));
+    }
+
+    /// How many faults were played to whole requests and early answers.
+    pub fn played(&self) -> usize {
+        self.shared.played.load(Ordering::SeqCst)
+    }
+
+    /// Whether something between client and server breaks what passes: requests are marked so.
+    pub fn bad_way(&self, bad: bool) {
+        self.shared.bad_way.store(bad, Ordering::SeqCst);
     }
 
     /// Requests that have begun to arrive and are not answered.
@@ -281,7 +326,7 @@ fn accept<S: Service>(listener: &TcpListener, shared: &Arc<Shared<S>>) {
 }
 
 fn converse<S: Service>(tcp: TcpStream, shared: &Shared<S>, connection: usize) {
-    let twin = tcp.try_clone();
+    let (twin, client) = (tcp.try_clone(), tcp.peer_addr().ok());
     let stream: Box<dyn Duplex> = match &shared.tls {
         None => Box::new(tcp),
         Some(config) => match rustls::ServerConnection::new(config.clone()) {
@@ -293,7 +338,7 @@ fn converse<S: Service>(tcp: TcpStream, shared: &Shared<S>, connection: usize) {
     loop {
         let head = reader.head(connection);
         shared.busy.fetch_add(1, Ordering::SeqCst);
-        let more = serve_one(&mut reader, shared, head);
+        let more = serve_one(&mut reader, shared, head, client);
         shared.busy.fetch_sub(1, Ordering::SeqCst);
         if !more {
             break;
@@ -309,30 +354,46 @@ fn serve_one<S: Service>(
     reader: &mut Reader,
     shared: &Shared<S>,
     head: Result<Request, Broken>,
+    client: Option<SocketAddr>,
 ) -> bool {
     let head = match head {
         Ok(head) => head,
         Err(broken) => return give_up(reader, shared, broken),
     };
-    let fault = lock(&shared.script).pop_front().unwrap_or(Fault::of(Reply::Own).accepting());
+    let scripted = lock(&shared.script).pop_front();
+    let scripted = scripted.or_else(|| lock(&shared.source).as_mut().and_then(|source| source()));
+    let faulty = scripted.is_some();
+    let fault = scripted.unwrap_or(Fault::of(Reply::Own).accepting());
     if fault.early {
+        shared.played.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(fault.delay);
         reply(reader, shared, &fault.reply, Response::new(200, ""));
         // What the client still sends is read, so that closing doesn't take the answer away with it.
         reader.read_out();
         return false;
     }
-    let request = match reader.body(head) {
+    let mut request = match reader.body(head) {
         Ok(request) => request,
         Err(broken) => return give_up(reader, shared, broken),
     };
+    shared.played.fetch_add(usize::from(faulty), Ordering::SeqCst);
+    request.faulty = faulty || shared.bad_way.load(Ordering::SeqCst);
+    request.stored = fault.accept;
+    request.client = client;
+    if let Reply::Answer(response) = &fault.reply {
+        request.answer = Some(response.status);
+    }
     let mut violations = Vec::new();
     if !reader.pending.is_empty() {
         violations
             .push(format!("{} bytes after the body, before the answer", reader.pending.len()));
     }
     std::thread::sleep(fault.delay);
-    let own = if request.method != "POST" {
+    let limit = *lock(&shared.limit);
+    let own = if let Some((_, code)) = limit.filter(|(bytes, _)| request.body.len() > *bytes) {
+        request.faulty = true;
+        Response::new(code, "too large")
+    } else if request.method != "POST" {
         violations.push(format!("method {}", request.method));
         Response::new(405, "POST only")
     } else if request.target != S::PATH {
@@ -341,6 +402,13 @@ fn serve_one<S: Service>(
     } else {
         lock(&shared.service).serve(&request, fault.accept, &mut violations)
     };
+    if own.status >= 400 {
+        // Refused, whatever of that the client gets to know.
+        request.stored = false;
+        if matches!(fault.reply, Reply::Own) {
+            request.answer = Some(own.status);
+        }
+    }
     let number = {
         let mut requests = lock(&shared.requests);
         requests.push(request);

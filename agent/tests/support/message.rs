@@ -2,6 +2,8 @@
 //! allow a client to send is a violation.
 
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::Instant;
 
 /// No request of a test is larger.
 const MAX_BODY: usize = 64 << 20;
@@ -17,6 +19,16 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Which connection it came over, counted from 1.
     pub connection: usize,
+    /// When its head had come.
+    pub at: Instant,
+    /// Whether a fault was played instead of the service's own answer, or on its way.
+    pub faulty: bool,
+    /// Whether what it holds was stored.
+    pub stored: bool,
+    /// The code of the fault's answer, if it has one.
+    pub answer: Option<u16>,
+    /// The client's address, as the server sees it.
+    pub client: Option<SocketAddr>,
 }
 
 impl Request {
@@ -152,7 +164,18 @@ impl Reader {
             }
             headers.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
         }
-        let request = Request { method, target, headers, body: Vec::new(), connection };
+        let request = Request {
+            method,
+            target,
+            headers,
+            body: Vec::new(),
+            connection,
+            at: Instant::now(),
+            faulty: false,
+            stored: false,
+            answer: None,
+            client: None,
+        };
         match request.header("host") {
             Some(host) if !host.is_empty() => Ok(request),
             _ => violation("no Host".into()),

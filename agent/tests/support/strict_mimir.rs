@@ -21,6 +21,8 @@ pub struct Mimir {
     pub samples: u64,
     /// Requests whose contents were stored.
     pub accepted: u64,
+    /// Samples for which a whole request is refused.
+    pub refuses: Option<fn(&Labels, i64) -> bool>,
 }
 
 /// The server.
@@ -102,6 +104,13 @@ impl Service for Mimir {
                 return Response::new(400, what);
             }
             Ok(series) if store => {
+                let refuses = self.refuses.unwrap_or(|_, _| false);
+                let is_bad = |(labels, samples): &(Labels, Vec<(i64, f64)>)| {
+                    samples.iter().any(|(time, _)| refuses(labels, *time))
+                };
+                if series.iter().any(is_bad) {
+                    return Response::new(400, "there is a bad sample in it");
+                }
                 self.accepted += 1;
                 for (labels, samples) in series {
                     self.store(labels, &samples, violations);
