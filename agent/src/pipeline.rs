@@ -24,7 +24,9 @@ mod refusal;
 mod rounds;
 mod scrapes;
 mod send;
+mod series;
 mod shape;
+mod signals;
 mod size;
 mod sources;
 mod state;
@@ -36,7 +38,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
@@ -47,9 +48,8 @@ use crate::encode::{Positions, RoundEncoder, apply};
 use crate::host::kmsg::Position;
 use crate::host::{Host, system_clock};
 use crate::logs::stage::Stages;
-use crate::model::{Labels, Samples, Shape};
+use crate::model::Samples;
 use crate::probe::{self, ProbeError, Probes};
-use crate::relabel::Shaper;
 use crate::status;
 use crate::wal::WalError;
 
@@ -62,7 +62,9 @@ use losses::Dropped;
 use metrics::MetricsSignal;
 use open::{newest_timestamp, open_logs, open_metrics, sender, times};
 use rounds::Rounds;
+use series::{agent_labels, encoder_of, shape_of, shaper};
 use shape::{SeriesShape, StreamShape};
+use signals::{Signals, another};
 use sources::{Kept, Sources};
 use state::State;
 use write::Writer;
@@ -460,52 +462,6 @@ async fn pipeline(
     Ok(end)
 }
 
-/// The labels of the agent's own streams.
-fn agent_labels(config: &Config) -> Labels {
-    let mut labels = config.agent.labels.clone();
-    labels.set_default("instance", config.agent.instance.clone());
-    labels
-}
-
-/// The encoder that knows which series were there, or a new one if labels that all have are others now: the
-/// old series then go as those of a host that is switched off.
-fn encoder_of(
-    config: &Config,
-    kept: &mut Option<Rc<RefCell<RoundEncoder>>>,
-) -> Rc<RefCell<RoundEncoder>> {
-    let labels = series_labels(config);
-    match kept.as_ref().filter(|kept| *kept.borrow().external() == labels) {
-        Some(kept) => {
-            // Its last record may not have been written, and its segment is closed.
-            kept.borrow_mut().forget();
-            Rc::clone(kept)
-        }
-        None => Rc::clone(kept.insert(Rc::new(RefCell::new(RoundEncoder::new(labels))))),
-    }
-}
-
-/// The labels that every series gets, unless rules may take one from some of them.
-fn series_labels(config: &Config) -> Labels {
-    let mut labels = agent_labels(config);
-    labels.set_default("job", config.metrics.job.clone());
-    if config.metrics.relabel.is_empty() {
-        return labels;
-    }
-    Shaper::new(config.metrics.relabel.clone(), labels).for_all().clone()
-}
-
-/// The rules of `[[metrics.relabel]]`, if there are any.
-fn shaper(config: &Config) -> Option<Rc<RefCell<Shaper>>> {
-    let rules = config.metrics.relabel.clone();
-    let mut labels = agent_labels(config);
-    labels.set_default("job", config.metrics.job.clone());
-    (!rules.is_empty()).then(|| Rc::new(RefCell::new(Shaper::new(rules, labels))))
-}
-
-fn shape_of(shaper: &Option<Rc<RefCell<Shaper>>>) -> Option<Box<dyn Shape>> {
-    shaper.as_ref().map(|shaper| Box::new(Rc::clone(shaper)) as Box<dyn Shape>)
-}
-
 /// Keeps the promise of `wal.sync = DURATION` for the last record before a silence, and goes back to a
 /// failed disk when nothing is appended.
 async fn sync_when_due(log: Rc<Log>, mut phase: watch::Receiver<Phase>) {
@@ -569,40 +525,11 @@ fn describe(config: &Config, state: &State) {
     }
 }
 
-/// The signals that end a run. One set for the whole process: a signal that comes between two
-/// configurations waits in it.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
 /// The configuration for a reload.
 fn load(source: &Source, state: &State) -> Result<Config, String> {
     match state.keeps_in_memory() {
         Some(why) => Err(why),
         None => source.load().map_err(|error| error.to_string()),
-    }
-}
-
-/// Waits for another signal to stop, where there are signals.
-async fn another(signals: Option<&mut Signals>) {
-    let Some(Signals { terminate, interrupt, .. }) = signals else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
 }
 

@@ -128,7 +128,7 @@ fn bad_input_is_told_with_its_place_and_a_hint() {
         ("[agent]\nxyzzy = 1", "2:1", "unknown key", "known keys here"),
         ("[agent]\ninterval = 5", "2:12", "agent.interval is an integer", "quotes"),
         ("[agent]\ninterval = \"5 parsecs\"", "2:12", "\"5 parsecs\" is no duration", "\"30s\""),
-        ("[agent]\ninterval = \"10ms\"", "2:12", "agent.interval is 10ms", "from 1s"),
+        ("[agent]\ninterval = \"10ms\"", "2:12", "agent.interval is 10ms", "from 100ms"),
         ("[agent]\ninterval = ", "2:12", "", "TOML"),
         (
             "[agent]\ninstance = \"${NO_SUCH_VARIABLE}\"",

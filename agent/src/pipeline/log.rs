@@ -17,11 +17,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::clock::Stamp;
 use crate::wal::{
-    AppendError, Disk, Loss, LossReason, Memory, Options, Payload, ReaderId, Record, Stats,
-    StorageFile, Wal, WalError,
+    AppendError, Disk, Loss, Memory, Options, Payload, ReaderId, Record, Stats, StorageFile, Wal,
+    WalError,
 };
+
+use memory::{of_memory, of_memory_losses};
 
 /// The pause before a failed disk is tried again, which doubles each time, and the longest.
 const MEND: Duration = Duration::from_secs(1);
@@ -569,20 +570,6 @@ impl Log {
         self.appended.notify_waiters();
     }
 
-    /// Shows the records on disk, oldest first, with their stamps where they are held. What can't be read ends it.
-    pub(super) fn scan_stamps(&self, mut each: impl FnMut(&Record, Option<Stamp>)) {
-        let (mut at, mut payload) = (0, Vec::new());
-        while let Some(Ok(Some(record))) = self.with(|wal| wal.scan(at, &mut payload)) {
-            let stamp = Stamp::split(&payload).filter(|_| record.time().is_none());
-            // A held record without a stamp is damaged, and says nothing.
-            let is_odd = record.time().is_none() && stamp.is_none();
-            if !is_odd {
-                each(&record, stamp.map(|(stamp, _)| stamp));
-            }
-            at = record.next;
-        }
-    }
-
     /// Waits for a record that is appended after this call.
     pub(super) fn appended(&self) -> impl Future<Output = ()> + '_ {
         self.appended.notified()
@@ -594,20 +581,6 @@ impl Log {
     }
 }
 
-/// The counts of a log in memory, which writes nothing to a disk.
-fn of_memory(stats: Stats) -> Stats {
-    Stats { written_bytes: 0, syncs: 0, ..stats }
-}
-
-/// What the memory had no room for would have had room on the disk.
-fn of_memory_losses(losses: Vec<Loss>) -> Vec<Loss> {
-    let of_disk = |loss: Loss| match loss.reason {
-        LossReason::Full => Loss { reason: LossReason::NoDisk, ..loss },
-        _ => loss,
-    };
-    losses.into_iter().map(of_disk).collect()
-}
-
 /// Whether an agent can start in spite of an error of its disk: nothing that the user has set wrong, and
 /// something that may pass.
 fn passes(error: &io::Error) -> bool {
@@ -617,5 +590,7 @@ fn passes(error: &io::Error) -> bool {
     kinds.contains(&error.kind()) || error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
+mod memory;
+mod stamps;
 #[cfg(test)]
 mod tests;

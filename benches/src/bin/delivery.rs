@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use benches::rounds::Recorder;
 use benches::sink::{Protocol, Sink};
-use benches::table::{Table};
+use benches::table::Table;
 use benches::{Result, cpu};
 use mote::encode::write_text;
 
