@@ -100,7 +100,12 @@ impl Case {
     }
 
     /// Starts it with all well, and looks at what arrives.
-    fn arrives_once(mut self) {
+    fn arrives_once(self) {
+        self.arrives(0);
+    }
+
+    /// As [`Case::arrives_once`], of which so many items may come again.
+    fn arrives(mut self, again: u64) {
         for gate in self.gates.iter().flatten() {
             gate.rest();
         }
@@ -129,8 +134,8 @@ impl Case {
             logs.stored.into_iter().collect::<Vec<_>>(),
             (0..lines).map(Ok).collect::<Vec<_>>()
         );
-        // No request was under way that was answered: nothing at all came again.
-        assert_eq!(metrics.again + logs.again, 0);
+        // No request was under way that was answered: nothing else came again.
+        assert!(metrics.again + logs.again <= again, "{} and {}", metrics.again, logs.again);
     }
 }
 
@@ -308,7 +313,8 @@ fn a_wait_for_the_next_request_holds_up_nothing() {
     let lines = case.loki.with_service(|loki| loki.lines);
     assert!(lines < case.lines, "nothing waited");
     case.configure("http", "", "");
-    case.arrives_once();
+    // A block that went in several requests comes again whole: a cursor is between blocks.
+    case.arrives(20);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! | answer | what happens |
 //! |---|---|
 //! | accepted | the cursor moves past what was sent |
-//! | retry (5xx, 408, 429, no connection, timeout) | the same items again, after a growing random pause or Retry-After, for ever; in smaller requests if there was a connection and no answer over it, and with every third 5xx in a row, which some servers say to what is too large |
+//! | retry (5xx, 408, 429, no connection, timeout) | the same items again, after a growing random pause or Retry-After, for ever; in smaller requests if there was a connection and no answer over it, and with every third 500, 502 or 504 in a row, which some servers and proxies say to what is too large |
 //! | misconfigured (401, 403, 404, 405, 407, 3xx, and 415 where no other protocol is left) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
 //! | too far in the future (400), and this machine's clock is ahead of the server's | the same items again, at the longest pause: nothing is dropped for a wrong clock |
 //! | too large (413, or words that say so) | in smaller requests, down to one item |
@@ -41,7 +41,8 @@ const REPEAT_LOG: Duration = Duration::from_secs(600);
 /// Complaints are logged no more often than this, whatever they say.
 const ANY_LOG: Duration = Duration::from_secs(60);
 
-/// After so many 5xx in a row the request gets smaller: gRPC servers answer 500 to what is too large.
+/// After so many 500, 502 or 504 in a row the request gets smaller: gRPC servers answer 500 to what is too large,
+/// proxies the others to what takes too long.
 const SERVER_ERRORS: u32 = 3;
 
 /// What was gathered from the WAL for the next requests.
@@ -401,11 +402,15 @@ impl<S: Signal> Sender<S> {
                     Outcome::Retry { code, after, why, slow } => {
                         // Without an answer, the server may have it or not.
                         repeat |= code.is_none();
-                        server_errors += u32::from(code.is_some_and(|code| code >= 500));
+                        server_errors += u32::from(matches!(code, Some(500 | 502 | 504)));
                         let pause = self.backoff.next(after);
                         note(state, complaints, why, pause);
                         let is_large = slow || server_errors >= SERVER_ERRORS;
-                        if is_large && items > 1 && self.size.unanswered(bytes) {
+                        let smaller = match code {
+                            Some(500) if is_large && items > 1 => self.size.failed(bytes),
+                            _ => is_large && items > 1 && self.size.unanswered(bytes),
+                        };
+                        if smaller {
                             self.signal.again();
                             if self.pause(pause).await {
                                 return Sent::GivenUp;

@@ -5,6 +5,10 @@
 //! bytes, down to [`SMALLEST`]; after one that took more than a third of the timeout they have what would take
 //! a sixth. Those that take less than a twelfth let them grow again. So with the default timeout of 30 s a
 //! request takes 2.5 to 10 s on a link that is too slow for more.
+//!
+//! A server that answers 500 may be out of order, or mean that the request is too large, as gRPC servers do. So
+//! the size that is taken instead is kept to for a while: for two answers the first time, and four times as
+//! many each time that a larger request has failed again where smaller ones had been taken.
 
 use std::time::Duration;
 
@@ -18,19 +22,35 @@ const SHORT: u32 = 12;
 /// As [`SHORT`]: four times as large.
 const VERY_SHORT: u32 = 48;
 
+/// For how many answers a size is kept to, at first and at most.
+const FEW: u32 = 2;
+const MANY: u32 = 2_048;
+
 /// The size of the next request, in bytes before compression.
 #[derive(Debug)]
 pub(super) struct Size {
     max: u64,
     bytes: u64,
     timeout: Duration,
+    ceiling: Option<Ceiling>,
+}
+
+/// What a server has taken that answers 500 to more.
+#[derive(Debug)]
+struct Ceiling {
+    bytes: u64,
+    /// Requests of the size that were answered well since, and how many it takes until a larger one is tried.
+    good: u32,
+    wait: u32,
+    /// Whether it was raised since.
+    is_raised: bool,
 }
 
 impl Size {
     /// Requests of at most so many bytes.
     pub(super) fn new(max: u64) -> Size {
         let max = max.max(SMALLEST);
-        Size { max, bytes: max, timeout: Duration::from_secs(30) }
+        Size { max, bytes: max, timeout: Duration::from_secs(30), ceiling: None }
     }
 
     /// Requests that have to be answered within this time.
@@ -53,6 +73,32 @@ impl Size {
             let factor = if took < self.timeout / VERY_SHORT { 4 } else { 2 };
             self.bytes = self.bytes.saturating_mul(factor).min(self.max);
         }
+        let Some(ceiling) = &mut self.ceiling else { return };
+        if bytes >= ceiling.bytes / 2 {
+            ceiling.good += 1;
+            if ceiling.good >= ceiling.wait {
+                ceiling.bytes = ceiling.bytes.saturating_mul(2);
+                ceiling.good = 0;
+                ceiling.is_raised = true;
+            }
+        }
+        self.bytes = self.bytes.min(ceiling.bytes);
+        if ceiling.bytes >= self.max {
+            self.ceiling = None;
+        }
+    }
+
+    /// A request of so many bytes was answered 500 again and again. Whether the next ones are smaller.
+    pub(super) fn failed(&mut self, bytes: u64) -> bool {
+        let smaller = self.unanswered(bytes);
+        let wait = match &self.ceiling {
+            None => FEW,
+            // Smaller ones were taken in between.
+            Some(old) if old.good > 0 || old.is_raised => (old.wait * 4).min(MANY),
+            Some(old) => old.wait,
+        };
+        self.ceiling = Some(Ceiling { bytes: self.bytes, good: 0, wait, is_raised: false });
+        smaller
     }
 
     /// A request of so many bytes was not answered in time. Whether the next ones are smaller, so that it is
@@ -96,6 +142,30 @@ mod tests {
         assert!(size.too_large(800 << 10));
         (0..100).for_each(|_| size.answered(size.bytes(), Duration::ZERO));
         assert_eq!(size.bytes(), 400 << 10);
+    }
+
+    #[test]
+    fn a_server_that_answers_500_to_large_requests_is_seldom_tried_with_them() {
+        let (mut size, mut refused) = (Size::new(4 << 20), 0);
+        for _ in 0..20_000 {
+            if size.bytes() > 3_000 {
+                refused += 1;
+                size.failed(size.bytes());
+            } else {
+                size.answered(size.bytes(), Duration::ZERO);
+            }
+        }
+        assert!((11..60).contains(&refused), "{refused}");
+        // One that was out of order is soon sent large ones again.
+        let mut size = Size::new(4 << 20);
+        while size.failed(size.bytes()) {}
+        assert_eq!(size.bytes(), SMALLEST);
+        let mut sent = 0;
+        while size.bytes() < 4 << 20 {
+            size.answered(size.bytes(), Duration::ZERO);
+            sent += 1;
+        }
+        assert!(sent <= 30, "{sent}");
     }
 
     #[test]
