@@ -57,7 +57,7 @@ pub(super) fn loki(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
             "batch_wait",
             Duration::from_secs(5),
             Duration::ZERO..=HOUR,
-            "the longest that an entry waits for its request to fill up",
+            "the longest that an entry waits for its request to fill up; one goes after half of it at the earliest, at the host's own moment",
         )?;
         Ok(Batching { batch, wait, limits: limits(t)? })
     })
