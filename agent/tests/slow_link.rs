@@ -132,3 +132,30 @@ fn days_bytes_are_kept_to_over_a_kill_and_nothing_is_lost_by_it() {
     assert_eq!(agent.status()["dropped"].as_array().unwrap().len(), 0);
     mimir.assert_clean();
 }
+
+#[test]
+fn idle_agent_asks_nothing_of_a_link_but_its_rounds() {
+    let (mimir, loki) = (StrictMimir::new(), StrictLoki::new());
+    let mut agent = Agent::new("");
+    let logs = agent.path("logs");
+    fs::create_dir(&logs).unwrap();
+    File::create(logs.join("a.log")).unwrap();
+    agent.configure(&format!(
+        "interval = \"1s\"\n[probes]\ndefault = \"off\"\n[metrics.collectors]\nonly = [\"loadavg\"]\n\
+         [[mimir]]\nurl = {:?}\n[[loki]]\nurl = {:?}\n\
+         [[logs.file]]\npaths = [\"{}/*.log\"]\nlabels = {{ job = \"test\" }}\n",
+        mimir.url(),
+        loki.url(),
+        logs.display()
+    ));
+    agent.start();
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(agent.terminate().0.success());
+    // Several rounds share a request within `send_interval`; the end sends what waits.
+    let (rounds, requests) = (agent.rounds().len(), mimir.requests().len());
+    assert!(rounds >= 6 && (1..=2).contains(&requests), "{requests} for {rounds} rounds");
+    assert_eq!(mimir.connections(), 1);
+    // Not a request and not a connection for nothing.
+    assert_eq!((loki.requests().len(), loki.connections()), (0, 0));
+    mimir.assert_clean();
+}

@@ -58,7 +58,7 @@ pub(super) fn loki(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
             "batch_wait",
             Duration::from_secs(5),
             Duration::ZERO..=HOUR,
-            "the longest that the oldest entry of a request waits for others; without entries there are no requests",
+            "the longest that the oldest entry of a request waits for others; it goes after half of that at the earliest, at the host's own moment; without entries there are no requests",
         )?;
         Ok(Batching { batch, wait, limits: limits(t)?, write: WriteOptions::default() })
     })

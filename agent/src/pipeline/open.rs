@@ -141,6 +141,7 @@ pub(super) fn sender<S: Signal>(
         egress: Rc::clone(&state.egress),
         wait: endpoint.wait,
         interval,
+        part: state.phase,
         state: Rc::new(RefCell::new(EndpointState {
             name,
             url,

@@ -205,6 +205,8 @@ pub(super) struct Sender<S> {
     pub(super) wait: Duration,
     /// How long from one record to the next at most, where that is known.
     pub(super) interval: Option<Duration>,
+    /// The host's own part of each interval, in parts of 2^32.
+    pub(super) part: u32,
     pub(super) state: Rc<RefCell<EndpointState>>,
     pub(super) dropped: Rc<Dropped>,
     pub(super) clock: Rc<dyn Clock>,
@@ -281,7 +283,11 @@ impl<S: Signal> Sender<S> {
             return None;
         }
         let age = self.clock.now_ms().saturating_sub(gathered.oldest_ms);
-        let waited = since.get_or_insert_with(Instant::now).elapsed();
+        let began = since.get_or_insert_with(|| match self.interval {
+            Some(_) => Instant::now(),
+            None => began(self.wait, self.part, self.clock.now_ns()),
+        });
+        let waited = began.elapsed();
         Some(left(self.wait, self.interval, age, waited))
     }
 
@@ -459,6 +465,18 @@ async fn pause_until_due(phase: &mut watch::Receiver<Phase>, pause: Duration) ->
     false
 }
 
+/// Since when a batch counts as waiting, so that it goes after half of `wait` to all of it, at the host's own
+/// moment: what happens on all hosts of a fleet at once, such as a cron job, does not reach the server at once.
+/// What goes on for long goes once in `wait`.
+fn began(wait: Duration, part: u32, now_ns: i64) -> Instant {
+    let half = i64::try_from(wait.as_nanos() / 2).unwrap_or(i64::MAX).max(1);
+    let offset = (i128::from(half) * i128::from(part)) >> 32;
+    let gone = (i128::from(now_ns) - offset).rem_euclid(i128::from(half));
+    let gone = Duration::from_nanos(u64::try_from(gone).unwrap_or(0));
+    let now = Instant::now();
+    now.checked_sub(gone).unwrap_or(now)
+}
+
 /// How much of `wait` is left for data that is `age_ms` old by the wall clock, which may have been set
 /// back since, and was `waited` for.
 fn left(wait: Duration, interval: Option<Duration>, age_ms: i64, waited: Duration) -> Duration {
@@ -539,6 +557,23 @@ mod tests {
         let mut told = 0;
         (0..3).for_each(|_| complaints.over(|| told += 1));
         assert_eq!(told, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn batches_of_a_fleet_go_at_moments_of_their_own() {
+        tokio::time::advance(MINUTE).await;
+        let wait = Duration::from_secs(5);
+        let mut fifths = [0; 5];
+        for host in 0..1_000_u32 {
+            // A cron job that begins on all hosts at once.
+            let part = host.wrapping_mul(0x9e37_79b9);
+            let waited = began(wait, part, 1_700_000_000_000_000_000).elapsed();
+            let left = wait.checked_sub(waited).unwrap();
+            let past_half = left.checked_sub(wait / 2).unwrap();
+            fifths[(past_half.as_millis() / 500).min(4) as usize] += 1;
+        }
+        assert!(fifths.iter().all(|hosts| (190..=210).contains(hosts)), "{fifths:?}");
+        assert!(began(Duration::ZERO, 7, -1).elapsed() < Duration::from_secs(1));
     }
 
     #[test]
