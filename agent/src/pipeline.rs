@@ -8,6 +8,7 @@
 
 mod ahead;
 mod clock;
+mod complaints;
 mod egress;
 mod entries;
 mod events;

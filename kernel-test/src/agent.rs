@@ -30,7 +30,7 @@ impl Agent {
     pub(crate) fn start(plan: &Plan) -> Result<Agent> {
         // Files to follow make it open the logs WAL, where the probes' events go.
         let configuration = format!(
-            "[agent]\ninterval = \"1s\"\nstate_dir = \"{STATE}\"\n\n[http]\nlisten = \
+            "[agent]\ninterval = \"1s\"\nstate_dir = \"{STATE}\"\n\n[clock]\nwait = \"0s\"\n\n[http]\nlisten = \
              \"127.0.0.1:{PORT}\"\n\n[wal]\nmin_free = \"1MiB\"\n\n[wal.metrics]\nmax_bytes = \
              \"4MiB\"\n\n[wal.logs]\nmax_bytes = \"4MiB\"\n\n[[logs.file]]\npaths = \
              [\"/run/some.log\"]\nlabels = {{ job = \"file\" }}\n"

@@ -133,7 +133,7 @@ fn start_agent(
 
 fn configuration(state: &Path, server: SocketAddr, status: SocketAddr) -> String {
     format!(
-        "[agent]\ninterval = \"5s\"\nstate_dir = {state:?}\n\n[http]\nlisten = \"{status}\"\n\n\
+        "[agent]\ninterval = \"5s\"\nstate_dir = {state:?}\n\n[clock]\nwait = \"0s\"\n\n[http]\nlisten = \"{status}\"\n\n\
          [[mimir]]\nurl = \"http://{server}/api/v1/write\"\nsend_interval = \"5s\"\n"
     )
 }

@@ -15,7 +15,7 @@ const ESTIMATED: u32 = 1;
 
 /// The most boots: each has held records in the WAL, or once had; a board that reboots more often than that before the
 /// WAL is sent has its oldest boots estimated anew.
-const MAX_BOOTS: usize = 64;
+const MAX_BOOTS: usize = 1_024;
 
 /// A boot whose time is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +40,15 @@ impl Book {
         self.boots.iter().find(|boot| boot.id == *id).copied()
     }
 
-    /// Adds a boot. One that is known stays as it is: some of its records may have been sent.
-    pub fn add(&mut self, boot: Boot) {
+    /// Adds a boot. One that is known stays as it is: some of its records may have been sent. The `running` one
+    /// stays, whatever else has to go: all estimates need it.
+    pub fn add(&mut self, boot: Boot, running: Option<&BootId>) {
         if self.get(&boot.id).is_some() {
             return;
         }
         if self.boots.len() >= MAX_BOOTS {
-            self.boots.remove(0);
+            let oldest = self.boots.iter().position(|have| Some(&have.id) != running);
+            oldest.map(|oldest| self.boots.remove(oldest));
         }
         self.boots.push(boot);
     }
@@ -140,8 +142,8 @@ mod tests {
     #[test]
     fn layout_is_as_written() {
         let mut book = Book::default();
-        book.add(Boot { id: *b"0123456789abcdef", true_ms: -2, estimated: false });
-        book.add(Boot { id: [9; 16], true_ms: 0x0102, estimated: true });
+        book.add(Boot { id: *b"0123456789abcdef", true_ms: -2, estimated: false }, None);
+        book.add(Boot { id: [9; 16], true_ms: 0x0102, estimated: true }, None);
         let mut expected = b"MOTECLOC\x01\x00\x02\x000123456789abcdef\xfe".to_vec();
         expected.extend_from_slice(&[0xff; 7]);
         expected.extend_from_slice(&[0; 8]);
@@ -156,7 +158,7 @@ mod tests {
     #[test]
     fn damage_anywhere_is_noticed() {
         let mut book = Book::default();
-        (0..3).for_each(|number| book.add(boot(number, 5)));
+        (0..3).for_each(|number| book.add(boot(number, 5), None));
         let good = book.to_bytes();
         for at in 0..good.len() {
             for bit in 0..8 {
@@ -180,11 +182,16 @@ mod tests {
     #[test]
     fn what_is_known_stays_and_the_oldest_gives_way() {
         let mut book = Book::default();
-        book.add(boot(1, 5));
-        book.add(boot(1, 6));
+        book.add(boot(1, 5), None);
+        book.add(boot(1, 6), None);
         assert_eq!(book.get(&[1; 16]), Some(boot(1, 5)));
-        (2..=65).for_each(|number| book.add(boot(number, 7)));
-        assert_eq!((book.get(&[1; 16]), book.get(&[2; 16])), (None, Some(boot(2, 7))));
+        book.add(boot(2, 7), None);
+        let running = [1; 16];
+        for number in 0..MAX_BOOTS as u64 {
+            let id = std::array::from_fn(|at| if at < 8 { number.to_le_bytes()[at] } else { 77 });
+            book.add(Boot { id, true_ms: 7, estimated: true }, Some(&running));
+        }
+        assert_eq!((book.get(&[1; 16]), book.get(&[2; 16])), (Some(boot(1, 5)), None));
         assert_eq!(Book::from_bytes(&book.to_bytes()), Some(book));
     }
 
@@ -195,7 +202,7 @@ mod tests {
         assert_eq!(Book::load(&path).unwrap(), Book::default());
         let mut book = Book::default();
         for number in 0..3 {
-            book.add(boot(number, 1));
+            book.add(boot(number, 1), None);
             book.save(&path).unwrap();
             assert_eq!(Book::load(&path).unwrap(), book);
         }

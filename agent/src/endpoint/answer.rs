@@ -74,7 +74,7 @@ pub enum Outcome {
         written: Written,
     },
     /// No request can succeed until somebody mends the configuration here or on the server (3xx, 401,
-    /// 403, 404, 405, 407, 415, an unreadable secret, no CA certificates). Nothing is dropped: the same
+    /// 403, 404, 405, 407, 411, 415, 421, 426, 431, an unreadable secret, no CA certificates). Nothing is dropped: the same
     /// request again, slowly.
     Misconfigured {
         /// The status code, if there was an answer.
@@ -121,8 +121,12 @@ fn class(code: u16) -> Class {
     match code {
         200..=299 => Class::Accepted,
         // 405 is what a web server says to a POST at a page of its own, and 415 what a receiver of another
-        // protocol says: the URL is wrong, not the samples, and dropping all of them would not help.
-        300..=399 | 401 | 403 | 404 | 405 | 407 | 415 => Class::Misconfigured,
+        // protocol says: the URL is wrong, not the samples, and dropping all of them would not help. So with 411
+        // (a server that takes no HTTP/2 without a length), 421 (a name that the server does not serve over
+        // this connection: tls.server_name is another than the host), 426 and 431 (headers).
+        300..=399 | 401 | 403 | 404 | 405 | 407 | 411 | 415 | 421 | 426 | 431 => {
+            Class::Misconfigured
+        }
         408 | 429 => Class::Retry,
         400..=499 => Class::Refused,
         // 5xx, and whatever no server should say.
@@ -258,8 +262,11 @@ mod tests {
         for code in 0..=1000u16 {
             let expected = match code {
                 200..=299 => Class::Accepted,
-                300..=399 | 401 | 403 | 404 | 405 | 407 | 415 => Class::Misconfigured,
-                400 | 402 | 406 | 409..=414 | 416..=428 | 430..=499 => Class::Refused,
+                300..=399 | 401 | 403 | 404 | 405 | 407 | 411 | 415 | 421 | 426 | 431 => {
+                    Class::Misconfigured
+                }
+                429 | 408 => Class::Retry,
+                400..=499 => Class::Refused,
                 _ => Class::Retry,
             };
             assert_eq!(class(code), expected, "{code}");

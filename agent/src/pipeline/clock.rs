@@ -175,9 +175,10 @@ impl Time {
 
     /// Looks at the clock, for a record of this moment.
     pub(super) fn look(&self) -> Now {
-        let (wall_ms, boot_ms) = self.clock.both_ms();
         let discipline = self.clock.discipline();
         let vouched = discipline.synchronised || self.marker.exists();
+        // After that: a clock that is set in between must not be believed as it was before.
+        let (wall_ms, boot_ms) = self.clock.both_ms();
         let tick_ppm = discipline.tick_ppm;
         let mut belief = self.belief.borrow_mut();
         let was = belief.offset_ms();
@@ -212,6 +213,11 @@ impl Time {
         let stamp = belief.stamp();
         self.matters.set(self.matters.get() || stamp.is_some());
         Now { ms: wall_ms, stamp }
+    }
+
+    /// The wall clock, whether it is believed or not, in milliseconds since the Unix epoch.
+    pub(super) fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
     }
 
     /// Whether the last look has not believed the clock.
@@ -327,7 +333,8 @@ impl Time {
 
     async fn save(&self, found: &[Boot]) {
         let mut book = self.book.borrow().clone();
-        found.iter().for_each(|boot| book.add(*boot));
+        let running = self.belief.borrow().boot();
+        found.iter().for_each(|boot| book.add(*boot, running.as_ref()));
         let (path, bytes) = (self.path.clone(), book.clone());
         let saved = tokio::task::spawn_blocking(move || bytes.save(&path));
         let failed = match tokio::time::timeout(PATIENCE, saved).await {

@@ -130,18 +130,18 @@ impl EntriesSignal {
     }
 
     /// The entries that are still to be sent.
-    fn arrange(&mut self, now_ms: Option<i64>) -> Vec<u32> {
+    fn arrange(&mut self, bounds: Bounds) -> Vec<u32> {
         match self.order.take() {
             None => {
                 self.name_streams();
                 let all = 0..u32::try_from(self.batch.block.len()).unwrap_or(u32::MAX);
-                self.fit.order(&mut self.batch, all, now_ms)
+                self.fit.order(&mut self.batch, all, bounds)
             }
             Some(mut order) if self.is_stale => {
                 self.is_stale = false;
                 let rest = order.split_off(self.sent.end.min(order.len()));
                 self.sent = 0..0;
-                self.fit.order(&mut self.batch, rest.into_iter(), now_ms)
+                self.fit.order(&mut self.batch, rest.into_iter(), bounds)
             }
             Some(order) => order,
         }
@@ -292,7 +292,7 @@ impl Signal for EntriesSignal {
 
     fn next_request(&mut self, bounds: Bounds) -> Option<Request<'_>> {
         self.request.clear();
-        let order = self.arrange(bounds.now_ms);
+        let order = self.arrange(bounds);
         // What a request takes beside what is counted is less than half, but in JSON.
         let most = bounds.bytes.min(self.max_bytes.saturating_mul(3) / 2);
         let most = most.min(self.cut.bytes.unwrap_or(u64::MAX));
@@ -328,6 +328,7 @@ impl Signal for EntriesSignal {
         for (key, newest) in self.newest_sent() {
             self.fit.newest.has(key, newest);
         }
+        self.cut.refused = 0;
         self.cut.grow();
         Verdict::Done { lost: 0 }
     }

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::losses::Dropped;
 use super::newest::{Known, Newest};
+use super::send::Bounds;
 use crate::config::Limits;
 use crate::host::Clock;
 use crate::model::{Block, EntryRef, StreamId};
@@ -102,13 +103,15 @@ impl Fit {
         &mut self,
         batch: &mut Batch,
         entries: impl Iterator<Item = u32>,
-        now_ms: Option<i64>,
+        bounds: Bounds,
     ) -> Vec<u32> {
         let limits = self.limits;
         let oldest_ns =
-            now_ms.zip(limits.max_age).map(|(now, age)| ns(now).saturating_sub(nanos(age)));
-        let latest_ns =
-            now_ms.zip(limits.max_ahead).map(|(now, ahead)| ns(now).saturating_add(nanos(ahead)));
+            bounds.now_ms.zip(limits.max_age).map(|(now, age)| ns(now).saturating_sub(nanos(age)));
+        let latest_ns = bounds
+            .server_ms
+            .zip(limits.max_ahead)
+            .map(|(now, ahead)| ns(now).saturating_add(nanos(ahead)));
         // Whether the clock that reads is ahead: what it read can't be told from what it will read.
         let is_ahead = latest_ns.is_some_and(|latest| ns(self.clock.now_ms()) > latest);
         let [mut old, mut long, mut behind] = [Refused::default(); 3];
@@ -122,7 +125,7 @@ impl Fit {
                 let at = match read_ns > latest {
                     false => Some(read_ns),
                     true if is_ahead => None,
-                    true => now_ms.map(|now| ns(now).saturating_add(i64::from(index))),
+                    true => bounds.server_ms.map(|now| ns(now).saturating_add(i64::from(index))),
                 };
                 if let Some(at) = at {
                     batch.block.set_timestamp(index as usize, at);

@@ -84,7 +84,13 @@ impl Times {
 
     /// Whether the server has what is as new, and would refuse this.
     pub(super) fn is_behind(&self, ms: i64) -> bool {
-        let may_have = self.may_have_ms.filter(|have| have.saturating_sub(ms) < DAY_MS);
+        // What is further ahead than servers take was refused, whoever sent it.
+        let own_ms = || self.time.as_ref().filter(|time| !time.is_held()).map(|time| time.now_ms());
+        let latest = self.now_ms.or_else(own_ms).map(|now| now.saturating_add(AHEAD_MS));
+        let may_have = self
+            .may_have_ms
+            .filter(|have| have.saturating_sub(ms) < DAY_MS)
+            .filter(|have| latest.is_none_or(|latest| *have <= latest));
         self.has_ms.max(may_have).is_some_and(|have| ms <= have)
     }
 

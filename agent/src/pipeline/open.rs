@@ -82,7 +82,8 @@ pub(super) fn newest_timestamp(log: &Log, until: u64, latest_ms: i64) -> Option<
     for base in segments.into_iter().filter(|base| *base < until) {
         let (mut at, mut newest, mut is_known) = (base, None, false);
         while let Some(Ok(Some(record))) = log.with(|wal| wal.scan(at, &mut payload)) {
-            if record.next > until {
+            // A segment whose end is damaged leads into the next one, which was looked at before.
+            if record.next > until || record.segment != base {
                 break;
             }
             is_known |= record.time().is_some();

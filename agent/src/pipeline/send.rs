@@ -4,7 +4,7 @@
 //! |---|---|
 //! | accepted | the cursor moves past what was sent |
 //! | retry (5xx, 408, 429, no connection, timeout) | the same items again, after a growing random pause or Retry-After, for ever; in smaller requests if there was a connection and no answer over it, and with every third 500, 502 or 504 in a row, which some servers and proxies say to what is too large |
-//! | misconfigured (401, 403, 404, 405, 407, 3xx, and 415 where no other protocol is left) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
+//! | misconfigured (401, 403, 404, 405, 407, 411, 421, 426, 431, 3xx, and 415 where no other protocol is left) | the same bytes again, at the longest pause: nothing is dropped for a wrong password |
 //! | too far in the future (400), and this machine's clock is ahead of the server's | the same items again, at the longest pause: nothing is dropped for a wrong clock |
 //! | too large (413, or words that say so) | in smaller requests, down to one item |
 //! | refused (any other 4xx) | in parts, by the signal's rules, until what is refused is alone; that is dropped, counted by code, and logged with the server's words once a minute at most |
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use super::Phase;
 use super::ahead;
 use super::clock::Time;
+use super::complaints::Complaints;
 use super::egress::{Egress, Share};
 use super::log::Log;
 use super::losses::Dropped;
@@ -34,12 +35,6 @@ use super::size::Size;
 use crate::endpoint::{Backoff, Client, Content, Outcome, Written};
 use crate::host::Clock;
 use crate::wal::{ReaderId, WalError};
-
-/// The longest that the same complaint of a server is logged once.
-const REPEAT_LOG: Duration = Duration::from_secs(600);
-
-/// Complaints are logged no more often than this, whatever they say.
-const ANY_LOG: Duration = Duration::from_secs(60);
 
 /// After so many 500, 502 or 504 in a row the request gets smaller: gRPC servers answer 500 to what is too large,
 /// proxies the others to what takes too long.
@@ -74,14 +69,16 @@ pub(super) struct Bounds {
     /// Bytes before compression. One item goes whatever it has.
     pub(super) bytes: u64,
     /// The earlier of the server's clock and this one's, in milliseconds since the Unix epoch, where both
-    /// are known: what is too old by that is so whichever is wrong.
+    /// are known and believed: what is too old by that is so whichever is wrong.
     pub(super) now_ms: Option<i64>,
+    /// The server's clock alone.
+    pub(super) server_ms: Option<i64>,
 }
 
 impl Bounds {
     /// None.
     #[cfg(test)]
-    pub(super) const NONE: Bounds = Bounds { bytes: u64::MAX, now_ms: None };
+    pub(super) const NONE: Bounds = Bounds { bytes: u64::MAX, now_ms: None, server_ms: None };
 }
 
 /// A 4xx that is about the request and nothing else.
@@ -298,8 +295,10 @@ impl<S: Signal> Sender<S> {
         mut repeat: bool,
     ) -> Sent {
         loop {
-            let now_ms = self.client.server_ms().map(|server| server.min(self.clock.now_ms()));
-            let bounds = Bounds { bytes: self.size.bytes(), now_ms };
+            let server_ms = self.client.server_ms();
+            let own_ms = (!self.time.is_held()).then(|| self.clock.now_ms());
+            let now_ms = server_ms.map(|server| own_ms.map_or(server, |own| server.min(own)));
+            let bounds = Bounds { bytes: self.size.bytes(), now_ms, server_ms };
             let content = self.signal.content();
             self.state.borrow_mut().protocol = self.signal.protocol();
             let Some(Request { body, items, bytes }) = self.signal.next_request(bounds) else {
@@ -358,7 +357,7 @@ impl<S: Signal> Sender<S> {
                                 "{lost} of {items} {} were not written, says the server, which answered {label}",
                                 state.items()
                             );
-                            complaints.log(&why, || log::error!("{}: {why}", state.name));
+                            complaints.loss(&why, || log::error!("{}: {why}", state.name));
                             let now_ms = self.clock.now_ms();
                             let (signal, from) = (state.signal, gathered.oldest_ms);
                             self.dropped.add_of(signal, "not_written", lost, from, now_ms);
@@ -391,7 +390,7 @@ impl<S: Signal> Sender<S> {
                         let lost = lost.min(items);
                         let mut state = state.borrow_mut();
                         state.sent += items - lost;
-                        complaints.log(&why, || {
+                        complaints.loss(&why, || {
                             let (name, items_are) = (&state.name, state.items());
                             log::error!(
                                 "{name}: {lost} of {items} {items_are} refused and dropped: {why}"
@@ -504,60 +503,11 @@ async fn sleep_some(duration: Option<Duration>) {
     }
 }
 
-/// Logs the same complaint once in a while only, and no complaints too often.
-#[derive(Debug, Default)]
-struct Complaints {
-    last: Option<(String, Instant)>,
-    /// Whether the trouble that is there now has been logged.
-    told: bool,
-}
-
-impl Complaints {
-    fn log(&mut self, text: &str, write: impl FnOnce()) {
-        let now = Instant::now();
-        let due = self.last.as_ref().is_none_or(|(last, at)| {
-            let since = now.duration_since(*at);
-            since >= if last == text { REPEAT_LOG } else { ANY_LOG }
-        });
-        if due {
-            self.last = Some((text.to_owned(), now));
-            self.told = true;
-            write();
-        }
-    }
-
-    /// All is well again, which is told if the trouble was.
-    fn over(&mut self, write: impl FnOnce()) {
-        if std::mem::take(&mut self.told) {
-            write();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
-
-    #[tokio::test(start_paused = true)]
-    async fn complaints_are_logged_once_a_minute_at_most_and_the_same_one_rarely() {
-        let (mut complaints, mut logged) = (Complaints::default(), 0);
-        for second in 0..3_600 {
-            complaints.log(&format!("word {}", second % 7), || logged += 1);
-            tokio::time::advance(Duration::from_secs(1)).await;
-        }
-        assert_eq!(logged, 60);
-        let mut same = 0;
-        for _ in 0..3_600 {
-            complaints.log("the same", || same += 1);
-            tokio::time::advance(Duration::from_secs(1)).await;
-        }
-        assert_eq!(same, 6);
-        let mut told = 0;
-        (0..3).for_each(|_| complaints.over(|| told += 1));
-        assert_eq!(told, 1);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn batches_of_a_fleet_go_at_moments_of_their_own() {

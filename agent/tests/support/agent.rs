@@ -64,6 +64,11 @@ impl Agent {
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mote"));
         command.arg(subcommand).arg("--config").arg(self.path("mote.toml"));
+        let config = std::fs::read_to_string(self.path("mote.toml")).unwrap_or_default();
+        if subcommand == "run" && !config.contains("[clock]") {
+            // On a machine that has just booted everything would be held.
+            command.args(["--set", "clock.wait=0s"]);
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

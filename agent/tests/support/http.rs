@@ -420,7 +420,14 @@ fn serve_one<S: Service>(
     drop(lock(&shared.service));
     shared.changed.notify_all();
     std::thread::sleep(fault.late);
-    let more = reply(reader, shared, &fault.reply, own);
+    // A server does not say yes to what it refuses.
+    let says_yes = match &fault.reply {
+        Reply::Answer(answer) => answer.status < 300,
+        Reply::CloseAfterHead(code) => *code < 300,
+        _ => false,
+    };
+    let reply_by = if says_yes && own.status >= 400 { &Reply::Own } else { &fault.reply };
+    let more = reply(reader, shared, reply_by, own);
     if more {
         lock(&shared.answered)[number] = Some(Instant::now());
     }

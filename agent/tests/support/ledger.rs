@@ -47,8 +47,9 @@ impl Kept for strict_mimir::Mimir {
     }
 }
 
-/// A line's number, if it has one, or else the moment of an event of the agent's own.
-pub type Line = Result<u64, i128>;
+/// A line's number, if it has one, or else the moment of an event of the agent's own and its line's hash: several
+/// may be of one moment.
+pub type Line = Result<u64, (i128, u64)>;
 
 impl Kept for strict_loki::Loki {
     type Item = Line;
@@ -61,7 +62,10 @@ impl Kept for strict_loki::Loki {
         let number = |entry: &strict_loki::Entry| {
             let number = entry.line.strip_prefix("line ");
             let number = number.and_then(|rest| rest.split(' ').next());
-            number.and_then(|number| number.parse().ok()).ok_or(entry.timestamp_ns)
+            let mut hasher = DefaultHasher::new();
+            entry.line.hash(&mut hasher);
+            let event = (entry.timestamp_ns, hasher.finish());
+            number.and_then(|number| number.parse().ok()).ok_or(event)
         };
         streams.iter().flat_map(|(_, entries)| entries.iter().map(number)).collect()
     }

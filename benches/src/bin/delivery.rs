@@ -203,7 +203,7 @@ impl Run {
         match who {
             Who::Mote(version) => {
                 let text = format!(
-                    "http.listen = \"\"\n[agent]\nstate_dir = {:?}\ninterval = \"1s\"\n[probes]\ndefault = \"off\"\n\
+                    "http.listen = \"\"\nclock.wait = \"0s\"\n[agent]\nstate_dir = {:?}\ninterval = \"1s\"\n[probes]\ndefault = \"off\"\n\
                      [wal]\nsync = \"1m\"\n\
                      [[mimir]]\nurl = \"http://127.0.0.1:{sink}/api/v1/push\"\nprotocol = {version:?}\nsend_interval = \"0s\"\n\
                      backoff = {{ min = \"100ms\", max = \"5s\" }}\n",

@@ -249,7 +249,7 @@ impl Drop for Run {
 /// The defaults but for the speed limit, and without collectors and probes: the log reader alone is compared.
 fn mote(base: &Path, logs: &Path, port: u16) -> String {
     format!(
-        "http.listen = \"\"\n[agent]\nstate_dir = {:?}\ninstance = \"box\"\n\
+        "http.listen = \"\"\nclock.wait = \"0s\"\n[agent]\nstate_dir = {:?}\ninstance = \"box\"\n\
          [metrics]\ncollectors = {{ only = [] }}\n[probes]\ndefault = \"off\"\n\
          [[loki]]\nurl = \"http://127.0.0.1:{port}/loki/api/v1/push\"\nmax_rate = \"1GiB\"\n\
          [[logs.file]]\npaths = [\"{}/*.log\"]\nlabels = {{ job = \"bench\" }}\n",

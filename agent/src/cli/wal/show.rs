@@ -33,8 +33,8 @@ files that can't be read, or that are no segments although they are named so; da
 
 --json prints one object a line, with `type`:
   wal          path, content, version, bytes, in_use (null: unknown)
-  record       wal, file, offset, position, kind, time, items, bytes; of held ones, held: \"known\",
-               \"estimated\" or \"unknown\", as its time is
+  record       wal, file, offset, position, kind, time, items, bytes,
+               held (\"known\", \"estimated\", \"unknown\" as its time is; null: it was not held)
   sample       name, labels, value (a number, or \"NaN\", \"+Inf\", \"-Inf\", \"NaN(0x…)\"), timestamp_ms
   entry        time, timestamp_ns (a string), stream, metadata, line
   damage       wal, file, offset, bytes, items (null: unknown)
@@ -113,7 +113,6 @@ enum Line<'a> {
         position: u64,
         kind: String,
         time: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
         held: Option<&'static str>,
         items: u32,
         bytes: u64,

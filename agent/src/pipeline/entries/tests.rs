@@ -85,7 +85,9 @@ fn empty_lines_are_bounded_as_any_others_and_none_is_lost() {
 /// A batch of one block, and what its requests hold: time in ns, line, number of pairs.
 fn sent(signal: &mut EntriesSignal, now_ms: Option<i64>) -> Vec<(i64, String, usize)> {
     let mut all = Vec::new();
-    while let Some(request) = signal.next_request(Bounds { now_ms, ..Bounds::NONE }) {
+    while let Some(request) =
+        signal.next_request(Bounds { now_ms, server_ms: now_ms, ..Bounds::NONE })
+    {
         all.extend(read(request.body));
     }
     all
@@ -208,7 +210,7 @@ fn streams(count: usize, lines: usize) -> Block {
 }
 
 fn bounds(bytes: u64) -> Bounds {
-    Bounds { bytes, now_ms: None }
+    Bounds { bytes, ..Bounds::NONE }
 }
 
 #[test]
@@ -334,7 +336,8 @@ fn refill(signal: &mut EntriesSignal, block: &Block, read_at: i64) {
 /// The times in seconds of each request, all of which are accepted.
 fn requests(signal: &mut EntriesSignal, now: Option<i64>) -> Vec<Vec<i64>> {
     let mut all = Vec::new();
-    let bounds = Bounds { now_ms: now.map(|now| now * 1_000), ..Bounds::NONE };
+    let now_ms = now.map(|now| now * 1_000);
+    let bounds = Bounds { now_ms, server_ms: now_ms, ..Bounds::NONE };
     while let Some(request) = signal.next_request(bounds) {
         all.push(read(request.body).iter().map(|(ns, ..)| ns / SECOND).collect());
         signal.accepted(Written::default(), 0);
@@ -422,9 +425,11 @@ fn a_time_that_is_too_far_ahead_gives_way_to_that_of_reading() {
     let entries = [("a", NOW + 7_200), ("a", NOW + 590), ("a", NOW + 7_201), ("a", NOW - 1)];
     refill(&mut signal, &block_of(&entries), NOW - 5);
     let mut got = Vec::new();
-    while let Some(request) =
-        signal.next_request(Bounds { now_ms: Some(NOW * 1_000), ..Bounds::NONE })
-    {
+    while let Some(request) = signal.next_request(Bounds {
+        now_ms: Some(NOW * 1_000),
+        server_ms: Some(NOW * 1_000),
+        ..Bounds::NONE
+    }) {
         got.extend(read(request.body).into_iter().map(|(ns, line, _)| (ns - NOW * SECOND, line)));
     }
     let line = |seconds: i64| format!("at {}", NOW + seconds);
@@ -451,7 +456,7 @@ fn what_a_clock_read_that_was_ahead_goes_as_it_is_until_the_clock_is_right() {
     );
     let ahead = NOW + 86_400;
     refill(&mut signal, &block_of(&[("a", ahead), ("a", ahead + 1)]), ahead);
-    let bounds = Bounds { now_ms: Some(NOW * 1_000), ..Bounds::NONE };
+    let bounds = Bounds { now_ms: Some(NOW * 1_000), server_ms: Some(NOW * 1_000), ..Bounds::NONE };
     clock.set((ahead + 2) * SECOND);
     let first = read(signal.next_request(bounds).unwrap().body);
     assert_eq!(first[0].0, ahead * SECOND);
@@ -470,7 +475,7 @@ fn what_was_refused_as_too_new_before_the_time_was_known_comes_again_with_anothe
     assert_eq!(signal.next_request(Bounds::NONE).unwrap().items, 2);
     let said = "entry for stream '{job=\"a\"}' has timestamp too new: 2026-11-22T00:00:00Z";
     assert_eq!(signal.refused(&refusal(400, said, 2)), Verdict::Again);
-    let bounds = Bounds { now_ms: Some(NOW * 1_000), ..Bounds::NONE };
+    let bounds = Bounds { now_ms: Some(NOW * 1_000), server_ms: Some(NOW * 1_000), ..Bounds::NONE };
     let again = read(signal.next_request(bounds).unwrap().body);
     assert!(again.iter().all(|(ns, ..)| *ns < (NOW + 1) * SECOND), "{again:?}");
     // Once.
