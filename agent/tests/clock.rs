@@ -103,6 +103,11 @@ impl Board {
 
     /// Everything that came has a time of this test, and is in order; every line is there once.
     fn check(&self, slack_ms: i64) {
+        self.check_again(slack_ms, 0);
+    }
+
+    /// As [`Board::check`], of which so many samples may have come twice: those of the batch that a kill left in doubt.
+    fn check_again(&self, slack_ms: i64, most: u64) {
         let samples = self.samples();
         assert!(samples.is_sorted_by(|a, b| a.0 < b.0), "{samples:?}");
         let (from, to) = (self.began_ms - 1_000, now_ms() + slack_ms);
@@ -118,7 +123,8 @@ impl Board {
             let ms = (entry.timestamp_ns / 1_000_000) as i64;
             assert!((from..=to).contains(&ms), "{entry:?} is not of {from} to {to}");
         }
-        assert_eq!((self.mimir.repeats(), self.loki.repeats()), (0, 0));
+        let (mimir, loki) = (self.mimir.repeats(), self.loki.repeats());
+        assert!(mimir as u64 <= most && loki as u64 <= most, "{mimir} and {loki} came again");
         self.mimir.assert_clean();
         self.loki.assert_clean();
     }
@@ -175,7 +181,7 @@ fn what_was_collected_in_1970_arrives_with_its_real_times_over_a_kill() {
     let rounds = board.samples().len();
     board.line();
     board.arrives(rounds + 2);
-    board.check(0);
+    board.check_again(0, 2_000);
 }
 
 #[test]

@@ -412,15 +412,15 @@ async fn a_daemon_that_comes_late_and_is_restarted_is_found() {
 async fn a_chatty_container_does_not_keep_the_others_waiting() {
     let daemon = Dockerd::new();
     let chatty = daemon.run("chatty");
-    daemon.lines(&chatty, 1, 0..40_000);
+    daemon.lines(&chatty, 1, 0..200_000);
     let quiet = daemon.run("quiet");
     daemon.lines(&quiet, 1, 0..10);
     let mut reader = Reader::new(options(&daemon), limits());
     reader.until("the quiet one", |reader| reader.of("quiet", "stdout").len() == 10).await;
     let count = reader.entries.len();
-    assert!(count < 30_000, "{count} entries before it");
-    reader.lines(40_010).await;
-    assert_eq!(reader.of("chatty", "stdout"), lines(0..40_000));
+    assert!(count < 190_000, "{count} entries before it");
+    reader.lines(200_010).await;
+    assert_eq!(reader.of("chatty", "stdout"), lines(0..200_000));
 }
 
 #[tokio::test]

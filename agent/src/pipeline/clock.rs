@@ -215,9 +215,10 @@ impl Time {
         Now { ms: wall_ms, stamp }
     }
 
-    /// The wall clock, whether it is believed or not, in milliseconds since the Unix epoch.
-    pub(super) fn now_ms(&self) -> i64 {
-        self.clock.now_ms()
+    /// The wall clock, if the last look has found somebody who vouches for it, in milliseconds since the Unix epoch.
+    pub(super) fn vouched_ms(&self) -> Option<i64> {
+        let is_vouched = self.belief.borrow().last().is_some_and(|look| look.vouched);
+        is_vouched.then(|| self.clock.now_ms())
     }
 
     /// Whether the last look has not believed the clock.

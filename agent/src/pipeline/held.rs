@@ -85,7 +85,7 @@ impl Times {
     /// Whether the server has what is as new, and would refuse this.
     pub(super) fn is_behind(&self, ms: i64) -> bool {
         // What is further ahead than servers take was refused, whoever sent it.
-        let own_ms = || self.time.as_ref().filter(|time| !time.is_held()).map(|time| time.now_ms());
+        let own_ms = || self.time.as_ref().and_then(|time| time.vouched_ms());
         let latest = self.now_ms.or_else(own_ms).map(|now| now.saturating_add(AHEAD_MS));
         let may_have = self
             .may_have_ms
