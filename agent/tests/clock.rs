@@ -124,7 +124,7 @@ impl Board {
             assert!((from..=to).contains(&ms), "{entry:?} is not of {from} to {to}");
         }
         let (mimir, loki) = (self.mimir.repeats(), self.loki.repeats());
-        assert!(mimir as u64 <= most && loki as u64 <= most, "{mimir} and {loki} came again");
+        assert!(mimir <= most && loki <= most, "{mimir} and {loki} came again");
         self.mimir.assert_clean();
         self.loki.assert_clean();
     }
