@@ -374,7 +374,6 @@ impl Signal for EntriesSignal {
 
     fn rest(&mut self) {
         self.shape.rest();
-        self.shape.rest();
         if std::mem::take(&mut self.is_large) {
             let json = self.request.is_json();
             self.batch = Batch::new();

@@ -380,7 +380,7 @@ impl<S: Signal> Sender<S> {
                         if let Some(clock) = ahead::complaint(&said, server_ms, own_ms) {
                             note(state, complaints, format!("{clock}: {why}"), self.slowest);
                             self.signal.again();
-                            if self.pause(self.slowest).await {
+                            if pause_until_due(&mut self.phase, self.slowest).await {
                                 return Sent::GivenUp;
                             }
                             break;
@@ -417,7 +417,7 @@ impl<S: Signal> Sender<S> {
                         };
                         if smaller {
                             self.signal.again();
-                            if self.pause(pause).await {
+                            if pause_until_due(&mut self.phase, pause).await {
                                 return Sent::GivenUp;
                             }
                             break;
@@ -428,7 +428,7 @@ impl<S: Signal> Sender<S> {
                         if !self.signal.unsupported(&why) {
                             note(state, complaints, why, self.slowest);
                             self.signal.again();
-                            if self.pause(self.slowest).await {
+                            if pause_until_due(&mut self.phase, self.slowest).await {
                                 return Sent::GivenUp;
                             }
                         }
@@ -444,10 +444,6 @@ impl<S: Signal> Sender<S> {
                 }
             }
         }
-    }
-
-    async fn pause(&mut self, pause: Duration) -> bool {
-        pause_until_due(&mut self.phase, pause).await
     }
 }
 

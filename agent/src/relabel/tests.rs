@@ -194,7 +194,7 @@ fn drop_and_keep_take_the_whole_value_and_end_the_rules() {
 #[test]
 fn a_label_that_was_removed_may_be_set_again() {
     const PORT: &str = "__meta_kubernetes_pod_container_port_name";
-    const NUMBER: &str = "__meta_kubernetes_pod_annotation_XXX_metrics_port";
+    const NUMBER: &str = "__meta_kubernetes_pod_annotation_main_metrics_port";
     gives(
         &[(PORT, "foo"), (NUMBER, "9091")],
         vec![
