@@ -1,7 +1,7 @@
 //! Embeds the BPF objects: `mote.o` and `mote-perf.o` of `$MOTE_BPF_OBJECTS`, or of `target/bpf` of the
 //! workspace, where `cargo xtask build-ebpf` puts them. Without them the agent is built all the same,
 //! and its probes use other sources. An empty `$MOTE_BPF_OBJECTS` leaves the objects out. With the feature
-//! `bpf-log` it is `mote-debug.o` in place of `mote.o`.
+//! `bpf-log` it is `mote-debug.o` in place of `mote.o`. And it says how a release is linked.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -50,6 +50,28 @@ fn main() {
     if let Err(error) = fs::write(out.join("bpf_objects.rs"), source) {
         eprintln!("writing to {}: {error}", out.display());
         std::process::exit(1);
+    }
+    link();
+}
+
+/// How a release is linked: what runs all the time in one place, and without tables for unwinding, which only a debugger
+/// would read. Other profiles unwind.
+fn link() {
+    println!("cargo::rerun-if-changed=release.ld");
+    let is = |name: &str, value: &str| env::var(name).is_ok_and(|is| is == value);
+    let Some(manifest) = env::var_os("CARGO_MANIFEST_DIR") else { return };
+    if !is("PROFILE", "release") || !is("CARGO_CFG_TARGET_OS", "linux") {
+        return;
+    }
+    // One script: of several, zig takes the last.
+    let script = Path::new(&manifest).join("release.ld");
+    println!("cargo::rustc-link-arg-bin=mote=-Wl,-T,{}", script.display());
+    // Relocations in a bit each in place of 24 bytes. A dynamic program needs glibc 2.36 for it, a static one brings
+    // its own.
+    let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    let is_static = features.split(',').any(|one| one == "crt-static");
+    if is_static && is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_ENV", "gnu") {
+        println!("cargo::rustc-link-arg-bin=mote=-Wl,-z,pack-relative-relocs");
     }
 }
 

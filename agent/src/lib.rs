@@ -16,5 +16,6 @@ pub mod pipeline;
 pub mod probe;
 pub mod relabel;
 pub mod scrape;
+pub mod sort;
 pub mod status;
 pub mod wal;

@@ -7,6 +7,7 @@
 //! cursor when the server has answered.
 
 mod ahead;
+mod answers;
 mod clock;
 mod complaints;
 mod egress;
@@ -16,18 +17,22 @@ mod fit;
 mod held;
 mod log;
 mod losses;
+mod memory;
 mod metrics;
 mod newest;
 mod open;
 mod pace;
 mod process;
 mod refusal;
+mod report;
 mod rounds;
 mod scrapes;
 mod send;
 mod series;
+mod service;
 mod shape;
 mod signals;
+mod silence;
 mod size;
 mod sources;
 mod state;
@@ -46,9 +51,11 @@ use tokio::time::Instant;
 use crate::collector::Set;
 use crate::config::{Config, Source};
 use crate::encode::{Positions, RoundEncoder, apply};
+use crate::host::alarm::Alarm;
 use crate::host::kmsg::Position;
-use crate::host::{Host, system_clock};
+use crate::host::{Host, Notify, system_clock};
 use crate::logs::stage::Stages;
+use crate::memory::{Measured, Part};
 use crate::model::Samples;
 use crate::probe::{self, ProbeError, Probes};
 use crate::status;
@@ -58,18 +65,23 @@ use clock::Time;
 use egress::Egress;
 use entries::EntriesSignal;
 use held::Times;
-use log::Log;
 use losses::Dropped;
+use memory::Memory;
 use metrics::MetricsSignal;
-use open::{newest_timestamp, open_logs, open_metrics, sender, times};
+use open::{describe, newest_timestamp, open_logs, open_metrics, sender, times};
 use rounds::Rounds;
 use series::{agent_labels, encoder_of, shape_of, shaper};
+use service::Service;
 use shape::{SeriesShape, StreamShape};
 use signals::{Signals, another};
+use silence::sync_when_due;
 use sources::{Kept, Sources};
 use state::State;
 use write::Writer;
 
+// For the fuzz targets.
+#[doc(hidden)]
+pub use egress::egress_of;
 // For the simulation of a fleet in benches.
 #[doc(hidden)]
 pub use pace::Pace;
@@ -85,12 +97,18 @@ const BLOCKING_THREADS: usize = 16;
 /// Stacks of the threads for calls that can hang; glibc's resolver needs about 100 KiB.
 const STACK: usize = 256 << 10;
 
+/// How long such a thread waits for the next call: longer than from one round to the next, since to end one
+/// takes a wake-up, and to make another one more than to keep it.
+const KEEP_ALIVE: Duration = Duration::from_secs(600);
+
 /// Whether the agent runs or is about to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
     /// Nothing new is collected; what is in the WALs is delivered as far as the time allows.
     Draining,
+    /// The same, and nothing more comes into the WALs.
+    Drained,
 }
 
 /// Why the agent could not start. Nothing runs then.
@@ -145,6 +163,8 @@ struct Left {
     /// What is believed stays so.
     time: Option<Rc<Time>>,
     dropped: Rc<Dropped>,
+    memory: Rc<Memory>,
+    service: Rc<Service>,
 }
 
 /// What the outside asks of a running pipeline.
@@ -163,8 +183,13 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
         .enable_time()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_stack_size(STACK)
+        .thread_keep_alive(KEEP_ALIVE)
         .build()
         .map_err(|error| RunError::System("starting the runtime", error))?;
+    let alarm = {
+        let _entered = runtime.enter();
+        Alarm::install().map_err(|error| RunError::System("making a timer", error))?
+    };
     let mut signals = match once {
         true => None,
         false => {
@@ -181,23 +206,30 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
         sections: scrapes::Sections::new(),
         time: None,
         dropped: Rc::new(Dropped::new(system_clock())),
+        memory: Memory::new(config.agent.memory_limit),
+        service: match once {
+            true => Service::none(),
+            false => Service::new(Notify::of_environment()),
+        },
     };
     loop {
         ::log::set_max_level(config.agent.log_level);
         config.warnings().iter().for_each(|warning| ::log::warn!("{warning}"));
         let tasks = LocalSet::new();
         let run = pipeline(Rc::clone(&config), source.clone(), signals.as_mut(), &mut left);
-        match runtime.block_on(tasks.run_until(run)) {
+        match runtime.block_on(tasks.run_until(alarm.run(run))) {
             Ok(End::Stop) => break,
             Ok(End::Reload(next)) => before = Some(std::mem::replace(&mut config, Rc::new(*next))),
             Err(error) => {
                 // What runs is not ended by a configuration that can't run.
                 let Some(before) = before.take() else { return Err(error) };
                 ::log::error!("not reloaded, the agent goes on as it was: {error}");
+                left.service.not_reloaded(&error.to_string(), false);
                 config = before;
             }
         }
     }
+    drop(alarm);
     // Threads that hang in fsync or a lookup must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     Ok(())
@@ -209,7 +241,7 @@ pub fn run(config: Config, source: &Source, once: bool) -> Result<(), RunError> 
 /// A probe that the configuration wants can't work, or standard output is closed.
 pub fn once_to_stdout(config: &Config) -> Result<(), RunError> {
     let probes = start_probes(config, None)?;
-    let state = state(config, String::new(), probes);
+    let state = state(config, String::new(), probes, &Memory::new(config.agent.memory_limit));
     state.collect();
     let out = state.text(true);
     std::io::Write::write_all(&mut std::io::stdout().lock(), &out)
@@ -229,7 +261,7 @@ fn start_probes(
 }
 
 /// The collecting half, without WALs and endpoints.
-fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
+fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>, memory: &Rc<Memory>) -> State {
     let mut host = Host::new(config.host.clone());
     let phase = crate::host::phase(&mut host, &config.agent.instance);
     let enabled = |entry: &crate::collector::Entry| config.metrics.collectors.contains(&entry.name);
@@ -251,15 +283,18 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
         )),
         own: State::own_samples(shape_of(&shaper)),
         shaper,
+        report: RefCell::default(),
         last_round_ms: Cell::new(None),
         newest: Cell::new(None),
         targets: RefCell::default(),
+        texts: Rc::default(),
         metrics: None,
         logs: None,
         endpoints: Vec::new(),
         sources: RefCell::default(),
         stages: RefCell::default(),
         paused: Cell::default(),
+        short: Cell::default(),
         positions: RefCell::default(),
         agent_labels: agent_labels(config),
         limiter: Default::default(),
@@ -270,6 +305,9 @@ fn state(config: &Config, path: String, probes: Rc<RefCell<Probes>>) -> State {
             system_clock().now_ms(),
         )),
         dropped: Rc::new(Dropped::new(system_clock())),
+        memory: Rc::clone(memory),
+        board: (config.board.name, config.board.by.clone()),
+        service: Service::none(),
     }
 }
 
@@ -281,7 +319,11 @@ async fn pipeline(
     mut signals: Option<&mut Signals>,
     left: &mut Left,
 ) -> Result<End, RunError> {
-    let Left { kept, probes, encoder, sections, time, dropped } = left;
+    let Left { kept, probes, encoder, sections, time, dropped, memory, service } = left;
+    service.opening();
+    tokio::task::spawn_local(Rc::clone(service).keep());
+    memory.budget.set_limit(config.agent.memory_limit);
+    memory.budget.count_anew();
     let path = source.file().map(|path| path.display().to_string()).unwrap_or_default();
     // The WALs first: they are what may refuse to start, and their lock keeps a second agent away.
     let metrics = Rc::new(open_metrics(&config)?);
@@ -315,15 +357,20 @@ async fn pipeline(
     let mut state = State {
         dropped: Rc::clone(dropped),
         time: Rc::clone(&time),
-        ..state(&config, path, probes)
+        service: Rc::clone(service),
+        ..state(&config, path, probes, memory)
     };
+    let budget = &memory.budget;
+    // What a WAL may keep in memory is promised to it, whether it does or not.
+    let _metrics_wal = budget.reserve(Part::Rounds, config.wal.memory);
+    let _logs_wal = logs.as_ref().map(|_| budget.reserve(Part::Logs, config.wal.memory));
     let (phase, watch_phase) = watch::channel(Phase::Running);
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut senders) = (JoinSet::new(), JoinSet::new());
     tasks.spawn_local(Rc::clone(&time).keep(watch_phase.clone()));
 
     for endpoint in &config.mimir {
         let shape = SeriesShape::new(endpoint);
-        let newest = [Rc::clone(&state.samples), Rc::clone(&state.own)];
+        let newest = state.told_of_families();
         let (url, dropped) = (endpoint.connection.url.to_string(), Rc::clone(&state.dropped));
         let writer = Writer::new(endpoint.write, url, newest);
         let mut signal = MetricsSignal::new(endpoint.batch, writer, shape, dropped);
@@ -331,7 +378,7 @@ async fn pipeline(
         let interval = Some(config.agent.interval);
         let sender = sender(&state, &metrics, endpoint, signal, "metrics", interval, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
-        tasks.spawn_local(sender.run());
+        senders.spawn_local(Measured::new(budget, Part::Metrics, sender.run()));
     }
     for endpoint in &config.loki {
         let Some(logs) = &logs else { continue };
@@ -341,7 +388,7 @@ async fn pipeline(
         signal.times = Times::new(&time, "logs", None);
         let sender = sender(&state, logs, endpoint, signal, "logs", None, &watch_phase)?;
         state.endpoints.push(Rc::clone(&sender.state));
-        tasks.spawn_local(sender.run());
+        senders.spawn_local(Measured::new(budget, Part::Entries, sender.run()));
     }
     let plan = scrapes::plan(&config, sections)?;
     let newest = newest_timestamp(&metrics, u64::MAX, time.latest_ms());
@@ -366,11 +413,10 @@ async fn pipeline(
         // What the last run held is given out also when nothing is read any more.
         if !sources.is_empty() || stages.due().is_some() {
             let (state, phase) = (Rc::clone(&state), watch_phase.clone());
-            let first_stages = config.logs.stages.first;
             let log = Rc::clone(logs);
-            let sources = Sources { state, log, sources, stages, first_stages, phase };
+            let sources = Sources::new(&config, state, log, sources, stages, phase);
             sources.count();
-            tasks.spawn_local(sources.run());
+            tasks.spawn_local(Measured::new(budget, Part::Logs, sources.run()));
         }
     }
     match state.probes.borrow().descriptors() {
@@ -378,7 +424,8 @@ async fn pipeline(
             for (descriptor, pause) in descriptors.into_iter().zip(events::PAUSES) {
                 let Some(descriptor) = descriptor else { continue };
                 let (state, phase) = (Rc::clone(&state), watch_phase.clone());
-                tasks.spawn_local(events::Events { state, descriptor, pause, phase }.run());
+                let events = events::Events { state, descriptor, pause, phase }.run();
+                tasks.spawn_local(Measured::new(budget, Part::Probes, events));
             }
         }
         Err(error) => ::log::warn!("waiting for the probes' events: {error}"),
@@ -397,7 +444,8 @@ async fn pipeline(
     let (requests, mut asked) = mpsc::unbounded_channel();
     let page =
         Page { state: Rc::clone(&state), source: source.clone(), requests: requests.clone() };
-    let server = tokio::task::spawn_local(serve(config.http, Rc::new(page)));
+    let page = serve(config.http, Rc::new(page));
+    let server = tokio::task::spawn_local(Measured::new(budget, Part::Status, page));
     describe(&config, &state);
 
     let end = match &mut signals {
@@ -413,9 +461,10 @@ async fn pipeline(
         }
         Some(signals) => {
             for target in scraped {
-                tasks.spawn_local(target.run());
+                tasks.spawn_local(Measured::new(budget, Part::Scrapes, target.run()));
             }
-            tasks.spawn_local(rounds.run());
+            service.ready();
+            tasks.spawn_local(Measured::new(budget, Part::Rounds, rounds.run()));
             wait_for_end(&source, &state, signals, &mut asked).await
         }
     };
@@ -429,10 +478,17 @@ async fn pipeline(
     let _ = phase.send(Phase::Draining);
     // A reload stops nothing that can't be continued: what is in flight is sent again.
     let limit = match end {
-        End::Stop => config.agent.shutdown_timeout,
+        End::Stop => {
+            service.stopping(config.agent.shutdown_timeout);
+            config.agent.shutdown_timeout
+        }
         End::Reload(_) => config.agent.shutdown_timeout.min(Duration::from_secs(1)),
     };
-    let all = async { while tasks.join_next().await.is_some() {} };
+    let all = async {
+        while tasks.join_next().await.is_some() {}
+        let _ = phase.send(Phase::Drained);
+        while senders.join_next().await.is_some() {}
+    };
     // One that comes in a reload waits for the next pipeline.
     let again = signals.filter(|_| matches!(end, End::Stop));
     tokio::select! {
@@ -441,7 +497,8 @@ async fn pipeline(
         () = another(again) => ::log::info!("asked again to stop: the rest stays in the WAL"),
     }
     tasks.shutdown().await;
-    state.egress.close();
+    senders.shutdown().await;
+    state.egress.close().await;
     server.abort();
     let _ = server.await;
     for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
@@ -463,33 +520,6 @@ async fn pipeline(
     Ok(end)
 }
 
-/// Keeps the promise of `wal.sync = DURATION` for the last record before a silence, and goes back to a
-/// failed disk when nothing is appended.
-async fn sync_when_due(log: Rc<Log>, mut phase: watch::Receiver<Phase>) {
-    while *phase.borrow() == Phase::Running {
-        let appended = log.appended();
-        let (sync, mend) = (log.sync_due(), log.mend_due());
-        let Some(left) = sync.into_iter().chain(mend).min() else {
-            tokio::select! {
-                () = appended => {}
-                _ = phase.changed() => {}
-            }
-            continue;
-        };
-        tokio::select! {
-            () = tokio::time::sleep(left) => {}
-            // Something may be due earlier now.
-            () = appended => {}
-            _ = phase.changed() => {}
-        }
-        log.mend();
-        if log.sync_due().is_some_and(|left| left.is_zero()) {
-            // A failure is logged and counted there.
-            let _ = log.sync().await;
-        }
-    }
-}
-
 /// The status page is a service to the user, not a condition: without its port the agent still ships.
 async fn serve(address: Option<std::net::SocketAddr>, page: Rc<Page>) {
     let Some(address) = address else { return };
@@ -501,28 +531,6 @@ async fn serve(address: Option<std::net::SocketAddr>, page: Rc<Page>) {
         Err(error) => ::log::error!(
             "listening on {address}: {error}; the agent runs without its status page (http.listen sets another address)"
         ),
-    }
-}
-
-fn describe(config: &Config, state: &State) {
-    for log in state.metrics.iter().chain(&state.logs) {
-        ::log::info!(
-            "{} WAL in {}, at most {} bytes",
-            log.name(),
-            log.path().display(),
-            log.max_bytes()
-        );
-    }
-    for endpoint in config.mimir.iter().chain(&config.loki) {
-        ::log::info!("sending to {}", endpoint.connection.url);
-    }
-    if config.mimir.is_empty() && config.loki.is_empty() {
-        ::log::info!("no endpoint is configured: data stays in the WAL, up to its bound");
-    }
-    if config.logs.any() && config.loki.is_empty() {
-        ::log::warn!(
-            "log files are followed and no [[loki]] is configured: the logs WAL will fill up"
-        );
     }
 }
 
@@ -544,11 +552,20 @@ async fn wait_for_end(
         tokio::select! {
             _ = signals.terminate.recv() => return End::Stop,
             _ = signals.interrupt.recv() => return End::Stop,
-            _ = signals.hangup.recv() => match load(source, state) {
-                Ok(config) => return End::Reload(Box::new(config)),
-                Err(error) => ::log::error!("not reloaded, the agent goes on as it was: {error}"),
-            },
-            Some(Request::Reload(config)) = asked.recv() => return End::Reload(config),
+            _ = signals.hangup.recv() => {
+                state.service.reloading();
+                match load(source, state) {
+                    Ok(config) => return End::Reload(Box::new(config)),
+                    Err(error) => {
+                        ::log::error!("not reloaded, the agent goes on as it was: {error}");
+                        state.service.not_reloaded(&error, true);
+                    }
+                }
+            }
+            Some(Request::Reload(config)) = asked.recv() => {
+                state.service.reloading();
+                return End::Reload(config);
+            }
         }
     }
 }

@@ -6,12 +6,12 @@
 mod support;
 
 use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use agent_common::tcp::Outcome;
-use support::{Agent, Group};
+use support::{Agent, Group, Port};
 
 /// An agent that has given up its rights and whose next round is far away.
 fn start(probe: &str) -> Agent {
@@ -36,7 +36,8 @@ fn said(agent: &mut Agent, what: &str) -> String {
 #[test]
 fn a_refused_connection_is_said_in_the_log_of_a_running_agent() {
     let mut agent = start("tcp");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let held = Port::new();
+    let port = held.number();
     let error = TcpStream::connect(("127.0.0.1", port)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     let line = said(&mut agent, &format!(" to port {port}: outcome "));

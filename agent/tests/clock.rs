@@ -10,7 +10,7 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use support::{Agent, StrictLoki, StrictMimir};
+use support::{Agent, Page, Pages, StrictLoki, StrictMimir};
 
 const LONG: Duration = Duration::from_secs(60);
 const YEAR_MS: i64 = 365 * 24 * 3_600 * 1_000;
@@ -220,4 +220,60 @@ fn a_boot_that_never_learned_the_time_comes_before_the_next_one() {
     let estimated = metrics.lines().find_map(|have| have.strip_prefix(line)).unwrap();
     assert!(estimated.parse::<f64>().unwrap() > 5.0, "{estimated}");
     assert_eq!(board.agent.log().matches("before the time was known").count(), 2);
+}
+
+#[test]
+fn one_run_delivers_what_an_earlier_boot_held() {
+    let mut board = Board::new();
+    board.clock(-board.began_ms, 0, false);
+    board.start();
+    board.collect(3);
+    board.agent.kill();
+    assert_eq!(board.samples(), []);
+    let (rounds, lines) = (board.records("metrics"), board.lines as usize);
+    board.boot("5752c0dc-3306-4cae-a50b-e3af7e924444");
+    let up = fs::read_to_string("/proc/uptime").unwrap();
+    let up_ms = (up.split(' ').next().unwrap().parse::<f64>().unwrap() * 1_000.0) as i64;
+    board.clock(0, 1_000 - up_ms, true);
+    // A backlog's requests are seconds apart.
+    let config = fs::read_to_string(board.agent.path("mote.toml")).unwrap();
+    let config = config.replace("shutdown_timeout = \"1s\"", "shutdown_timeout = \"40s\"");
+    fs::write(board.agent.path("mote.toml"), config).unwrap();
+    let mut once = board.agent.command("run");
+    once.arg("--once").env("MOTE_TEST_CLOCK", board.agent.path("clock.lie"));
+    assert!(once.stderr(Stdio::null()).status().unwrap().success());
+    let samples = board.samples();
+    assert!(samples.len() > rounds, "{} of {rounds} and its own", samples.len());
+    assert!(samples.is_sorted_by(|a, b| a.0 < b.0), "{samples:?}");
+    assert_eq!(board.loki.lines(&[("job", "test")]).len(), lines);
+}
+
+#[test]
+fn a_scrape_in_which_the_clock_is_set_arrives() {
+    let mut board = Board::new();
+    let slow = Pages::new(Page::Made(|_| {
+        std::thread::sleep(Duration::from_secs(4));
+        "a 1\n".to_owned()
+    }));
+    let mut config = fs::read_to_string(board.agent.path("mote.toml")).unwrap();
+    config += &format!(
+        "[[scrape]]\njob = \"slow\"\ntargets = [{:?}]\ninterval = \"10s\"\ntimeout = \"8s\"\n",
+        slow.target()
+    );
+    fs::write(board.agent.path("mote.toml"), config).unwrap();
+    board.clock(-YEAR_MS, 0, false);
+    board.start();
+    board.agent.wait("a scrape", LONG, |_| !slow.requests().is_empty());
+    // Rounds of the old clock come behind its beginning.
+    board.collect(2);
+    assert_eq!(slow.requests().len(), 1);
+    board.clock(0, 0, true);
+    board.line();
+    let mimir = &board.mimir;
+    board.agent.wait("its sample", LONG, |_| !mimir.samples("a", &[("job", "slow")]).is_empty());
+    assert_eq!(slow.requests().len(), 1);
+    let (_, metrics) = board.agent.get("/metrics").unwrap();
+    assert!(!metrics.contains("clock_backwards"), "{metrics}");
+    board.agent.terminate();
+    board.mimir.tolerate_aborts();
 }

@@ -115,14 +115,14 @@ fn what_users_were_promised_to_write_is_taken() {
 
 #[test]
 fn every_command_has_help() {
-    for command in ["run", "check", "status", "wal", "version"] {
+    for command in ["run", "check", "status", "wal", "boards", "version"] {
         let output = mote(&[command, "--help"]);
         assert!(output.status.success());
         assert!(text(&output.stdout).contains(&format!("Usage: mote {command}")), "{command}");
     }
     let all = text(&mote(&["--help"]).stdout);
     assert!(all.contains("Commands:"));
-    for command in ["run", "check", "status", "wal", "version"] {
+    for command in ["run", "check", "status", "wal", "boards", "version"] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
     }
 }

@@ -27,7 +27,7 @@ use mote::wal::{Disk, OnFull, Options, Wal};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::http::Request;
-use support::ledger::{Kept, Ledger, by_round, ledger};
+use support::ledger::{Kept, Ledger, by_round, ledger, series};
 use support::strict_loki::Loki;
 use support::strict_mimir::Mimir;
 use support::{Agent, Dice, Fault, Gate, Server, Wire, strict_mimir};
@@ -161,6 +161,18 @@ fn is_bad(labels: &strict_mimir::Labels, time: i64) -> bool {
         name == "at" && value == "777" || name == "__name__" && value == "node_load5"
     };
     time % 8 < 2 && labels.iter().any(is)
+}
+
+/// Those of them that a server was ever sent.
+fn bad_samples(server: &Server<Mimir>) -> BTreeSet<(i64, u64)> {
+    let mut bad = BTreeSet::new();
+    for request in server.requests() {
+        for (labels, samples) in strict_mimir::decode(&request.body).unwrap() {
+            let times = samples.iter().map(|(time, _)| *time).filter(|time| is_bad(&labels, *time));
+            bad.extend(times.map(|time| (time, series(&labels))));
+        }
+    }
+    bad
 }
 
 /// The servers of one agent; the second of each kind refuses something now and then.
@@ -378,6 +390,10 @@ fn kills_and_faults_at_random_lose_and_repeat_nothing() {
             receiver.gate.played().len()
         );
         assert!(at == 1 || refused.is_empty());
+        // What was only near something bad has to arrive.
+        let bad = bad_samples(&receiver.server);
+        let good: Vec<_> = refused.difference(&bad).take(9).collect();
+        assert!(good.is_empty(), "Mimir {at} has not got {good:?}, which are good");
         stored.extend(refused);
         let have = by_round(&stored);
         let newest = collected.keys().next_back();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mote::encode::RemoteWrite;
 use mote::endpoint::{Client, Content, Options, Outcome, Url};
-use support::{Fault, StrictMimir};
+use support::{Fault, Port, StrictMimir};
 
 fn body(time: i64) -> Vec<u8> {
     let mut request = RemoteWrite::new();
@@ -117,7 +117,8 @@ async fn retry_after_is_honoured_in_both_forms_and_bounded() {
 
 #[tokio::test]
 async fn nobody_listens() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let held = Port::new();
+    let port = held.number();
     let url = Url::parse(&format!("http://127.0.0.1:{port}/push?key=hunter2")).unwrap();
     let outcome = post(&mut Client::new(Options::new(url)).unwrap(), 1).await;
     let Outcome::Retry { code: None, after: None, why, .. } = outcome else {
@@ -252,7 +253,8 @@ async fn a_link_that_may_be_too_slow_is_told_from_a_server_that_is_not_there() {
     assert!(slow(answer_to(Fault::close()).await), "it broke while the request was under way");
     assert!(slow(answer_to(Fault::garbage("HTTP/1.1 20")).await), "it broke within the answer");
     assert!(!slow(answer_to(Fault::status(503)).await), "there was an answer");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let held = Port::new();
+    let port = held.number();
     let url = Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
     assert!(!slow(post(&mut Client::new(Options::new(url)).unwrap(), 1).await), "no connection");
 }

@@ -103,6 +103,15 @@ async fn a_real_server_that_refuses_a_body_before_it_is_sent_is_understood() {
 }
 
 #[tokio::test]
+async fn a_real_server_is_told_how_long_a_body_is() {
+    let (ca, mimir) = (Ca::new(), StrictMimir::new());
+    let nginx =
+        Nginx::new(&ca, mimir.address(), "if ($http_content_length = \"\") { return 411; }");
+    assert_eq!(post(&mut client(&ca, &nginx.url(PUSH)), 1).await, Outcome::accepted(200));
+    assert_eq!(nginx.requests(), ["HTTP/2.0 TLSv1.3 200"]);
+}
+
+#[tokio::test]
 async fn a_real_server_that_ends_its_connections_is_met_with_new_ones() {
     let (ca, mimir) = (Ca::new(), StrictMimir::new());
     let nginx = Nginx::new(&ca, mimir.address(), "keepalive_requests 3; keepalive_timeout 1s;");

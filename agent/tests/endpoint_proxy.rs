@@ -15,7 +15,7 @@ use mote::endpoint::{
 };
 use rustls::{ServerConnection, StreamOwned};
 use support::certificates::Ca;
-use support::{Agent, Fault, Nginx, Proxy, StrictMimir};
+use support::{Agent, Fault, Nginx, Port, Proxy, StrictMimir};
 
 fn options(url: &str, proxy: &str) -> Options {
     let proxy = ProxyOptions { url: Some(ProxyUrl::parse(proxy).unwrap()), ..Default::default() };
@@ -80,6 +80,34 @@ async fn a_real_proxy_passes_on_plain_requests() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_repeats_its_credentials_does_not_get_them_into_the_log() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let echo = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let answer = format!("HTTP/1.1 400 No\r\nContent-Length: {}\r\n\r\n", head.len());
+        stream.write_all(answer.as_bytes()).unwrap();
+        stream.write_all(&head).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+        String::from_utf8(head).unwrap()
+    });
+    let mut client =
+        Client::new(options("http://h/push", &format!("http://me:hunter2@{at}"))).unwrap();
+    let Outcome::Refused { why, said, .. } = post(&mut client, 1).await else { panic!() };
+    drop(client);
+    // me:hunter2
+    let encoded = "bWU6aHVudGVyMg==";
+    assert!(echo.join().unwrap().contains(encoded));
+    assert!(said.contains("proxy-authorization: Basic (redacted)"), "{said}");
+    assert!(!format!("{why}{said}").contains(encoded), "{why}");
+}
+
+#[tokio::test]
 async fn a_real_proxy_tunnels_tls_and_http2() {
     let (ca, mimir, proxy) = (Ca::new(), StrictMimir::new(), Proxy::http(""));
     let nginx = Nginx::new(&ca, mimir.address(), "");
@@ -134,7 +162,8 @@ async fn a_real_proxy_wants_its_password_and_no_message_shows_it() {
 
 #[tokio::test]
 async fn what_a_real_proxy_can_not_or_may_not_reach_is_told_as_its_own() {
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = Port::new();
+    let dead = port.address();
     let proxy = Proxy::http("ConnectPort 563");
     let at = format!("http://{}", proxy.address);
     let why = misconfigured(once(options(&format!("https://{dead}/"), &at)).await, None);
@@ -169,7 +198,8 @@ async fn a_real_socks_proxy_tunnels_with_and_without_a_password() {
         once(options(&mimir.url(), &format!("socks5://user:hunter3@{}", closed.address))).await;
     let why = misconfigured(wrong, None);
     assert!(why.contains("it refuses user or password") && !why.contains("hunter"), "{why}");
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = Port::new();
+    let dead = port.address();
     let why = retry(
         once(options(&format!("http://{dead}/"), &format!("socks5://{}", open.address))).await,
     );

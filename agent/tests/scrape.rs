@@ -6,12 +6,11 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::{Agent, Page, Pages, Prometheus, StrictMimir, agent::request};
+use support::{Agent, Page, Pages, Port, Prometheus, StrictMimir, agent::request};
 
 const LONG: Duration = Duration::from_secs(60);
 const STALE: u64 = 0x7ff0_0000_0000_0002;
@@ -38,7 +37,8 @@ fn values(mimir: &StrictMimir, name: &str, job: &str) -> Vec<Option<f64>> {
 fn bad_targets_cost_only_themselves() {
     let mimir = StrictMimir::new();
     let good = Pages::text("a 1\n");
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let port = Port::new();
+    let nobody = port.address().to_string();
     let html = "<html>login</html>".to_owned();
     let bad = [
         ("endless", Page::Endless),
@@ -248,7 +248,8 @@ impl Drop for Exporter {
 
 /// The page of a real node_exporter.
 fn node_exporter() -> String {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let held = Port::new();
+    let port = held.number();
     let child = Command::new("prometheus-node-exporter")
         .arg(format!("--web.listen-address=127.0.0.1:{port}"))
         .stdout(Stdio::null())

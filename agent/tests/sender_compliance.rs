@@ -15,8 +15,8 @@
 //! | retries on 502, 503, 429 with Retry-After, none on other 4xx, backoff | `endpoint_answers.rs`, `loki_pace.rs`; 401 and 404 differ: they say that the configuration is wrong, and are tried again slowly |
 //! | unicode in values, colons in names, special floats, high precision, mixed families, many series, long names, empty page, future and zero timestamps | passes; a page's timestamps are not used |
 //! | values of 10 KB | differs: the scrape fails and says why, since Mimir refuses them; `label_value_length_limit` allows them |
-//! | exemplars, native histograms of targets, created timestamps of targets (`_created`) | not applicable: the text format has none, and protobuf is not asked for |
-//! | 2.0: symbols, references, metadata, fall-back at 415 | of the sender of 2.0 and its receiver; the series are the same |
+//! | exemplars, native histograms of targets | not supported, see `sender_compliance2.rs` |
+//! | all of 2.0 | `sender_compliance2.rs` |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 #![allow(dead_code, reason = "each test file uses a part of the support")]

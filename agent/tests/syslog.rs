@@ -13,12 +13,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::{Agent, StrictLoki};
+use support::{Agent, Port, StrictLoki};
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// Of UDP: a socket that holds it would have its messages.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 struct Setup {
@@ -26,6 +27,7 @@ struct Setup {
     agent: Agent,
     udp: u16,
     tcp: u16,
+    _held: Port,
 }
 
 impl Setup {
@@ -33,7 +35,8 @@ impl Setup {
     fn new(more: &str) -> Setup {
         let loki = StrictLoki::new();
         let agent = Agent::new("");
-        let setup = Setup { loki, agent, udp: free_port(), tcp: free_port() };
+        let held = Port::new();
+        let setup = Setup { loki, agent, udp: free_port(), tcp: held.number(), _held: held };
         setup.configure(more);
         setup
     }
@@ -249,6 +252,41 @@ fn programs_that_know_dev_log_alone_are_heard_and_what_busybox_forwards() {
     let entries = setup.loki.entries(&[("syslog_identifier", "root")]);
     let named = entries.iter().find(|entry| entry.line == "from busybox").unwrap();
     assert_eq!(named.metadata, [("hostname".to_owned(), "nas".to_owned())]);
+    assert!(setup.agent.terminate().0.success());
+}
+
+#[test]
+fn what_is_nowhere_else_does_not_wait_for_more() {
+    let mut setup = Setup::new("");
+    setup.loki.stop();
+    let path = setup.agent.path("mote.toml");
+    let text =
+        fs::read_to_string(&path).unwrap().replace("batch_wait = \"100ms\"", "batch_wait = \"1m\"");
+    fs::write(&path, text).unwrap();
+    setup.agent.start();
+    setup.agent.wait("ready", LONG, Agent::is_ready);
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.connect(("127.0.0.1", setup.udp)).unwrap();
+    // Others wait for 2.5 s at least. A busy machine may be late now and then.
+    let mut sent = 0;
+    let in_time = (0..5).any(|_| {
+        let began = Instant::now();
+        udp.send(format!("<13>Nov 21 08:00:01 nas last: line {sent}").as_bytes()).unwrap();
+        sent += 1;
+        while setup.count("lines") < sent {
+            assert!(began.elapsed() < LONG, "not read");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        began.elapsed() < Duration::from_millis(2_400)
+    });
+    assert!(in_time, "it waits for more");
+    setup.agent.kill();
+    setup.configure("");
+    setup.loki.start();
+    setup.agent.start();
+    let labels = [("syslog_identifier", "last"), ("way", "udp")];
+    let lines = setup.await_lines(&labels, sent as usize);
+    assert_eq!(lines, (0..sent).map(|at| format!("line {at}")).collect::<Vec<_>>());
     assert!(setup.agent.terminate().0.success());
 }
 

@@ -187,6 +187,36 @@ pub fn drain(log: &mut MetricsWal) -> Result<Drained> {
     Ok(drained)
 }
 
+/// Sends as a sender that is never behind: each round in a request of its own, acknowledged. What it needs it
+/// keeps.
+#[derive(Debug, Default)]
+pub struct Drain {
+    decoder: RoundDecoder,
+    request: RemoteWrite,
+    round: Round,
+    payload: Vec<u8>,
+    at: u64,
+}
+
+impl Drain {
+    /// What has come since the last time; gives the samples of its last request.
+    ///
+    /// # Errors
+    /// The WAL's, or a record that can't be decoded.
+    pub fn newest(&mut self, log: &mut MetricsWal) -> Result<u64> {
+        let mut samples = 0;
+        while let Some(record) = log.wal.read(log.reader, self.at, &mut self.payload)? {
+            self.decoder.decode(&self.payload, record.time_ms, &mut self.round)?;
+            fill(&self.decoder, std::slice::from_ref(&self.round), &mut self.request)?;
+            samples = self.request.samples() as u64;
+            std::hint::black_box(self.request.finish());
+            self.at = record.next;
+            log.wal.acknowledge(log.reader, record.next, false)?;
+        }
+        Ok(samples)
+    }
+}
+
 fn send(
     decoder: &RoundDecoder,
     rounds: &[Round],

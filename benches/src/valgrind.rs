@@ -33,9 +33,17 @@ pub fn is_there() -> bool {
 /// # Errors
 /// The program failed under valgrind, or valgrind said nothing that can be read.
 pub fn instructions(arguments: &[&str]) -> Result<u64> {
-    let few = count(arguments, FEW)?;
-    let many = count(arguments, FEW + MORE)?;
-    Ok(many.saturating_sub(few) / MORE)
+    instructions_of(arguments, FEW, MORE)
+}
+
+/// As [`instructions`], of work that is too long for so many repetitions: the mean of `more`, after `few`.
+///
+/// # Errors
+/// As [`instructions`].
+pub fn instructions_of(arguments: &[&str], few: u64, more: u64) -> Result<u64> {
+    let short = count(arguments, few)?;
+    let long = count(arguments, few + more)?;
+    Ok(long.saturating_sub(short) / more.max(1))
 }
 
 /// System calls of one repetition, as [`instructions`].

@@ -74,6 +74,22 @@ impl Agent {
         }
     }
 
+    /// What it holds of the machine's memory, in KiB: `resident N anonymous N threads N`.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub(crate) fn memory(&self) -> Result<String> {
+        let path = format!("/proc/{}/status", self.0.id());
+        let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let of = |key: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+            let value = line.and_then(|line| line.split_ascii_whitespace().next());
+            value.ok_or_else(|| format!("{path} has no {key}"))
+        };
+        let (resident, anonymous) = (of("VmRSS")?, of("RssAnon")?);
+        Ok(format!("resident {resident} anonymous {anonymous} threads {}", of("Threads")?))
+    }
+
     /// Asks it to end and waits.
     ///
     /// # Errors

@@ -255,6 +255,13 @@ pub(crate) fn run(plan: &Plan, agent: Agent) {
     for entry in agent::entries().unwrap_or_default() {
         say("EVENT", &entry);
     }
+    match world.agent.memory().and_then(|memory| Ok((memory, Page::get()?))) {
+        Ok((memory, page)) => {
+            let live = page.sum("mote_memory_live_bytes", &[]) / 1024.0;
+            say("MEMORY", &format!("{memory} live {live:.0}"));
+        }
+        Err(error) => say("NOTE", &format!("the agent's memory: {error}")),
+    }
     let World { agent, .. } = world;
     match agent.stop() {
         Ok(status) if status.success() => report("agent-ends", "ok", "after SIGTERM, with 0"),

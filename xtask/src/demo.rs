@@ -104,7 +104,15 @@ fn show(
     database.stop().map(|_| ())
 }
 
-fn start_prometheus(folder: &Path, program: &Path, address: SocketAddr) -> Result<Running> {
+/// A Prometheus that takes remote write and scrapes nothing.
+///
+/// # Errors
+/// It can't be started.
+pub(crate) fn start_prometheus(
+    folder: &Path,
+    program: &Path,
+    address: SocketAddr,
+) -> Result<Running> {
     let config = folder.join("prometheus.yml");
     write(&config, "global:\n  scrape_interval: 1h\n")?;
     let mut command = Command::new(program);
@@ -142,7 +150,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).map_err(|error| format!("{} can't be written: {error}", path.display()))
 }
 
-fn is_ready(server: SocketAddr) -> Answer<()> {
+/// Whether it answers.
+pub(crate) fn is_ready(server: SocketAddr) -> Answer<()> {
     match http::get(server, "/-/ready") {
         Ok(response) if response.status == 200 => Answer::Yes(()),
         Ok(response) => Answer::NotYet(format!("status {}", response.status)),
@@ -151,7 +160,7 @@ fn is_ready(server: SocketAddr) -> Answer<()> {
 }
 
 /// The one value that a query has now.
-fn value_of(server: SocketAddr, query: &str) -> Answer<f64> {
+pub(crate) fn value_of(server: SocketAddr, query: &str) -> Answer<f64> {
     let target = format!("/api/v1/query?query={}", http::encode(query));
     let response = match http::get(server, &target) {
         Ok(response) => response,

@@ -5,6 +5,7 @@ mod apt;
 mod build;
 mod context;
 mod demo;
+mod dist;
 mod ebpf;
 mod exposition;
 mod footprint;
@@ -17,6 +18,7 @@ mod process;
 mod procfs;
 mod run;
 mod setup;
+mod size;
 mod soak;
 mod static_build;
 mod temp;
@@ -47,8 +49,9 @@ Mote's own commands. The first two are all that is needed to try it and to chang
                                    --debug also the one of the agent's feature `bpf-log`, whose programs
                                    say what they see
     cargo xtask footprint [--seconds N] [--update]
-                                   what the agent costs, beside node_exporter if there is one;
-                                   --update writes the table into README.md
+                                   what the agent costs beside its peers, all doing the same work at
+                                   once: node_exporter with Prometheus' agent mode and with vmagent,
+                                   rsyslog; --update takes longer and writes the table into README.md
     cargo xtask parity FILE [-- ARGS]
                                    what a node_exporter's page (- is standard input) and this agent, with
                                    the same collectors on this machine, don't have in common: families,
@@ -66,12 +69,21 @@ Mote's own commands. The first two are all that is needed to try it and to chang
                                    of these names; --allow-absent lets pass what this agent does not
                                    know, and --rehearse causes it all the same; --release tests the
                                    binary as users get it, --update writes the table into README.md
+    cargo xtask dist [--target TRIPLE]... [--test] [--debug]
+                                   static binaries as users get them, checked, into target/dist; without
+                                   --target for this machine; --test runs them, emulated if need be;
+                                   --debug makes no release but quickly one with debug assertions
+    cargo xtask size [--target TRIPLE]...
+                                   what a static binary is made of: sections, crates, the whole beside
+                                   its target
     cargo xtask tidy               check the house rules
     cargo xtask help               this text
 
 Environment:
-    MOTE_PROMETHEUS, MOTE_NODE_EXPORTER   the binaries to use instead of those that are found
+    MOTE_PROMETHEUS, MOTE_NODE_EXPORTER, MOTE_VMAGENT
+                                          the binaries to use instead of those that are found
     MOTE_BINARY                           an agent to start instead of building one
+    MOTE_STATIC_WITH                      cross or zig: what builds static binaries
 ";
 
 fn main() -> ExitCode {
@@ -144,13 +156,13 @@ fn dispatch(mut args: Vec<OsString>) -> std::result::Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         "footprint" => {
-            let mut seconds = footprint::DEFAULT_SECONDS;
+            let mut seconds = None;
             let given = flags(command, args, |name, parser| {
                 if name != "seconds" {
                     return Ok(false);
                 }
                 seconds = parser.value()?.parse_with(|text| match text.parse() {
-                    Ok(number) if number >= footprint::MINIMUM_SECONDS => Ok(number),
+                    Ok(number) if number >= footprint::MINIMUM_SECONDS => Ok(Some(number)),
                     _ => Err(format!("a number of at least {}", footprint::MINIMUM_SECONDS)),
                 })?;
                 Ok(true)
@@ -231,6 +243,22 @@ fn dispatch(mut args: Vec<OsString>) -> std::result::Result<ExitCode, Failure> {
             options.update = has("update");
             Ok(kernel::kernel_test(&Context::new()?, &options)?)
         }
+        "dist" | "size" => {
+            let mut targets = Vec::new();
+            let given = flags(command, args, |name, parser| {
+                if name != "target" {
+                    return Ok(false);
+                }
+                targets.push(parser.value()?.parse_with(static_build::Target::of)?);
+                Ok(true)
+            })?;
+            if command == "size" {
+                return Ok(size::size(&Context::new()?, &targets)?);
+            }
+            let has = |name: &str| given.iter().any(|given| given == name);
+            let options = dist::Options { targets, test: has("test"), debug: has("debug") };
+            Ok(dist::dist(&Context::new()?, &options)?)
+        }
         "tidy" => {
             flags(command, args, |_, _| Ok(false))?;
             Ok(tidy::tidy(&Context::new()?)?)
@@ -257,9 +285,10 @@ fn flags(
         let lexopt::Arg::Long(name) = arg else { return Err(usage(arg.unexpected())) };
         let name = name.to_owned();
         match (command, name.as_str()) {
-            ("demo", "once") | ("footprint", "update") | ("build-ebpf", "debug") => {
-                given.push(name)
-            }
+            ("demo", "once")
+            | ("footprint", "update")
+            | ("build-ebpf", "debug")
+            | ("dist", "test" | "debug") => given.push(name),
             (
                 "kernel-test",
                 "list" | "quick" | "allow-absent" | "rehearse" | "release" | "update",
@@ -300,6 +329,9 @@ mod tests {
         assert!(usage(&["parity"]).contains("page"));
         assert!(usage(&["parity", "--page"]).contains("page"));
         assert!(usage(&["parity", "page", "--set"]).contains("`--`"));
+        assert!(usage(&["dist", "--target", "vax"]).contains("\"vax\""));
+        assert!(usage(&["dist", "--target"]).contains("--target"));
+        assert!(usage(&["size", "--test"]).contains("--test"));
         assert!(usage(&["tidy", "now"]).contains("now"));
     }
 }

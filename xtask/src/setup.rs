@@ -137,6 +137,12 @@ const PROGRAMS: &[Program] = &[
         packages: Packages { apt: &["nginx"], dnf: "nginx", pacman: "nginx", apk: "nginx" },
     },
     Program {
+        name: "openssl",
+        since: Purpose::Test,
+        why: "`cargo xtask footprint` makes a CA with it",
+        packages: Packages { apt: &["openssl"], dnf: "openssl", pacman: "openssl", apk: "openssl" },
+    },
+    Program {
         name: "tinyproxy",
         since: Purpose::Test,
         why: "tests send through it",
@@ -170,6 +176,17 @@ const PROGRAMS: &[Program] = &[
         },
     },
     Program {
+        name: "qemu-arm-static",
+        since: Purpose::Test,
+        why: "`cargo xtask dist --test` runs binaries for ARM on it",
+        packages: Packages {
+            apt: &["qemu-user-static"],
+            dnf: "qemu-user-static",
+            pacman: "qemu-user-static",
+            apk: "qemu-arm (a link to it by this name)",
+        },
+    },
+    Program {
         name: "xz",
         since: Purpose::Test,
         why: "a test compresses a journal as older systemds did",
@@ -185,6 +202,10 @@ pub(crate) struct Server {
     pub(crate) variable: &'static str,
     /// What the binary may be called; first as in Debian's package.
     programs: &'static [&'static str],
+    /// The argument that it is known by, and how its answer begins.
+    known: (&'static str, &'static str),
+    /// What the project wants it for.
+    why: &'static str,
     packages: Packages,
 }
 
@@ -193,6 +214,8 @@ pub(crate) const PROMETHEUS: Server = Server {
     name: "prometheus",
     variable: "MOTE_PROMETHEUS",
     programs: &["prometheus"],
+    known: ("--version", "prometheus, version"),
+    why: "tests and the demo talk to a real one",
     packages: Packages { apt: &["prometheus"], dnf: "", pacman: "prometheus", apk: "prometheus" },
 };
 
@@ -201,12 +224,24 @@ pub(crate) const NODE_EXPORTER: Server = Server {
     name: "node_exporter",
     variable: "MOTE_NODE_EXPORTER",
     programs: &["prometheus-node-exporter", "node_exporter"],
+    known: ("--version", "node_exporter, version"),
+    why: "tests and the demo talk to a real one",
     packages: Packages {
         apt: &["prometheus-node-exporter"],
         dnf: "",
         pacman: "prometheus-node-exporter",
         apk: "prometheus-node-exporter",
     },
+};
+
+/// vmagent, which the footprint is measured beside. Debian's says no version.
+pub(crate) const VMAGENT: Server = Server {
+    name: "vmagent",
+    variable: "MOTE_VMAGENT",
+    programs: &["vmagent"],
+    known: ("--help", "vmagent collects metrics"),
+    why: "the agent's footprint is measured beside a real one",
+    packages: Packages { apt: &["victoria-metrics"], dnf: "", pacman: "vmagent", apk: "" },
 };
 
 /// Makes the machine ready.
@@ -316,19 +351,31 @@ fn tools(context: &Context) -> PathBuf {
     context.target.join("tools/bin")
 }
 
-/// Asks a binary for its version, so that another program of the same name is not taken.
+/// As [`locate`], and got if it is not there and can be.
+///
+/// # Errors
+/// It is not there and can't be got, or as [`locate`].
+pub(crate) fn obtain(context: &Context, server: &Server) -> Result<PathBuf> {
+    match locate(context, server)? {
+        Some(path) => Ok(path),
+        None => unpack(context, server),
+    }
+}
+
+/// Asks a binary who it is, so that another program of the same name is not taken.
 fn probe(path: &Path, server: &Server) -> Result<()> {
     let output = Command::new(path)
-        .arg("--version")
+        .arg(server.known.0)
         .stdin(Stdio::null())
         .output()
         .map_err(|error| error.to_string())?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    if output.status.success() && text.starts_with(&format!("{}, version", server.name)) {
+    if output.status.success() && text.trim_start().starts_with(server.known.1) {
         return Ok(());
     }
-    Err(format!("--version said {:?}", text.lines().next().unwrap_or_default()))
+    let first = text.lines().next().unwrap_or_default();
+    Err(format!("{} said {first:?}", server.known.0))
 }
 
 fn unpack(context: &Context, server: &Server) -> Result<PathBuf> {
@@ -341,9 +388,9 @@ fn unpack(context: &Context, server: &Server) -> Result<PathBuf> {
     };
     attempt.and_then(|()| probe(&to, server)).map(|()| to).map_err(|why| {
         format!(
-            "{} is missing: tests and the demo talk to a real one ({why}). {} \
-             Or take a binary from prometheus.io/download and let {} name it.",
+            "{} is missing: {} ({why}). {} Or take a binary of its project's and let {} name it.",
             server.name,
+            server.why,
             advice(&server.packages),
             server.variable
         )

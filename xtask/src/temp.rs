@@ -14,7 +14,15 @@ impl TempDir {
     /// # Errors
     /// It can't be created.
     pub(crate) fn new(purpose: &str) -> Result<TempDir> {
-        let path = std::env::temp_dir().join(format!("mote-{purpose}-{}", std::process::id()));
+        TempDir::below(&std::env::temp_dir(), purpose)
+    }
+
+    /// Creates one below this folder, where that of temporary files might be in memory alone.
+    ///
+    /// # Errors
+    /// It can't be created.
+    pub(crate) fn below(folder: &Path, purpose: &str) -> Result<TempDir> {
+        let path = folder.join(format!("mote-{purpose}-{}", std::process::id()));
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)

@@ -1,9 +1,13 @@
-//! What servers and their users say: URLs, and answers to requests.
+//! What servers, proxies and their users say: URLs, lists of hosts, answers to requests; and the file of what they
+//! were sent.
 
 use std::time::{Duration, SystemTime};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use mote::endpoint::{MAX_RETRY_AFTER, Outcome, ProxyUrl, Url, judge, words};
+use mote::endpoint::{
+    MAX_RETRY_AFTER, Outcome, ProxyUrl, Url, connect_answer, judge, names_directly, words,
+};
+use mote::pipeline::egress_of;
 
 use super::bytes::Input;
 
@@ -57,7 +61,7 @@ pub fn answer(data: &[u8]) {
     one_line(&words);
     assert!(words.chars().count() <= 512);
     for now in [SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 31)] {
-        let outcome = judge("POST http://h/", code, &headers, &said, now);
+        let outcome = judge(&|| "POST http://h/".to_owned(), code, &headers, &said, now);
         assert_eq!(outcome.code(), Some(code));
         assert_eq!(matches!(outcome, Outcome::Accepted { .. }), (200..300).contains(&code));
         if let Outcome::Retry { after: Some(after), .. } = outcome {
@@ -68,6 +72,54 @@ pub fn answer(data: &[u8]) {
             assert!(why.contains(&words) && why.len() < 8 << 10, "{why}");
         }
     }
+}
+
+/// `URL [line break] list [line break] list`: both lists together name what one of them names.
+pub fn no_proxy(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.splitn(3, '\n');
+    let Ok(url) = Url::parse(lines.next().unwrap_or_default()) else { return };
+    let [one, other] = [(); 2].map(|()| lines.next().unwrap_or_default());
+    let names = |list: &str| names_directly(list, url.host(), url.port());
+    let either = names(one) || names(other);
+    assert_eq!(names(&format!("{one},{other}")), either);
+    assert_eq!(names(&format!("{other}, {one}").to_uppercase().to_lowercase()), {
+        names(&one.to_uppercase().to_lowercase()) || names(&other.to_uppercase().to_lowercase())
+    });
+    assert!(names(&format!("{one},*")));
+    assert!(names(&url.authority().to_string()), "{url} is not named by itself");
+}
+
+/// The head of a proxy's answer to CONNECT: a tunnel is there only after a whole and good one.
+pub fn connect(data: &[u8]) {
+    match connect_answer(data) {
+        Ok(()) => {
+            assert!(data.starts_with(b"HTTP/1.") && data.get(9) == Some(&b'2'));
+            assert!(data.ends_with(b"\r\n\r\n"));
+        }
+        Err(why) => {
+            one_line(&why);
+            assert!(why.len() < 4 << 10, "{why}");
+        }
+    }
+}
+
+/// `[odd: the checksum is set right] [the most of a day u64] [now i64] [sent u64] [file]`.
+pub fn egress(data: &[u8]) {
+    let mut input = Input(data);
+    let flags = input.u8();
+    let (daily, now_ms, sent) = (input.u64(), input.u64() as i64, input.u64());
+    let mut bytes = input.0.to_vec();
+    if flags & 1 != 0
+        && let Some(body) = bytes.len().checked_sub(4)
+    {
+        let crc = crc32c::crc32c(&bytes[..body]);
+        bytes[body..].copy_from_slice(&crc.to_le_bytes());
+    }
+    let Some((again, [before, after])) = egress_of(&bytes, daily, now_ms, sent) else { return };
+    assert_eq!(again, bytes, "one meaning, one form");
+    assert!(after || !before, "what was used up is there again");
+    assert!(after || sent < daily, "more than a day's bytes");
 }
 
 fn one_line(text: &str) {

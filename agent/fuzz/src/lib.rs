@@ -46,7 +46,7 @@ pub use containers::{cri_file, json_file, local_log};
 pub use dbus::dbus;
 pub use docker::docker_frames;
 pub use encode::{blocks, rounds, samples};
-pub use endpoint::{answer, url};
+pub use endpoint::{answer, connect, egress, no_proxy, url};
 pub use exposition::exposition;
 pub use extract::{logfmt, stage_json, stage_replace, stage_timestamp};
 pub use journal::journal;
@@ -75,9 +75,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("collectors", collectors),
     ("config", config),
     ("clock", clock),
+    ("connect", connect),
     ("cri_file", cri_file),
     ("dbus", dbus),
     ("docker_frames", docker_frames),
+    ("egress", egress),
     ("exposition", exposition),
     ("journal", journal),
     ("kmsg", kmsg),
@@ -89,6 +91,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("loki", loki),
     ("netlink", netlink),
     ("mailbox", mailbox),
+    ("no_proxy", no_proxy),
     ("probe_proc", probe_proc),
     ("mounts", mounts),
     ("relabel", relabel),

@@ -1,6 +1,7 @@
 //! The command line: one file a command. Exit codes: 0 good, 1 something is wrong on this host, 2 bad
 //! usage or configuration.
 
+mod boards;
 mod check;
 mod logger;
 mod run;
@@ -25,6 +26,7 @@ Commands:
   check     say whether a configuration is valid
   status    say what a running agent is doing
   wal       look into a WAL directory, also of a stopped agent: ls, show, verify
+  boards    the hardware profiles, and which one this host matches: show, unit
   version   print the version
 
 `mote COMMAND --help` says more.
@@ -75,6 +77,7 @@ fn command(mut parser: lexopt::Parser) -> Result<(), Failure> {
             Some("check") => check::command(parser),
             Some("status") => status::command(parser),
             Some("wal") => wal::command(parser),
+            Some("boards") => boards::command(parser),
             Some("version") => version::command(parser),
             Some("help") => print(USAGE),
             _ => Err(Failure::Usage(format!(

@@ -1,7 +1,7 @@
 //! `mote run`.
 
 use super::{Failure, logger, options};
-use crate::pipeline;
+use crate::{memory, pipeline};
 
 const USAGE: &str = "\
 Collects and ships until SIGTERM or SIGINT. SIGHUP reads the configuration again.
@@ -26,6 +26,7 @@ pub(super) fn command(parser: lexopt::Parser) -> Result<(), Failure> {
     if stdout && !once {
         return Err(Failure::Usage("--stdout goes with --once".into()));
     }
+    memory::keep_little();
     let config = source.load()?;
     logger::start(config.agent.log_level);
     let result = if stdout {

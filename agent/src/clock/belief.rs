@@ -94,6 +94,8 @@ pub struct Belief {
     before_ms: i64,
     from_ms: i64,
     to_ms: i64,
+    /// The same of the step with which, or before which, the clock began to be believed.
+    ended: Option<[i64; 3]>,
     forward: u64,
     backward: u64,
 }
@@ -113,6 +115,7 @@ impl Belief {
             before_ms: 0,
             from_ms: 0,
             to_ms: 0,
+            ended: None,
             forward: 0,
             backward: 0,
         }
@@ -142,6 +145,9 @@ impl Belief {
             }
             (self.reason, self.doubt) = (reason, doubt);
             seen.begins = reason;
+            if reason.is_some() && self.to_ms > 0 {
+                self.ended = Some([self.before_ms, self.from_ms, self.to_ms]);
+            }
         }
         seen
     }
@@ -150,7 +156,7 @@ impl Belief {
         if self.boot.is_none() || self.wait_ms == 0 {
             return (Some(Reason::Off), None);
         }
-        if look.vouched {
+        if look.vouched && look.wall_ms >= RELEASED_MS {
             return (Some(Reason::Vouched), None);
         }
         if look.boot_ms < self.wait_ms {
@@ -220,6 +226,16 @@ impl Belief {
         let before_ms = if self.to_ms > 0 { self.before_ms } else { offset_ms };
         let (from_ms, to_ms) = (self.from_ms, self.to_ms);
         Some(Stamp { boot: self.boot?, offset_ms, before_ms, from_ms, to_ms })
+    }
+
+    /// The stamp of a record of the last look that has an entry of this time: also once the clock is believed, if the
+    /// entry was told before the step that ended the doubt. Such entries wait some seconds for their record, and
+    /// much longer where the WAL is full.
+    pub fn stamp_of(&self, oldest_ms: i64) -> Option<Stamp> {
+        let [before_ms, from_ms, to_ms] = self.ended.filter(|_| self.reason.is_some())?;
+        let shown = before_ms..=before_ms.saturating_add(to_ms).saturating_add(1_000);
+        let boot = self.boot.filter(|_| shown.contains(&oldest_ms))?;
+        Some(Stamp { boot, offset_ms: self.offset_ms(), before_ms, from_ms, to_ms })
     }
 
     /// How often the clock was set, forward and backward.
@@ -318,6 +334,30 @@ mod tests {
         assert_eq!(steps(66_000, 60_000, 83_333), Some(6_000));
         assert_eq!(steps(60_000, 60_000, i64::MIN + 1), None);
         assert_eq!(clock.steps(), [2, 1]);
+    }
+
+    #[test]
+    fn what_was_told_before_the_step_that_ended_the_doubt_is_still_stamped() {
+        let mut clock = belief(None);
+        clock.look(look(5_000, 1_000));
+        clock.look(Look { vouched: true, ..look(NOW, 61_000) });
+        assert_eq!(clock.stamp(), None);
+        // By the old clock, from the boot to the step.
+        let stamp = clock.stamp_of(5_500).unwrap();
+        assert_eq!((stamp.before_ms, stamp.offset_ms), (4_000, NOW - 61_000));
+        assert_eq!(stamp.real_ns(5_500_000_000, NOW, NOW - 61_000), (NOW - 59_500) * 1_000_000);
+        assert_eq!(
+            (clock.stamp_of(3_999), clock.stamp_of(66_001), clock.stamp_of(NOW)),
+            (None, None, None)
+        );
+        // A later step of a clock that is believed makes no times of before it wrong.
+        clock.look(look(NOW + 10_000, 62_000));
+        assert_eq!(clock.stamp_of(5_500).map(|stamp| stamp.before_ms), Some(4_000));
+        assert_eq!(clock.stamp_of(NOW - 1), None);
+        // One that was right from the first look on has nothing to set right.
+        let mut clock = belief(None);
+        clock.look(Look { vouched: true, ..look(NOW, 61_000) });
+        assert_eq!(clock.stamp_of(NOW - 60_000), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::parse::{FirstError, Span, Texts, fields, lines, malformed, text, whol
 use super::{CollectError, Collector};
 use crate::host::Host;
 use crate::model::{Desc, Samples};
+use crate::sort;
 
 const FILE: &str = "proc/net/arp";
 
@@ -66,13 +67,13 @@ impl Arp {
     /// Adds up the entries of each device, of which there may be thousands.
     fn unite(&mut self) {
         let texts = &self.texts;
-        self.devices.sort_unstable_by_key(|(name, place, _)| (texts.get(*name), *place));
+        sort::unstable_by_key(&mut self.devices, |(name, place, _)| (texts.get(*name), *place));
         self.devices.dedup_by(|(again, _, more), (name, _, entries)| {
             let same = texts.get(*again) == texts.get(*name);
             *entries += if same { *more } else { 0 };
             same
         });
-        self.devices.sort_unstable_by_key(|(_, place, _)| *place);
+        sort::unstable_by_key(&mut self.devices, |(_, place, _)| *place);
     }
 }
 

@@ -13,6 +13,7 @@ use super::{CollectError, Collector};
 use crate::host::ethtool::{Driver, Ethtool, Link};
 use crate::host::{Host, Names, Root};
 use crate::model::{Desc, Kind, Samples};
+use crate::sort;
 
 const INFO: Desc = Desc::gauge(
     "node_ethtool_info",
@@ -279,7 +280,7 @@ impl Ethtools {
             family.add(&labels, 1.0);
         }
         let key = |statistic: &Statistic| (text(statistic.metric), text(statistic.device));
-        statistics.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+        sort::unstable_by(statistics, |a, b| key(a).cmp(&key(b)));
         let [help, ..] = scratch;
         for of_metric in statistics.chunk_by(|a, b| text(a.metric) == text(b.metric)) {
             let Some(first) = of_metric.first() else { continue };

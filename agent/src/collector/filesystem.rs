@@ -74,7 +74,8 @@ pub(super) struct Filesystem {
     paths: Vec<u8>,
     /// The root of the host, without its last slash.
     root: Vec<u8>,
-    /// Hashes of the labels of the mounts, with keys of this process: the list may have tens of thousands.
+    /// Hashes of the labels of the mounts, with keys of this process, while a list is parsed: it may have tens of
+    /// thousands.
     seen: HashSet<u64>,
     hasher: RandomState,
 }
@@ -146,10 +147,19 @@ impl Collector for Filesystem {
             if errors.is_empty() {
                 self.parsed.extend_from_slice(bytes);
             }
+            self.shrink();
         }
         self.ask(&mut errors);
         self.write(out);
         errors.result()
+    }
+
+    fn give_back(&mut self) {
+        self.parsed.clear();
+        self.mounts.clear();
+        self.texts.clear();
+        self.paths.clear();
+        self.shrink();
     }
 }
 
@@ -222,6 +232,15 @@ impl Filesystem {
                 mount.at_once = !below.is_some_and(|rest| rest.starts_with(b"/"));
             }
         }
+    }
+
+    /// Thousands of mounts may come and go: no more memory is kept than the newest list needs.
+    fn shrink(&mut self) {
+        self.seen = HashSet::new();
+        self.parsed.shrink_to_fit();
+        self.mounts.shrink_to_fit();
+        self.texts.shrink();
+        self.paths.shrink_to_fit();
     }
 
     fn ask(&mut self, errors: &mut FirstError) {
@@ -391,6 +410,38 @@ mod tests {
                 .collect();
             assert_eq!(here, ["/", "/srv x", "/network"], "{root:?}");
         }
+    }
+
+    #[test]
+    fn list_of_thousands_leaves_no_memory_behind_it() {
+        use super::super::Statfs;
+        use crate::host::Roots;
+
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("1")).unwrap();
+        let list = |count: usize| {
+            let text: String = (0..count).map(|n| format!("m /mnt/{n} tmpfs rw 0 0\n")).collect();
+            std::fs::write(folder.path().join("1/mounts"), text).unwrap();
+        };
+        let mut host = Host::new(Roots { proc: folder.path().to_owned(), ..Roots::default() });
+        let statfs = Statfs::new(|_| Ok(Usage::default()));
+        let options = FilesystemOptions { statfs, ..FilesystemOptions::default() };
+        let mut filesystem = Filesystem::new(&options);
+        let mut kept = |filesystem: &mut Filesystem, count| {
+            list(count);
+            filesystem.collect(&mut host, &mut Samples::with_limit(100)).unwrap();
+            filesystem.mounts.capacity()
+                + filesystem.parsed.capacity()
+                + filesystem.paths.capacity()
+        };
+        let few = kept(&mut filesystem, 3);
+        assert!(kept(&mut filesystem, 5_000) > 100_000);
+        assert_eq!(kept(&mut filesystem, 3), few);
+        kept(&mut filesystem, 5_000);
+        filesystem.give_back();
+        assert_eq!(filesystem.mounts.capacity() + filesystem.parsed.capacity(), 0);
+        // As if nothing had been.
+        assert_eq!(kept(&mut filesystem, 3), few);
     }
 
     #[test]

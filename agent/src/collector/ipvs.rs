@@ -12,6 +12,7 @@ use super::parse::{
 use super::{CollectError, Collector};
 use crate::host::Host;
 use crate::model::{Desc, Samples};
+use crate::sort;
 
 const STATS: &str = "proc/net/ip_vs_stats";
 const SERVICES: &str = "proc/net/ip_vs";
@@ -131,7 +132,7 @@ impl Ipvs {
             let texts = [address, service.address, service.mark, service.proto].map(text);
             (port, service.port, texts)
         };
-        backends.sort_unstable_by(|a, b| (key(a), a.order).cmp(&(key(b), b.order)));
+        sort::unstable_by(backends, |a, b| (key(a), a.order).cmp(&(key(b), b.order)));
         backends.dedup_by(|again, known| {
             let same = key(again) == key(known);
             if same {
@@ -141,7 +142,7 @@ impl Ipvs {
             }
             same
         });
-        backends.sort_unstable_by_key(|backend| backend.order);
+        sort::unstable_by_key(backends, |backend| backend.order);
     }
 
     fn service(&mut self, line: &[u8]) -> Result<Service, CollectError> {

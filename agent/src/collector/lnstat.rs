@@ -8,6 +8,7 @@ use super::parse::{FirstError, Span, Texts, decimal, fields, hex, lines, malform
 use super::{CollectError, Collector};
 use crate::host::{Host, Names, Root};
 use crate::model::{Kind, Samples};
+use crate::sort;
 
 const HELP: &str = "linux network cache stats";
 
@@ -95,7 +96,7 @@ impl Lnstat {
     fn write(&mut self, out: &mut Samples) {
         // A family may have values of several files.
         let texts = &self.texts;
-        self.values.sort_unstable_by(|a, b| {
+        sort::unstable_by(&mut self.values, |a, b| {
             let key = |value: &Value| (texts.get(value.name), texts.get(value.file), value.cpu);
             key(a).cmp(&key(b))
         });

@@ -9,6 +9,7 @@ use super::parse::{FirstError, Span, Texts, fields, lines, malformed, named, uns
 use super::{CollectError, Collector};
 use crate::host::{Host, Names, Root};
 use crate::model::{Kind, Samples};
+use crate::sort;
 
 const DIRECTORY: &str = "devices/system/node";
 const PREFIX: &str = "node_memory_numa_";
@@ -69,7 +70,7 @@ impl MeminfoNuma {
     fn write(&mut self, out: &mut Samples) {
         let texts = &self.texts;
         // A family's samples together, those of the first node first.
-        self.rows.sort_unstable_by_key(|row| (texts.get(row.name), row.node));
+        sort::unstable_by_key(&mut self.rows, |row| (texts.get(row.name), row.node));
         let mut help = std::mem::take(&mut self.word);
         let mut name = heapless::String::<128>::new();
         for row in &self.rows {

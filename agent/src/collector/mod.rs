@@ -117,6 +117,10 @@ pub trait Collector {
     /// # Errors
     /// [`CollectError::NoData`] where this host has no such thing; anything else is a fault.
     fn collect(&mut self, host: &mut Host, out: &mut Samples) -> Result<(), CollectError>;
+
+    /// Gives back what it keeps from one run to the next, if that may be much: memory is short, and it is passed
+    /// over. Kept, it might be what keeps it from running for good.
+    fn give_back(&mut self) {}
 }
 
 /// A row of the table of collectors.

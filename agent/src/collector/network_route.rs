@@ -14,6 +14,7 @@ use super::{CollectError, Collector};
 use crate::host::Host;
 use crate::host::netlink::{Netlink, attributes, u16_at, u32_at};
 use crate::model::{Desc, Samples};
+use crate::sort;
 
 const INFO: Desc = Desc::gauge("node_network_route_info", "network routing table information");
 const ROUTES: Desc = Desc::gauge("node_network_routes", "network routes by interface");
@@ -191,7 +192,7 @@ impl Table {
             let texts = (text(device), text(destination), text(gateway), text(source));
             (texts, route.priority, route.protocol, route.weight)
         };
-        routes.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+        sort::unstable_by(routes, |a, b| key(a).cmp(&key(b)));
         let mut family = out.family(&INFO);
         let mut last = None;
         for route in &*routes {

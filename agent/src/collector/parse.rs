@@ -48,6 +48,11 @@ impl Texts {
         self.0.clear();
     }
 
+    /// Gives back what is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.0.shrink_to_fit();
+    }
+
     pub(super) fn keep(&mut self, text: &str) -> Span {
         // The files that this comes from have at most 4 MiB.
         let start = self.0.len() as u32;

@@ -8,6 +8,7 @@ use super::{CollectError, Collector};
 use crate::host::Host;
 use crate::host::netlink::{Netlink, attributes, u32_at, u64_at};
 use crate::model::{Desc, Samples};
+use crate::sort;
 
 const STATISTICS: [Desc; 7] = [
     Desc::counter("node_qdisc_bytes_total", "Number of bytes sent."),
@@ -76,7 +77,7 @@ impl Collector for Qdiscs {
             });
         }
         // A name that another device has taken over would be there twice.
-        qdiscs.sort_unstable_by_key(|qdisc| qdisc.index);
+        sort::unstable_by_key(qdiscs, |qdisc| qdisc.index);
         qdiscs.dedup_by(|b, a| texts.get(a.device) == texts.get(b.device));
         for (index, desc) in STATISTICS.iter().enumerate() {
             let mut family = out.family(desc);

@@ -10,6 +10,7 @@ use super::parse::{FirstError, malformed, named, text, unsigned};
 use super::{CollectError, Collector};
 use crate::host::{Host, Names, Root};
 use crate::model::{Kind, Samples};
+use crate::sort;
 
 const CLASS: &str = "class/powercap";
 
@@ -104,7 +105,7 @@ fn zones(host: &mut Host, directories: &Names) -> Vec<Zone> {
             path: format!("/sys/{CLASS}/{directory}"),
         });
     }
-    zones.sort_by(|a, b| a.metric.cmp(&b.metric));
+    sort::stable_by(&mut zones, |a, b| a.metric.cmp(&b.metric));
     zones
 }
 

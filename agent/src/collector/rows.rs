@@ -4,6 +4,7 @@
 
 use super::parse::{Span, Texts};
 use crate::model::{Desc, Samples};
+use crate::sort;
 
 /// The most labels of a row.
 const LABELS: usize = 5;
@@ -51,7 +52,7 @@ impl Rows {
     /// Gives the rows to `write` with their labels, family by family, and within one in the order in which
     /// they were added.
     pub(super) fn each(&mut self, mut write: impl FnMut(usize, [&str; LABELS], f64)) {
-        self.rows.sort_unstable_by_key(|(order, row)| (row.family, *order));
+        sort::unstable_by_key(&mut self.rows, |(order, row)| (row.family, *order));
         for (_, row) in &self.rows {
             write(row.family as usize, row.labels.map(|label| self.texts.get(label)), row.value);
         }

@@ -45,6 +45,8 @@ pub struct Status<'a> {
     pub refused: u64,
     /// How long it rests between two runs; zero: not at all.
     pub every: Duration,
+    /// It was passed over in the newest round, for lack of memory.
+    pub passed_over: bool,
 }
 
 /// The section of the table's first collector; the others' follow, so that a collector keeps its own
@@ -52,11 +54,16 @@ pub struct Status<'a> {
 const FIRST_SECTION: u16 = 1;
 const _: () = assert!(TABLE.len() < 250, "others have their sections above, below FIRST_TARGET");
 
+/// A collector whose last run took longer is passed over when memory is short, as are those that rest.
+const SLOW: Duration = Duration::from_millis(10);
+
 struct Member {
     name: &'static str,
     section: u16,
     collector: Box<dyn Collector>,
     duration: Duration,
+    /// That of the run before.
+    before: Duration,
     outcome: Outcome,
     /// Whether it ran in the present collection.
     ran: bool,
@@ -65,6 +72,8 @@ struct Member {
     interval: Option<i64>,
     /// The round of its last run was not kept.
     lost: bool,
+    /// It was due in the newest round, and passed over.
+    passed_over: bool,
     series: usize,
     refused: u64,
     /// What was not there, as `outcome` tells it: the path and the error's number.
@@ -97,11 +106,13 @@ impl Set {
                 section,
                 collector: (entry.new)(options),
                 duration: Duration::ZERO,
+                before: Duration::ZERO,
                 outcome: Outcome::Pending,
                 ran: false,
                 every: options.every(entry),
                 interval: None,
                 lost: false,
+                passed_over: false,
                 series: 0,
                 refused: 0,
                 absent: None,
@@ -117,8 +128,16 @@ impl Set {
 
     /// As [`collect`](Set::collect), but those that rest run only once in each of their intervals, which
     /// begin at the multiples of its length; `now_ms` is a time in milliseconds that may go back.
-    pub fn collect_due(&mut self, now_ms: i64, host: &mut Host, out: &mut Samples) {
-        self.collect_if(|member| member.is_due(now_ms), host, out);
+    /// Where memory is `short`, slow ones and those that rest are passed over, and stay due.
+    pub fn collect_due(&mut self, now_ms: i64, short: bool, host: &mut Host, out: &mut Samples) {
+        let due = |member: &mut Member| {
+            member.passed_over = short && member.is_slow() && member.would_be_due(now_ms);
+            if member.passed_over {
+                member.collector.give_back();
+            }
+            !member.passed_over && member.is_due(now_ms)
+        };
+        self.collect_if(due, host, out);
     }
 
     fn collect_if(
@@ -167,6 +186,7 @@ impl Set {
             series: member.series,
             refused: member.refused,
             every: member.every,
+            passed_over: member.passed_over,
         })
     }
 
@@ -181,13 +201,24 @@ impl Set {
 }
 
 impl Member {
+    /// Of two runs one may have been slow for reasons that are not its own.
+    fn is_slow(&self) -> bool {
+        !self.every.is_zero() || self.duration.min(self.before) > SLOW
+    }
+
+    fn interval_of(&self, now_ms: i64) -> Option<i64> {
+        let every = i64::try_from(self.every.as_millis()).ok().filter(|every| *every > 0)?;
+        Some(now_ms.div_euclid(every))
+    }
+
+    fn would_be_due(&self, now_ms: i64) -> bool {
+        self.interval_of(now_ms).is_none_or(|interval| self.interval != Some(interval))
+    }
+
     fn is_due(&mut self, now_ms: i64) -> bool {
-        let Some(every) = i64::try_from(self.every.as_millis()).ok().filter(|every| *every > 0)
-        else {
-            return true;
-        };
-        let interval = Some(now_ms.div_euclid(every));
-        std::mem::replace(&mut self.interval, interval) != interval
+        let is_due = self.would_be_due(now_ms);
+        self.interval = self.interval_of(now_ms);
+        is_due
     }
 
     fn run(&mut self, host: &mut Host, out: &mut Samples) {
@@ -195,7 +226,7 @@ impl Member {
         let start = Instant::now();
         let (before, refused) = (out.len(), out.refused());
         let result = self.collector.collect(host, out);
-        self.duration = start.elapsed();
+        self.before = std::mem::replace(&mut self.duration, start.elapsed());
         self.series = out.len() - before;
         self.refused += out.refused() - refused;
         let failed = matches!(self.outcome, Outcome::Failed(_));
@@ -274,7 +305,7 @@ mod tests {
         let mut runs = Vec::new();
         for now_ms in [250_000, 265_000, 479_999, 480_000, 481_000, 100, 200] {
             let mut out = Samples::with_limit(100);
-            set.collect_due(now_ms, &mut host, &mut out);
+            set.collect_due(now_ms, false, &mut host, &mut out);
             runs.push(set.members.iter().map(|member| member.ran).collect::<Vec<_>>());
             let rows = out.iter().filter(|sample| sample.family == "runs").count();
             let asked = |section| usize::from(out.begun().contains(section)) * 2;
@@ -284,6 +315,27 @@ mod tests {
         assert_eq!(ran(0), [true; 7]);
         assert_eq!(ran(1), [true, false, false, true, false, true, false]);
         assert_eq!(ran(2), [true, false, true, true, false, true, false]);
+    }
+
+    #[test]
+    fn those_that_are_passed_over_for_lack_of_memory_stay_due() {
+        let (mut set, mut host) = (set(), Host::new(Roots::default()));
+        set.members[3].duration = SLOW * 2;
+        set.members[3].before = SLOW * 2;
+        set.members[0].duration = SLOW * 2;
+        let mut ran = Vec::new();
+        for (now_ms, short) in [(1, true), (2, true), (3, false), (4, true)] {
+            set.collect_due(now_ms, short, &mut host, &mut Samples::with_limit(100));
+            ran.push(set.members.iter().map(|member| member.ran).collect::<Vec<_>>());
+            // The last time they are not due.
+            let over = short && now_ms < 4;
+            assert_eq!(
+                set.status().map(|s| s.passed_over).collect::<Vec<_>>(),
+                [false, over, over, over]
+            );
+        }
+        let quick = [true, false, false, false];
+        assert_eq!(ran, [quick, quick, [true; 4], [true, false, false, true]]);
     }
 
     #[test]
@@ -299,7 +351,7 @@ mod tests {
             (720_000, true),
             (720_001, true),
         ]) {
-            set.collect_due(now_ms, &mut host, &mut Samples::with_limit(100));
+            set.collect_due(now_ms, false, &mut host, &mut Samples::with_limit(100));
             set.kept(kept);
             ran.push(set.members[0].ran);
         }
@@ -312,7 +364,7 @@ mod tests {
         let mut set = Set::from_table(SOME, |entry| entry.name == "slow", &Options::default());
         for (now_ms, asked) in [(1, [true, true, true, true]), (2, [true, false, true, true])] {
             let mut out = Samples::with_limit(100);
-            set.collect_due(now_ms, &mut host, &mut out);
+            set.collect_due(now_ms, false, &mut host, &mut out);
             assert_eq!([1, 2, 3, 4].map(|section| out.begun().contains(section)), asked);
             assert!(out.iter().all(|sample| sample.section == 2));
         }

@@ -35,6 +35,7 @@ use super::parse::FirstError;
 use super::{CollectError, Collector};
 use crate::host::{Host, Names, ReadError, Root};
 use crate::model::Samples;
+use crate::sort;
 use ata::Text;
 use device::{Access, Report};
 
@@ -168,7 +169,7 @@ impl Smart {
             }
         }
         disks.retain(|disk| disk.seen);
-        disks.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        sort::unstable_by(disks, |a, b| a.name.cmp(&b.name));
     }
 
     /// Asks the disks. Gives the first that the system does not let us ask.

@@ -6,6 +6,7 @@ use super::CollectError;
 use super::parse::{FirstError, decimal, malformed, number, unsigned};
 use crate::host::{Host, Names, Root};
 use crate::model::{Desc, Samples};
+use crate::sort;
 
 const CORE_THROTTLES: Desc = Desc::counter(
     "node_cpu_core_throttles_total",
@@ -122,7 +123,7 @@ fn cpu_list(list: &[u8]) -> Result<Vec<u64>, &[u8]> {
         }
         cpus.extend(first..=last);
     }
-    cpus.sort_unstable();
+    sort::unstable_by_key(&mut cpus, |cpu| *cpu);
     cpus.dedup();
     Ok(cpus)
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::sort;
+
 use super::error::{ConfigError, Place};
 use super::expand::{Environment, expand};
 
@@ -50,6 +52,21 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         self.entries.iter().find(|(have, _, _)| have == key).map(|(_, _, node)| node)
+    }
+
+    /// Takes from `below` what is not here, in tables of the same name too.
+    pub(super) fn underlay(&mut self, below: Table) {
+        for (key, place, node) in below.entries {
+            match self.entries.iter_mut().find(|(have, _, _)| *have == key) {
+                None => self.entries.push((key, place, node)),
+                Some((_, _, Node { value: Value::Table(table), .. })) => {
+                    if let Value::Table(below) = node.value {
+                        table.underlay(below);
+                    }
+                }
+                Some(_) => {}
+            }
+        }
     }
 
     /// Sets a dotted path, creating tables on the way.
@@ -120,7 +137,7 @@ impl Source<'_> {
             entries.push((key.get_ref().to_string(), place, self.node(value)?));
         }
         // toml sorts by name; the first error should be the first in the file.
-        entries.sort_by_key(|(_, place, _)| match place {
+        sort::stable_by_key(&mut entries, |(_, place, _)| match place {
             Place::File { line, column, .. } => (*line, *column),
             _ => (0, 0),
         });

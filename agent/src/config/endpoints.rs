@@ -67,8 +67,17 @@ pub(super) fn loki(top: &Reader<'_>) -> Result<Vec<Endpoint>, ConfigError> {
 impl super::Config {
     /// One line for each thing that is allowed and should not be, such as a password over plain HTTP.
     pub fn warnings(&self) -> Vec<String> {
-        let endpoints = self.mimir.iter().chain(&self.loki);
-        endpoints.flat_map(|endpoint| endpoint.connection.warnings()).collect()
+        let endpoints = self.mimir.iter().chain(&self.loki).map(|endpoint| &endpoint.connection);
+        let targets = self.scrape.iter().map(|scrape| &scrape.connection);
+        let mut all: Vec<String> = endpoints.chain(targets).flat_map(Options::warnings).collect();
+        let (wals, limit) = (self.wal.memory.saturating_mul(2), self.agent.memory_limit);
+        if wals > limit / 4 {
+            all.push(format!(
+                "wal.memory, twice, is {wals} bytes of agent.memory_limit's {limit}: what the WALs may keep in memory \
+                 while the disk takes nothing leaves little for all else"
+            ));
+        }
+        all
     }
 }
 
@@ -203,7 +212,7 @@ fn streams(t: &Reader<'_>) -> Result<StreamLimits, ConfigError> {
             "max_label_names",
             default.names,
             2,
-            "Loki's `max_label_names_per_series`: further labels of a stream become structured metadata",
+            "Loki's `max_label_names_per_series`: further labels of a stream become structured metadata when it is read, and are left out where they come from `labels` or rules of this endpoint",
         )?,
         name_bytes: bound(
             "max_label_name_length",

@@ -2,6 +2,7 @@
 //! line, column and a hint. Nothing is started before a configuration is whole: patterns are compiled,
 //! URLs parsed and secret files read here.
 
+pub mod boards;
 mod document;
 mod endpoints;
 mod error;
@@ -37,6 +38,8 @@ pub const DEFAULT_PATH: &str = "/etc/mote/mote.toml";
 /// A valid configuration.
 #[derive(Debug)]
 pub struct Config {
+    /// The board whose values are the defaults.
+    pub board: boards::Found,
     /// `[agent]`
     pub agent: Agent,
     /// `[host]`
@@ -78,6 +81,8 @@ pub struct Agent {
     pub log_level: log::LevelFilter,
     /// How long a shutdown may spend on delivery.
     pub shutdown_timeout: Duration,
+    /// The soft limit on live bytes.
+    pub memory_limit: u64,
 }
 
 /// `[metrics]`
@@ -273,12 +278,24 @@ impl Source {
 /// # Errors
 /// The first thing that is wrong.
 pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Config, ConfigError> {
-    let docs = RefCell::default();
-    let table = document::parse(text, path, sets, &ProcessEnvironment)?;
-    read(&Reader::new(&table, Place::Whole(path.to_owned()), &docs))
+    parse_for(text, path, sets, &boards::Facts::of)
 }
 
-fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
+/// As [`parse`], for a host of which `look` tells what boards are told apart by.
+fn parse_for(
+    text: &str,
+    path: &Path,
+    sets: &[String],
+    look: &dyn Fn(&host::Roots) -> boards::Facts,
+) -> Result<Config, ConfigError> {
+    let docs = RefCell::default();
+    let mut table = document::parse(text, path, sets, &ProcessEnvironment)?;
+    let mut board = boards::choose(&table, path, look)?;
+    board.underlay(&mut table);
+    read(&Reader::new(&table, Place::Whole(path.to_owned()), &docs), board)
+}
+
+fn read(top: &Reader<'_>, board: boards::Found) -> Result<Config, ConfigError> {
     let agent = sections::agent(top)?;
     let host = sections::host(top)?;
     let metrics = metrics::metrics(top)?;
@@ -295,6 +312,7 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
     let http = sections::http(top)?;
     top.check_known()?;
     Ok(Config {
+        board,
         agent,
         host,
         metrics,
@@ -313,8 +331,10 @@ fn read(top: &Reader<'_>) -> Result<Config, ConfigError> {
 fn documentation() -> Vec<DocRow> {
     let docs = RefCell::default();
     let empty = document::Table::default();
-    // Every default is valid, and an absent list of tables still names its keys.
-    let _ = read(&Reader::new(&empty, Place::Whole(PathBuf::new()), &docs));
+    // Every default is valid, an absent list of tables still names its keys, and what is nowhere is generic.
+    if let Ok(generic) = boards::find(&boards::Facts::default()) {
+        let _ = read(&Reader::new(&empty, Place::Whole(PathBuf::new()), &docs), generic);
+    }
     docs.into_inner()
 }
 

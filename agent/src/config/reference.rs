@@ -14,6 +14,9 @@ pub fn reference() -> String {
          Durations are `\"250ms\"`, `\"30s\"`, `\"5m\"`, `\"12h\"`; sizes are `\"512KiB\"`, `\"64MiB\"`. \
          Inside strings `${NAME}` and `${NAME:-default}` expand from the environment, and `$${` is a literal \
          `${`. An unknown key is an error. Tables in double brackets may stand any number of times.\n\n\
+         The defaults below are those of the board `generic`. Where `agent.board` is another one, its values are the \
+         defaults: `mote boards` says which one this host is, `mote boards show NAME` what it says. What stands in \
+         the file, or is set by `--set`, wins over every board.\n\n\
          This page is generated from the program; a test keeps it so.\n",
     );
     let mut table = None;

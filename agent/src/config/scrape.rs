@@ -32,6 +32,13 @@ pub(super) fn scrape(
                 scrape.target.common = agent.labels.clone();
                 scrape.target.then = metrics.relabel.clone();
             }
+            let is = |name: &str, value: &str| scrape.target.labels.get(name) == Some(value);
+            if is("job", &metrics.job) && is("instance", &agent.instance) {
+                return Err(given.error(
+                    "scrape: this target has the host's own job and instance, whose series it would clash with",
+                    "give it another job, or leave it out: the agent collects the host itself",
+                ));
+            }
             let twin = all.iter().any(|other| {
                 other.connection.url == scrape.connection.url
                     && other.connection.url.query() == scrape.connection.url.query()
@@ -248,6 +255,8 @@ impl Section {
         connection.auth = self.auth.clone();
         connection.tls = self.tls.clone();
         connection.timeout = self.timeout;
+        // As a Prometheus does unless it is told otherwise: a target's credentials are not for the proxy of the endpoints.
+        connection.proxy.from_environment = false;
         let pair = |(name, value): &Pair| (name.value.clone(), value.value.clone());
         connection.headers = self.headers.iter().map(pair).collect();
         if let Err(error) = Client::new(connection.clone()) {

@@ -21,6 +21,10 @@ const MAX_WAL: u64 = 64 << 30;
 const MIN_MEMORY: u64 = 64 << 10;
 const MAX_MEMORY: u64 = 256 << 20;
 
+/// Twice what an agent on its defaults has live.
+const MIN_LIMIT: u64 = 4 << 20;
+const MAX_LIMIT: u64 = 4 << 30;
+
 const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(super) fn agent(top: &Reader<'_>) -> Result<Agent, ConfigError> {
@@ -39,6 +43,11 @@ pub(super) fn agent(top: &Reader<'_>) -> Result<Agent, ConfigError> {
         Duration::from_millis(100)..=DAY,
         "time from one collection to the next; rounds are aligned to it, each host's with an offset of its own",
     )?;
+    t.string(
+        "board",
+        super::boards::AUTO,
+        "the hardware profile whose values are the defaults of other keys; \"auto\": the one that this host is, by its device tree, its files and its memory; `mote boards` lists them",
+    )?;
     let state_dir = t
         .string(
             "state_dir",
@@ -51,6 +60,12 @@ pub(super) fn agent(top: &Reader<'_>) -> Result<Agent, ConfigError> {
         Duration::from_secs(5),
         Duration::ZERO..=Duration::from_secs(300),
         "how long a shutdown may go on delivering what is in the WAL; the rest stays on disk",
+    )?;
+    let memory_limit = t.size(
+        "memory_limit",
+        16 << 20,
+        MIN_LIMIT..=MAX_LIMIT,
+        "a soft limit on the bytes that the agent has allocated: from 70% of it on it gives back, and does less, in a stated order (docs/memory.md); a cgroup's limit lowers it by itself",
     )?;
     let log = t.section("log")?;
     let log_level = log.choice(
@@ -67,7 +82,7 @@ pub(super) fn agent(top: &Reader<'_>) -> Result<Agent, ConfigError> {
     log.choice("format", "logfmt", &[("logfmt", ())], "how it logs")?;
     log.finish()?;
     t.finish()?;
-    Ok(Agent { instance, labels, interval, state_dir, log_level, shutdown_timeout })
+    Ok(Agent { instance, labels, interval, state_dir, log_level, shutdown_timeout, memory_limit })
 }
 
 fn default_state_dir() -> PathBuf {

@@ -2,13 +2,14 @@
 
 use super::*;
 
+/// On a host that no profile but the generic one matches, wherever the test runs.
 fn parse_text(text: &str) -> Result<Config, ConfigError> {
-    parse(text, Path::new("mote.toml"), &[])
+    with_sets(text, &[])
 }
 
 fn with_sets(text: &str, sets: &[&str]) -> Result<Config, ConfigError> {
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-    parse(text, Path::new("mote.toml"), &sets)
+    parse_for(text, Path::new("mote.toml"), &sets, &|_| boards::Facts::default())
 }
 
 #[test]
@@ -136,6 +137,10 @@ fn bad_input_is_told_with_its_place_and_a_hint() {
             "NO_SUCH_VARIABLE is not set",
             ":-default",
         ),
+        ("[agent]\nboard = \"raspbery-pi-4\"", "2:9", "no board", "\"raspberry-pi-4\""),
+        ("[agent]\nboard = \"vax\"", "2:9", "no board \"vax\"", "mote boards"),
+        ("[agent]\nboard = 4", "2:9", "agent.board is an integer", "quotes"),
+        ("[agent]\nmemory_limit = \"1MiB\"", "2:16", "agent.memory_limit is 1MiB", "from 4MiB"),
         ("[agent]\nlabels = { \"a b\" = \"c\" }", "2:12", "not a label name", "labels = {"),
         ("[agent]\nlabels = { __x = \"c\" }", "2:12", "reserved", ""),
         ("[agent]\nlog = { level = \"loud\" }", "2:17", "agent.log.level is \"loud\"", "\"debug\""),
@@ -362,6 +367,18 @@ fn what_is_unsafe_is_told_for_each_endpoint() {
     assert!(warnings[0].starts_with("http://nas.lan/: the bearer token goes over plain HTTP"));
     assert!(warnings[1].starts_with("https://nas.lan/: tls.insecure_skip_verify"));
     assert!(!warnings.concat().contains("hunter2"));
+}
+
+#[test]
+fn memory_limit_is_checked_against_what_the_wals_may_take() {
+    assert_eq!(parse_text("").unwrap().agent.memory_limit, 16 << 20);
+    let text = "[agent]\nmemory_limit = \"8MiB\"\n[wal]\nmemory = \"2MiB\"";
+    let config = parse_text(text).unwrap();
+    assert_eq!(config.agent.memory_limit, 8 << 20);
+    let warnings = config.warnings();
+    assert!(warnings.len() == 1 && warnings[0].starts_with("wal.memory, twice"), "{warnings:?}");
+    let small = parse_text("[agent]\nmemory_limit = \"3MiB\"").unwrap_err().to_string();
+    assert!(small.contains("memory_limit") && small.contains("4MiB"), "{small}");
 }
 
 #[test]

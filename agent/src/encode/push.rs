@@ -1,6 +1,8 @@
 //! A push to Loki in either of the forms that it takes. It must not know where entries come from, nor which
 //! of them Loki would refuse.
 
+use std::fmt::Write as _;
+
 use super::loki::{self, LokiPush, PushEntry};
 use super::loki_json::{self, JsonPush};
 use super::wire::Full;
@@ -37,7 +39,13 @@ impl Push {
     /// Labels as [`stream`](Push::stream) takes them.
     pub fn labels(&self, labels: &Labels) -> String {
         match self {
-            Push::Protobuf(_) => labels.to_string(),
+            Push::Protobuf(_) => {
+                // A usual set takes memory once.
+                let mut text = String::with_capacity(256);
+                // Writing to a string does not fail.
+                let _ = write!(text, "{labels}");
+                text
+            }
             Push::Json(_) => loki_json::object(labels),
         }
     }

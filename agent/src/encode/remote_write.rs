@@ -36,6 +36,16 @@ impl RemoteWrite {
         RemoteWrite { buffer: Buffer::new(), series: 0, samples: 0 }
     }
 
+    /// An empty request without memory, which takes at once what one like this needs.
+    pub fn anew(&self) -> RemoteWrite {
+        RemoteWrite { buffer: self.buffer.anew(), series: 0, samples: 0 }
+    }
+
+    /// Bytes that it has allocated.
+    pub fn memory(&self) -> usize {
+        self.buffer.memory()
+    }
+
     /// Forgets the contents and keeps the memory.
     pub fn clear(&mut self) {
         self.buffer.clear();

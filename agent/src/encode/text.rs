@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use crate::exposition;
 use crate::model::{Kind, Sample, Samples, Suffix};
+use crate::sort;
 
 /// Writes all samples. A family that was opened several times is written once, with the help and type
 /// of its first opening.
@@ -16,7 +17,7 @@ use crate::model::{Kind, Sample, Samples, Suffix};
 pub fn write_text(samples: &Samples, out: &mut impl Write) -> io::Result<()> {
     let mut sorted: Vec<Sample<'_>> = samples.iter().map(of_its_name).collect();
     // Stable, so that what compares equal, the parts of a histogram or summary, keeps its order.
-    sorted.sort_by(|a, b| {
+    sort::stable_by(&mut sorted, |a, b| {
         a.family.cmp(b.family).then_with(|| {
             let ordered = |kind| matches!(kind, Kind::Histogram | Kind::Summary);
             if ordered(a.kind) || ordered(b.kind) {

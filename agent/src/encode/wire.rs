@@ -30,11 +30,19 @@ pub(super) struct Buffer {
     raw: Vec<u8>,
     packed: Vec<u8>,
     encoder: snap::raw::Encoder,
+    /// Room that is made with the first byte.
+    expected: usize,
 }
 
 impl Buffer {
     pub(super) fn new() -> Buffer {
-        Buffer { raw: Vec::new(), packed: Vec::new(), encoder: snap::raw::Encoder::new() }
+        let encoder = snap::raw::Encoder::new();
+        Buffer { raw: Vec::new(), packed: Vec::new(), encoder, expected: 0 }
+    }
+
+    /// One without memory, which takes at once what this one's contents have taken.
+    pub(super) fn anew(&self) -> Buffer {
+        Buffer { expected: self.raw.len(), ..Buffer::new() }
     }
 
     pub(super) fn clear(&mut self) {
@@ -68,6 +76,10 @@ impl Buffer {
         let needed = self.raw.len().saturating_add(more).saturating_add(nested_len(tag, content));
         if needed > MAX_BYTES {
             return Err(Full { needed });
+        }
+        if self.raw.capacity() == 0 {
+            // A sixteenth more, for series that are new.
+            self.raw.reserve(self.expected + self.expected / 16);
         }
         self.nested(tag, content);
         Ok(())

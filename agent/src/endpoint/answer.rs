@@ -146,16 +146,16 @@ fn class_of(code: u16, said: &str) -> Class {
     }
 }
 
-/// The meaning of an answer. `attempt` is what was attempted, such as `POST http://…`, and `said` the answer's
-/// body.
+/// The meaning of an answer. `attempt` says what was attempted, such as `POST http://…`, where there is something to
+/// tell, and `said` is the answer's body.
 pub fn judge(
-    attempt: &str,
+    attempt: &dyn Fn() -> String,
     code: u16,
     headers: &HeaderMap,
     said: &str,
     now: SystemTime,
 ) -> Outcome {
-    let why = || explain(attempt, code, headers, &words(said.as_bytes()));
+    let why = || explain(&attempt(), code, headers, &words(said.as_bytes()));
     match class_of(code, said) {
         Class::Accepted => Outcome::Accepted { code, written: Written::of(headers) },
         Class::Retry => Outcome::Retry {
@@ -208,6 +208,8 @@ fn explain(attempt: &str, code: u16, headers: &HeaderMap, words: &str) -> String
                       (with --web.enable-remote-write-receiver), Loki's /loki/api/v1/push"
             .into(),
         407 => "the proxy wants credentials: check the user and password of proxy_url, or proxy_password_file".into(),
+        421 => "the server does not serve this name over this connection: the host of url and tls.server_name have to be the same to it"
+            .into(),
         415 => "the server does not take this protocol; check url and protocol".into(),
         _ => return why,
     };
@@ -256,6 +258,15 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 mod tests {
     use super::*;
     use hyper::header::HeaderValue;
+
+    #[test]
+    fn a_server_that_is_not_meant_says_what_to_look_at() {
+        let outcome =
+            judge(&|| "POST https://h/".into(), 421, &HeaderMap::new(), "", SystemTime::UNIX_EPOCH);
+        let why = outcome.why().unwrap_or_default();
+        assert!(why.starts_with("POST https://h/ was answered 421 Misdirected Request; "), "{why}");
+        assert!(why.contains("tls.server_name"), "{why}");
+    }
 
     #[test]
     fn every_status_code_has_its_class() {
@@ -351,12 +362,12 @@ mod tests {
     #[test]
     fn a_redirect_says_where_to_without_a_query() {
         let map = headers(&[("location", "https://h/push?key=hunter2")]);
-        let outcome = judge("POST http://h/", 301, &map, "", SystemTime::UNIX_EPOCH);
+        let outcome = judge(&|| "POST http://h/".into(), 301, &map, "", SystemTime::UNIX_EPOCH);
         let why = outcome.why().unwrap();
         assert!(why.contains("redirects to https://h/push;"), "{why}");
         assert!(!why.contains("hunter2"), "{why}");
         let map = headers(&[("location", "https://u:hunter2@h/")]);
-        let outcome = judge("POST http://h/", 301, &map, "", SystemTime::UNIX_EPOCH);
+        let outcome = judge(&|| "POST http://h/".into(), 301, &map, "", SystemTime::UNIX_EPOCH);
         assert!(!outcome.why().unwrap().contains("hunter2"));
     }
 }

@@ -51,6 +51,8 @@ pub struct Client {
     /// The server does not want HTTP/2.
     http1_only: bool,
     headers: HeaderMap,
+    /// Those of the last push.
+    prepared: Option<(Content, HeaderMap)>,
     hide: Vec<String>,
     /// What the server's certificate has to carry, for https.
     name: Option<ServerName<'static>>,
@@ -62,6 +64,8 @@ pub struct Client {
     link: Option<Link>,
     buffer: BytesMut,
     connections: u32,
+    /// The last request was sent a second time over another connection, and the server may have had it.
+    resent: bool,
     meter: Rc<Meter>,
     /// The server's clock in milliseconds since the Unix epoch, and when it said so.
     server_ms: Option<(i64, Instant)>,
@@ -143,6 +147,7 @@ impl Client {
             absolute,
             http1_only: !options.http2,
             headers,
+            prepared: None,
             hide,
             name: name.transpose().map_err(OptionsError::Tls)?,
             proxy_name: proxy_name.transpose().map_err(OptionsError::Tls)?,
@@ -152,6 +157,7 @@ impl Client {
             link: None,
             buffer: BytesMut::new(),
             connections: 0,
+            resent: false,
             meter: Rc::default(),
             server_ms: None,
             options,
@@ -188,24 +194,38 @@ impl Client {
         self.meter.take_sent()
     }
 
+    /// Whether the server may have had the last request twice: an old connection broke before a byte of the
+    /// answer had come, and it was sent again over a new one.
+    pub fn was_resent(&self) -> bool {
+        self.resent
+    }
+
     /// Sends one request and waits for the answer, at most as long as the timeout says. If the future
     /// is dropped before, the connection is closed and the server may or may not have the request.
     pub async fn post(&mut self, content: Content, body: &[u8]) -> Outcome {
+        self.resent = false;
         self.buffer.clear();
         self.buffer.extend_from_slice(body);
         let body = self.buffer.split().freeze();
-        let mut headers = self.headers.clone();
-        for &(name, value) in content.headers() {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
+        let headers = match self.prepared.take() {
+            Some((of, headers)) if of == content => headers,
+            _ => {
+                let mut headers = self.headers.clone();
+                for &(name, value) in content.headers() {
+                    headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+                }
+                headers
+            }
+        };
         let ask = Ask { method: Method::POST, headers, body, max_bytes: MAX_BODY };
         let answer = self.ask(&ask, &mut None).await;
         if ask.body.len() > MAX_KEPT {
             self.buffer = BytesMut::new();
         }
+        self.prepared = Some((content, ask.headers));
         match answer {
             Ok(Answer { code, headers, said, .. }) => {
-                judge(&self.attempt("POST"), code, &headers, &said, SystemTime::now())
+                judge(&|| self.attempt("POST"), code, &headers, &said, SystemTime::now())
             }
             Err(fault) => self.no_answer(&fault),
         }
@@ -306,7 +326,8 @@ impl Client {
                     return Ok(answer);
                 }
                 // The server closed it while it was idle: nobody's fault, once more over a new one.
-                Err(Fault::Broken(error)) if !self.meter.heard() || self.comes_again(&error) => {}
+                Err(Fault::Broken(error)) if self.comes_again(&error) => {}
+                Err(Fault::Broken(_)) if !self.meter.heard() => self.resent = true,
                 Err(fault) => return Err(fault),
             }
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -52,9 +53,13 @@ impl ConnectError {
         }
     }
 
-    /// Whether the server's certificate is of no CA that is known.
+    /// Whether the server's certificate, or its proxy's, is of no CA that is known.
     pub(super) fn is_unknown_issuer(&self) -> bool {
-        let ConnectError::Tls { source, .. } = self else { return false };
+        let source = match self {
+            ConnectError::Tls { source, .. } => source,
+            ConnectError::Proxy(error) => return error.is_unknown_issuer(),
+            _ => return false,
+        };
         let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         matches!(inner, Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)))
     }
@@ -145,6 +150,10 @@ pub(super) struct Tls {
     pub(super) http2: bool,
 }
 
+/// Lookups of all clients at a time: the rest of the runtime's threads for calls that can hang is the disks'. A
+/// dead DNS server keeps each of hundreds of targets' lookups for half a minute.
+static LOOKUPS: Semaphore = Semaphore::const_new(8);
+
 /// How a host's name becomes addresses; it may block.
 type Resolve = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
@@ -196,14 +205,23 @@ impl Lookup {
         port: u16,
         deadline: Instant,
     ) -> Result<io::Result<Vec<SocketAddr>>, ConnectError> {
+        const DOING: &str = "looking up the host's name";
         let resolve = self.resolve;
-        let running = self.running.get_or_insert_with(|| {
+        if self.running.is_none() {
+            let permit = timeout_at(deadline, LOOKUPS.acquire())
+                .await
+                .map_err(|_| ConnectError::Timeout { doing: DOING })?;
             let host = host.to_owned();
-            spawn_blocking(move || resolve(&host, port))
-        });
+            self.running = Some(spawn_blocking(move || {
+                // It is never closed, so there is one.
+                let _permit = permit;
+                resolve(&host, port)
+            }));
+        }
+        let Some(running) = &mut self.running else { return Ok(Ok(Vec::new())) };
         let found = timeout_at(deadline, running)
             .await
-            .map_err(|_| ConnectError::Timeout { doing: "looking up the host's name" })?;
+            .map_err(|_| ConnectError::Timeout { doing: DOING })?;
         self.running = None;
         Ok(found.unwrap_or_else(|error| Err(io::Error::other(error))))
     }
@@ -380,6 +398,22 @@ mod tests {
         let mut lookup = Lookup { resolve: fails, running: None };
         let found = lookup.addresses("loki", 3100, Instant::now() + LATER).await;
         assert!(matches!(found, Err(ConnectError::Lookup { .. })), "{found:?}");
+    }
+
+    #[test]
+    fn a_proxys_unknown_ca_is_as_a_servers() {
+        let tls = |error| ConnectError::Tls {
+            name: "h".into(),
+            source: io::Error::other(rustls::Error::InvalidCertificate(error)),
+            private_ca: false,
+        };
+        let unknown = ConnectError::Proxy(Box::new(tls(CertificateError::UnknownIssuer)));
+        assert!(
+            unknown.is_unknown_issuer() && tls(CertificateError::UnknownIssuer).is_unknown_issuer()
+        );
+        let expired = ConnectError::Proxy(Box::new(tls(CertificateError::Expired)));
+        assert!(!expired.is_unknown_issuer());
+        assert!(!ConnectError::Timeout { doing: "x" }.is_unknown_issuer());
     }
 
     #[test]

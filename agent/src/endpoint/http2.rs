@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use h2::{Error, Reason, RecvStream};
+use hyper::header::CONTENT_LENGTH;
 use hyper::{Request, Response, Version};
 
 use super::link::MAX_HEAD;
@@ -27,8 +28,8 @@ pub(super) struct Http2 {
 }
 
 struct Driver {
-    connection: Connection<Stream, Bytes>,
-    done: bool,
+    /// None once it has ended: only its end tells the streams of a write that failed.
+    connection: Option<Connection<Stream, Bytes>>,
 }
 
 impl Http2 {
@@ -41,7 +42,7 @@ impl Http2 {
             .max_concurrent_reset_streams(1)
             .handshake(stream)
             .await?;
-        Ok(Http2 { sender, driver: Driver { connection, done: false } })
+        Ok(Http2 { sender, driver: Driver { connection: Some(connection) } })
     }
 
     /// Whether another request can be sent. Notices a server that has closed or said GOAWAY meanwhile.
@@ -49,7 +50,7 @@ impl Http2 {
         poll_fn(|cx| {
             self.driver.poll(cx);
             let ready = matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(())));
-            Poll::Ready(!self.driver.done && ready)
+            Poll::Ready(self.driver.connection.is_some() && ready)
         })
         .await
     }
@@ -60,6 +61,10 @@ impl Http2 {
     ) -> Result<Response<RecvStream>, Error> {
         let (mut parts, body) = request.into_parts();
         parts.version = Version::HTTP_2;
+        if !body.is_empty() {
+            // RFC 9110, section 8.6: what passes it on by HTTP/1.1 need not hold all of it first.
+            parts.headers.insert(CONTENT_LENGTH, body.len().into());
+        }
         let sender = &mut self.sender;
         self.driver.while_waiting(|cx| sender.poll_ready(cx)).await?;
         let request = Request::from_parts(parts, ());
@@ -85,8 +90,12 @@ impl Http2 {
 impl Driver {
     /// Its errors reach whoever waits for the answer, too.
     fn poll(&mut self, cx: &mut Context<'_>) {
-        if !self.done && Pin::new(&mut self.connection).poll(cx).is_ready() {
-            self.done = true;
+        if self
+            .connection
+            .as_mut()
+            .is_some_and(|connection| Pin::new(connection).poll(cx).is_ready())
+        {
+            self.connection = None;
         }
     }
 

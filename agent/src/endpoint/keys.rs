@@ -10,6 +10,8 @@ use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use super::options::{Credentials, credentials, secret_files};
+use super::roots;
+use super::tunnel::basic;
 use super::watched::Watched;
 use super::{Options, OptionsError, ProxyUrl, SecretError, TlsError};
 
@@ -20,7 +22,11 @@ pub(super) struct Keys {
     pub(super) credentials: Option<Credentials>,
     /// User and password for the proxy.
     pub(super) proxy_user: Option<(String, String)>,
+    /// What of that a message must not show.
+    proxy_hide: Vec<String>,
     tls: Option<Arc<ClientConfig>>,
+    /// Which of the system's CA certificates `tls` trusts.
+    roots: u32,
     secret_files: Watched,
     tls_files: Watched,
     looked: Instant,
@@ -35,10 +41,13 @@ impl Keys {
         let tls = &options.tls;
         let of_tls = [&tls.ca_file, &tls.cert_file, &tls.key_file];
         let tls_files = Watched::new(of_tls.into_iter().flatten().cloned());
+        let proxy_user = proxy_user(options, proxy).map_err(OptionsError::ProxySecret)?;
         let mut keys = Keys {
             credentials: credentials(&options.auth).map_err(OptionsError::Secret)?,
-            proxy_user: proxy_user(options, proxy).map_err(OptionsError::ProxySecret)?,
+            proxy_hide: hide(proxy_user.as_ref()),
+            proxy_user,
             tls: None,
+            roots: 0,
             secret_files,
             tls_files,
             looked: Instant::now(),
@@ -92,17 +101,26 @@ impl Keys {
         let changed = header(&fresh) != header(&self.credentials);
         self.credentials = fresh;
         self.proxy_user = proxy_user(options, proxy)?;
+        self.proxy_hide = hide(self.proxy_user.as_ref());
         Ok(changed)
     }
 
     /// What TLS needs; the system's CA certificates are read by the first call.
     pub(super) fn tls(&mut self, options: &Options) -> Result<Arc<ClientConfig>, TlsError> {
-        if self.tls.is_none() {
-            self.tls = Some(options.tls.load()?);
+        // Whoever read them again holds other ones now; nobody needs both.
+        let is_old = options.tls.trusts_the_system() && self.roots != roots::generation();
+        if let Some(config) = &self.tls
+            && !is_old
+        {
+            return Ok(Arc::clone(config));
         }
-        match &self.tls {
-            Some(config) => Ok(Arc::clone(config)),
-            None => options.tls.load(),
+        match (options.tls.load(), &self.tls) {
+            (Ok(config), _) => {
+                self.roots = roots::generation();
+                Ok(Arc::clone(self.tls.insert(config)))
+            }
+            (Err(_), Some(before)) => Ok(Arc::clone(before)),
+            (Err(error), None) => Err(error),
         }
     }
 
@@ -111,13 +129,14 @@ impl Keys {
     pub(super) fn forget_system_roots(&mut self, options: &Options) {
         if options.tls.ca_file.is_none() {
             self.tls = None;
+            roots::forget();
         }
     }
 
     /// What a message must never show.
     pub(super) fn hidden(&self) -> impl Iterator<Item = &String> {
         let own = self.credentials.iter().flat_map(|credentials| &credentials.hide);
-        own.chain(self.proxy_user.iter().map(|(_, password)| password))
+        own.chain(&self.proxy_hide)
     }
 
     fn note<E: fmt::Display>(&mut self, which: usize, options: &Options, result: Result<(), E>) {
@@ -137,6 +156,14 @@ impl Keys {
             }
         }
     }
+}
+
+/// A proxy's password, and what stands for it in a request.
+fn hide(user: Option<&(String, String)>) -> Vec<String> {
+    let Some((user, password)) = user else { return Vec::new() };
+    let header = basic(user, password);
+    let encoded = header.strip_prefix("Basic ").unwrap_or(&header);
+    vec![password.clone(), encoded.to_owned()]
 }
 
 fn proxy_user(

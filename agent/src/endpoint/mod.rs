@@ -20,6 +20,7 @@ mod options;
 mod pipe;
 mod proxy;
 mod random;
+mod roots;
 mod secret;
 mod tls;
 mod tunnel;
@@ -28,15 +29,19 @@ mod warnings;
 mod watched;
 
 pub use answer::{MAX_SAID, Outcome, Written};
-// For the fuzz targets: what a server says is judged without a server.
+// For the fuzz targets: what a server or a proxy says is judged without one.
 #[doc(hidden)]
 pub use answer::{MAX_RETRY_AFTER, judge, words};
 pub use backoff::{Backoff, BackoffError};
 pub use client::Client;
 pub use get::GetOutcome;
+#[doc(hidden)]
+pub use no_proxy::names_directly;
 pub use options::{Auth, Content, Options, OptionsError};
 pub use proxy::{EnvironmentError, ProxyKind, ProxyOptions, ProxyUrl};
 pub use random::Random;
 pub use secret::{Secret, SecretError, SecretFault};
 pub use tls::{MinVersion, TlsError, TlsOptions};
+#[doc(hidden)]
+pub use tunnel::connect_answer;
 pub use url::{Host, Url, UrlError, UrlFault};

@@ -49,6 +49,12 @@ impl NoProxy {
     }
 }
 
+/// Whether a list names a host. For the fuzz targets.
+#[doc(hidden)]
+pub fn names_directly(list: &str, host: &Host, port: u16) -> bool {
+    NoProxy::parse(list).names(host, port)
+}
+
 fn rule(part: &str) -> Option<Rule> {
     if part == "*" {
         return Some(Rule::Everything);

@@ -14,6 +14,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::roots;
+
 /// A bundle of every public CA has 220 KiB.
 const MAX_FILE: u64 = 2 << 20;
 
@@ -130,8 +132,8 @@ impl TlsOptions {
         ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name))
     }
 
-    /// Reads the files and builds what a connection needs. The system's CA certificates (0.4 MB) are
-    /// read only without `ca_file`.
+    /// Reads the files and builds what a connection needs. The system's CA certificates are read only without
+    /// `ca_file`, and once for all.
     ///
     /// # Errors
     /// A file that can't be used, or no CA certificates.
@@ -147,7 +149,10 @@ impl TlsOptions {
         let builder = if self.insecure_skip_verify {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
         } else {
-            builder.with_root_certificates(self.roots()?)
+            builder.with_root_certificates(match &self.ca_file {
+                Some(path) => Arc::new(roots_of(path)?),
+                None => roots::system().map_err(TlsError::NoRoots)?,
+            })
         };
         let mut config = match (&self.cert_file, &self.key_file) {
             (None, None) => builder.with_no_client_auth(),
@@ -162,27 +167,22 @@ impl TlsOptions {
         Ok(Arc::new(config))
     }
 
-    fn roots(&self) -> Result<RootCertStore, TlsError> {
-        let mut roots = RootCertStore::empty();
-        if let Some(path) = &self.ca_file {
-            for certificate in certificates("ca_file", path)? {
-                roots.add(certificate).map_err(|error| TlsError::Pem {
-                    key: "ca_file",
-                    path: path.clone(),
-                    why: error.to_string(),
-                })?;
-            }
-            return Ok(roots);
-        }
-        let found = rustls_native_certs::load_native_certs();
-        // Stores of systems hold a few that rustls can't read; the rest serve.
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
-            return Err(TlsError::NoRoots(why));
-        }
-        Ok(roots)
+    /// Whether the system's CA certificates are what is trusted.
+    pub(super) fn trusts_the_system(&self) -> bool {
+        self.ca_file.is_none() && !self.insecure_skip_verify
     }
+}
+
+fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("ca_file", path)? {
+        roots.add(certificate).map_err(|error| TlsError::Pem {
+            key: "ca_file",
+            path: path.to_owned(),
+            why: error.to_string(),
+        })?;
+    }
+    Ok(roots)
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {

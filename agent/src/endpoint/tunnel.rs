@@ -114,6 +114,15 @@ fn answer(head: &[u8]) -> Result<(), TunnelError> {
     }
 }
 
+/// What a whole head of an answer to CONNECT means, in words if it is no tunnel. For the fuzz targets.
+///
+/// # Errors
+/// There is no tunnel.
+#[doc(hidden)]
+pub fn connect_answer(head: &[u8]) -> Result<(), String> {
+    answer(head).map_err(|error| error.to_string())
+}
+
 /// Asks a SOCKS 5 proxy for a tunnel; a name is looked up by the proxy.
 pub(super) async fn socks5(
     pipe: &mut Pipe,

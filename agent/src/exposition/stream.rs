@@ -8,6 +8,9 @@ use super::{Dialect, Error, Event, MAX_LINE, MAX_TOKEN, Wrong, read_line};
 /// A line's buffer that is kept for the next one.
 const KEPT: usize = 4 << 10;
 
+/// The last line of an OpenMetrics text (OpenMetrics 1.0, "Overall Structure").
+const END: &[u8] = b"# EOF";
+
 /// Reads a text in pieces.
 #[derive(Debug)]
 pub struct Stream {
@@ -15,12 +18,14 @@ pub struct Stream {
     /// The beginning of a line whose end has not come.
     begun: Vec<u8>,
     line: u32,
+    /// OpenMetrics' mark of its end has come.
+    ended: bool,
 }
 
 impl Stream {
     /// A text of which nothing has come.
     pub fn new(dialect: Dialect) -> Stream {
-        Stream { dialect, begun: Vec::new(), line: 0 }
+        Stream { dialect, begun: Vec::new(), line: 0, ended: false }
     }
 
     /// The number of the line that the last event came from.
@@ -42,7 +47,7 @@ impl Stream {
             piece = rest.get(1..).unwrap_or_default();
             self.line = self.line.saturating_add(1);
             if self.begun.is_empty() {
-                one(line, self.dialect, self.line, each)?;
+                one(line, self.dialect, self.line, &mut self.ended, each)?;
             } else {
                 self.keep(line)?;
                 self.take(each)?;
@@ -59,18 +64,22 @@ impl Stream {
         &mut self,
         each: &mut impl FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        if self.begun.is_empty() {
-            return Ok(());
+        if !self.begun.is_empty() {
+            self.line = self.line.saturating_add(1);
+            self.take(each)?;
         }
-        self.line = self.line.saturating_add(1);
-        self.take(each)
+        if self.dialect == Dialect::OpenMetrics && !self.ended {
+            let wrong: Wrong<'_> = (b"", "`# EOF` at the end, without which it may be cut off");
+            return Err(error(wrong, self.line.saturating_add(1)).into());
+        }
+        Ok(())
     }
 
     fn take<E: From<Error>>(
         &mut self,
         each: &mut impl FnMut(Event<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let read = one(&self.begun, self.dialect, self.line, each);
+        let read = one(&self.begun, self.dialect, self.line, &mut self.ended, each);
         self.begun.clear();
         self.begun.shrink_to(KEPT);
         read
@@ -90,8 +99,15 @@ fn one<E: From<Error>>(
     line: &[u8],
     dialect: Dialect,
     number: u32,
+    ended: &mut bool,
     each: &mut impl FnMut(Event<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
+    if dialect == Dialect::OpenMetrics {
+        if *ended {
+            return Err(error((line, "nothing behind `# EOF`"), number).into());
+        }
+        *ended = line == END;
+    }
     match read_line(line, dialect) {
         Ok(None) => Ok(()),
         Ok(Some(event)) => each(event),
@@ -166,7 +182,28 @@ mod tests {
                      b 1 # {} 1\nc 3\n# EOF\n";
         let got = read(text, 7, Dialect::OpenMetrics).unwrap();
         assert_eq!(got, ["a_total x=1 2 Some(1520879607789)", "b  1 None", "c  3 None"]);
-        assert!(read(b"a 1 2 3\n", 9, Dialect::OpenMetrics).is_err());
+        assert!(read(b"a 1 2 3\n# EOF\n", 9, Dialect::OpenMetrics).is_err());
         assert!(read(b"# TYPE i info\n", 9, Dialect::Scrape).is_err());
+    }
+
+    #[test]
+    fn openmetrics_without_its_end_is_cut_off_and_nothing_follows_it() {
+        let expected = |text: &[u8], size| {
+            let error = read(text, size, Dialect::OpenMetrics).unwrap_err();
+            (error.line, error.expected)
+        };
+        for size in 1..9 {
+            for whole in ["a 1\n# EOF\n", "a 1\n# EOF", "# EOF\n"] {
+                assert!(read(whole.as_bytes(), size, Dialect::OpenMetrics).is_ok(), "{whole:?}");
+            }
+            for cut in ["a 1\n", "a 1", "a 1\n# EO", "a 1\n# EOF x\n", "\n\n"] {
+                let (_, expected) = expected(cut.as_bytes(), size);
+                assert!(expected.contains("at the end"), "{cut:?}");
+            }
+            assert_eq!(expected(b"a 1\n# EOF\nb 2\n", size), (3, "nothing behind `# EOF`"));
+        }
+        // It says nothing in the other format.
+        let got = read(b"a 1\n# EOF\nb 2\n", 9, Dialect::Scrape).unwrap();
+        assert_eq!(got.len(), 2);
     }
 }

@@ -47,6 +47,8 @@ pub trait Clock {
 pub struct Discipline {
     /// Somebody keeps it right: there is no STA_UNSYNC. False where the call is forbidden.
     pub synchronised: bool,
+    /// The call is forbidden, as containers and service managers may do.
+    pub forbidden: bool,
     /// By how much its tick is longer or shorter than nominal, in parts per million: how chrony makes large
     /// errors small without a step.
     pub tick_ppm: i64,
@@ -75,10 +77,17 @@ impl Clock for SystemClock {
         reason = "the types of the fields differ between architectures"
     )]
     fn discipline(&self) -> Discipline {
-        Timex::read().map_or(Discipline::default(), |(_, timex)| Discipline {
-            synchronised: timex.status & Timex::STA_UNSYNC == 0,
-            tick_ppm: (timex.tick as i64 - NOMINAL_TICK) * 1_000_000 / NOMINAL_TICK,
-        })
+        match Timex::read() {
+            Ok((_, timex)) => Discipline {
+                synchronised: timex.status & Timex::STA_UNSYNC == 0,
+                forbidden: false,
+                tick_ppm: (timex.tick as i64 - NOMINAL_TICK) * 1_000_000 / NOMINAL_TICK,
+            },
+            Err(error) => Discipline {
+                forbidden: error.kind() == std::io::ErrorKind::PermissionDenied,
+                ..Discipline::default()
+            },
+        }
     }
 }
 
@@ -182,7 +191,7 @@ impl Clock for LyingClock {
     }
 
     fn discipline(&self) -> Discipline {
-        Discipline { synchronised: self.told()[2] == 1, tick_ppm: 0 }
+        Discipline { synchronised: self.told()[2] == 1, ..Discipline::default() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The machine as the agent sees it: where /proc, /sys and / are, and one buffer through which their
 //! files are read. It must not know what the files mean.
 
+pub mod alarm;
 pub(crate) mod btrfs;
 mod clock;
 pub mod dbus;
@@ -12,8 +13,10 @@ mod identity;
 pub mod ioctl;
 pub mod kmsg;
 pub mod mailbox;
+mod memory_cgroup;
 mod names;
 pub mod netlink;
+mod notify;
 pub(crate) mod text;
 mod timex;
 
@@ -29,11 +32,19 @@ pub use endpoint::Endpoint;
 use files::{Kept, Near};
 pub use identity::{hostname, phase};
 pub use kmsg::Kmsg;
+pub use memory_cgroup::memory_cgroup_is_off;
 pub use names::Names;
+pub use notify::Notify;
 pub use timex::Timex;
 
 /// The most paths of errors that are remembered.
 const MAX_FAILED: usize = 128;
+
+/// Bytes that the read buffer keeps from one round to the next. It grows for a larger file, up to 4 MiB, and
+/// gives the rest back with the round.
+pub(crate) fn read_buffer() -> usize {
+    64 << 10
+}
 
 /// Where the host is mounted; other than the defaults in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -294,6 +305,12 @@ impl Host {
         }
     }
 
+    /// The round is over: what a large file has taken is given back.
+    pub(crate) fn rest(&mut self) {
+        self.buffer.clear();
+        self.buffer.shrink_to(read_buffer());
+    }
+
     /// Forgets what is known of directories: before a collector is asked.
     pub(crate) fn look_anew(&mut self) {
         self.near.forget();
@@ -364,6 +381,9 @@ mod tests {
         }
         std::fs::write(dir.path().join("file"), vec![0; (4 << 20) + 1]).unwrap();
         assert!(host.root("file").unwrap_err().to_string().contains("larger than 4 MiB"));
+        assert!(host.buffer.capacity() > 4 << 20);
+        host.rest();
+        assert_eq!(host.buffer.capacity(), read_buffer());
     }
 
     #[test]

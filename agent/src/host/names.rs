@@ -1,5 +1,7 @@
 //! The names in a directory, kept in one piece of memory that is used again.
 
+use crate::sort;
+
 /// Names in the order of their bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
@@ -48,7 +50,7 @@ impl Names {
 
     pub(super) fn sort(&mut self) {
         let text = &self.text;
-        self.spans.sort_unstable_by_key(|span| word(text, *span));
+        sort::unstable_by_key(&mut self.spans, |span| word(text, *span));
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -36,11 +36,12 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::syslog::tag;
 use super::text::Converter;
 use super::{Progress, SOURCE, Source, Waiting, severity};
+use crate::host::alarm::sleep_between;
 use crate::host::kmsg::{Moment, Position, Start, Verbatim};
 use crate::host::{Clock, Host, Kmsg, ReadError, Root, Roots};
 use crate::model::{Block, Labels};
@@ -199,7 +200,7 @@ impl KernelSource {
                 }
                 self.pending = true;
             } else if let Some(retry) = self.retry {
-                sleep_until(retry).await;
+                sleep_between(retry, retry + RETRY / 4).await;
                 self.open();
             } else {
                 return std::future::pending().await;
@@ -211,6 +212,8 @@ impl KernelSource {
     fn take(&mut self, block: &mut Block, limit: usize) -> io::Result<Progress> {
         let KernelSource { options, log, streams, key, texts, last_ns, counters, .. } = self;
         let Some(log) = log else { return Ok(Progress::Idle) };
+        // Until it is known that there is no more.
+        self.pending = true;
         let moment = Moment::now(self.clock.as_ref());
         let mut written = false;
         for _ in 0..RECORDS {
@@ -263,6 +266,11 @@ impl Source for KernelSource {
 
     fn ready(&mut self) -> Waiting<'_> {
         Box::pin(self.wait())
+    }
+
+    /// The kernel's ring does not survive a power cut, before which it may have said the most.
+    fn is_last_copy(&self) -> bool {
+        true
     }
 
     fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {

@@ -49,13 +49,19 @@ pub trait Source {
 
     /// Lets entries gather until then, or until they have to be read; does what waiting would lose.
     fn gather(&mut self, until: Instant) -> Waiting<'_> {
-        Box::pin(tokio::time::sleep_until(until))
+        Box::pin(crate::host::alarm::sleep_until(until))
     }
 
-    /// Puts entries, and the positions that cover them, into the block until it has `limit_bytes` as
+    /// Puts entries, and the positions that cover them, into the block, also when it is not known to be
+    /// [`ready`](Source::ready), until it has `limit_bytes` as
     /// [`Block::size`] counts them. An empty block takes at least one entry. Never takes long: what does
     /// is left for the next call, by [`Progress::More`].
     fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress;
+
+    /// Whether what it has given is nowhere else, or is gone after a power cut: then it is written at once.
+    fn is_last_copy(&self) -> bool {
+        false
+    }
 
     /// Nothing may be read for now, since the WAL is full: does what waiting would lose, for as long as it
     /// is polled, and does not end.

@@ -20,9 +20,10 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::file::Root;
+use crate::host::alarm::sleep_between;
 
 /// How many reads of the queue one look takes, so that a storm can't hold it.
 const MAX_READS: usize = 16;
@@ -219,16 +220,17 @@ impl Watcher {
         self.events(names, files, out);
     }
 
-    /// Waits until something happened, which is added to `out`, or until the deadline. With
-    /// `only_names` what happens to the followed files wakes nobody. Dropping the future loses nothing.
+    /// Waits until something happened, which is added to `out`, or until there is a wake-up after `from`, and not
+    /// longer than `until`. With `only_names` what happens to the followed files wakes nobody. Dropping the future loses nothing.
     pub(in crate::logs) async fn wait(
         &mut self,
-        deadline: Instant,
+        from: Instant,
+        until: Instant,
         only_names: bool,
         out: &mut Vec<Wake>,
     ) {
         let Some(queues) = &mut self.queues else {
-            return sleep_until(deadline).await;
+            return sleep_between(from, until).await;
         };
         let registered =
             queues.names.registered().and_then(|names| Ok((names, queues.files.registered()?)));
@@ -237,14 +239,14 @@ impl Watcher {
             Err(error) => {
                 log::warn!("{} are polled: registering inotify: {error}", self.what);
                 (self.queues, self.wanted) = (None, false);
-                return sleep_until(deadline).await;
+                return sleep_between(from, until).await;
             }
         };
         let (ready, is_name) = tokio::select! {
             biased;
             ready = names.readable() => (ready, true),
             ready = files.readable(), if !only_names => (ready, false),
-            () = sleep_until(deadline) => return,
+            () = sleep_between(from, until) => return,
         };
         // Else the runtime is shutting down.
         let Ok(mut guard) = ready else { return };

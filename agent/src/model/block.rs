@@ -85,6 +85,34 @@ impl Block {
         self.text.reserve(text_bytes);
     }
 
+    /// Moves everything of `other` behind what is here. False if the streams of both are too many for one block:
+    /// nothing has changed then.
+    pub fn append(&mut self, other: &mut Block) -> bool {
+        if self.is_empty() {
+            std::mem::swap(self, other);
+            other.clear();
+            return true;
+        }
+        if self.streams.len() + other.streams.len() > usize::from(u16::MAX) {
+            return false;
+        }
+        let known: Vec<StreamId> =
+            other.streams.iter().filter_map(|labels| self.stream(labels)).collect();
+        for entry in other.entries() {
+            // Always there: each of the streams above has found its place.
+            let Some(stream) = known.get(usize::from(entry.stream.0)) else { continue };
+            self.push_with(*stream, entry.timestamp_ns, entry.line, entry.metadata.iter());
+            if entry.partial {
+                self.set_partial();
+            }
+        }
+        for position in other.positions() {
+            self.set_position(position.key, position.position);
+        }
+        other.clear();
+        true
+    }
+
     /// The index of a stream, which is added if the block has not seen it. None if the block has
     /// 65,535 streams already: write it out first.
     pub fn stream(&mut self, labels: &Labels) -> Option<StreamId> {
@@ -268,6 +296,61 @@ mod tests {
             read,
             [("one", Some("1"), false), ("two", None, false), ("four", Some("4"), false)]
         );
+    }
+
+    #[test]
+    fn blocks_become_one() {
+        let labels = |value| Labels::from_pairs([("a", value)]).unwrap();
+        let (mut all, mut more) = (Block::new(), Block::new());
+        let one = more.stream(&labels("1")).unwrap();
+        more.push_with(one, 1, "first", [("n", "1")]);
+        more.set_position("k", b"1");
+        assert!(all.append(&mut more) && more.is_empty() && more.streams().is_empty());
+        let two = more.stream(&labels("2")).unwrap();
+        let one = more.stream(&labels("1")).unwrap();
+        more.push(one, 2, "second");
+        more.set_partial();
+        more.push_with(two, 3, "third", [("n", "3"), ("m", "4")]);
+        more.set_position("k", b"2");
+        more.set_position("l", b"3");
+        let size = all.size() + more.size() - Block::POSITION_COST;
+        assert!(all.append(&mut more) && more.is_empty());
+        let read: Vec<_> = all
+            .entries()
+            .map(|e| (e.stream.0, e.timestamp_ns, e.line, e.metadata.get("n"), e.partial))
+            .collect();
+        assert_eq!(
+            read,
+            [
+                (0, 1, "first", Some("1"), false),
+                (0, 2, "second", None, true),
+                (1, 3, "third", Some("3"), false)
+            ]
+        );
+        assert_eq!(all.streams(), [labels("1"), labels("2")]);
+        let positions: Vec<_> = all.positions().map(|p| (p.key, p.position)).collect();
+        assert_eq!(positions, [("k", &b"2"[..]), ("l", &b"3"[..])]);
+        assert_eq!(all.size(), size);
+    }
+
+    #[test]
+    fn blocks_of_too_many_streams_stay_two() {
+        let fill = |from: u32, to: u32| {
+            let mut block = Block::new();
+            for n in from..to {
+                let labels = Labels::from_pairs([("n", n.to_string())]).unwrap();
+                let stream = block.stream(&labels).unwrap();
+                block.push(stream, 1, "x");
+            }
+            block
+        };
+        let (mut all, mut more) = (fill(0, 2), fill(2, 4));
+        // As if there were that many: finding them would take minutes.
+        all.streams.resize(usize::from(u16::MAX) - 1, Labels::from_pairs([("a", "")]).unwrap());
+        all.hashes.resize(all.streams.len(), 0);
+        let before = (all.clone(), more.clone());
+        assert!(!all.append(&mut more));
+        assert_eq!((all, more), before);
     }
 
     #[test]

@@ -28,6 +28,16 @@ impl Kind {
         }
     }
 
+    /// The name of the family of a histogram's or a summary's series; of others, their own.
+    pub fn family(self, name: &str) -> &str {
+        let suffixes = match self {
+            Kind::Histogram => &["_bucket", "_sum", "_count"][..],
+            Kind::Summary => &["_sum", "_count"],
+            _ => &[],
+        };
+        suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
+    }
+
     /// The inverse of `kind as u8`, for what is read back from disk.
     pub fn from_u8(byte: u8) -> Option<Kind> {
         Some(match byte {

@@ -191,6 +191,14 @@ impl Samples {
         self.own = true;
     }
 
+    /// Bytes that it has allocated.
+    pub fn memory(&self) -> usize {
+        self.words.capacity()
+            + self.keys.capacity()
+            + self.families.capacity() * size_of::<FamilyRow>()
+            + self.rows.capacity() * size_of::<Row>()
+    }
+
     /// Forgets the samples and keeps the memory.
     pub fn clear(&mut self) {
         self.words.clear();

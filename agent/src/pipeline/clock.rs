@@ -5,11 +5,13 @@
 //! before a reader uses it ([`Time::keep`]).
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use super::Phase;
 use super::log::Log;
@@ -29,6 +31,9 @@ const MARKER: &str = "run/systemd/timesync/synchronized";
 /// How long the disk may take to write the book before it is gone on without.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A book that could not be written is written again at a look so long after that.
+const AGAIN_MS: i64 = 60_000;
+
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
 /// A server's clock that differs by more is told of. Its answer is exact to a second and the time it took.
@@ -45,6 +50,14 @@ pub(super) struct Time {
     /// What is on its way into the book.
     found: RefCell<Vec<Boot>>,
     changed: Notify,
+    /// Whoever writes the book holds it, also when nobody waits for that any more.
+    saving: Arc<Mutex<()>>,
+    /// When the book could not be written, by the time since the boot.
+    unsaved_ms: Cell<Option<i64>>,
+    /// The last time, that is.
+    failed: Cell<bool>,
+    /// It is time to write it again.
+    again: Cell<bool>,
     /// Something was held, or is in the WAL: without that, a book that can't be written is no loss.
     matters: Cell<bool>,
     /// Those of the running pipeline, which alone keeps them open.
@@ -54,7 +67,6 @@ pub(super) struct Time {
     estimated: Cell<[u64; 2]>,
     /// By how much the clock of a server was ahead at its last answer.
     server_ahead_ms: Cell<Option<i64>>,
-    differs: Cell<bool>,
 }
 
 /// A moment by the wall clock, and whether what is of it is held.
@@ -144,12 +156,15 @@ impl Time {
             book: RefCell::default(),
             found: RefCell::default(),
             changed: Notify::new(),
+            saving: Arc::default(),
+            unsaved_ms: Cell::default(),
+            failed: Cell::default(),
+            again: Cell::default(),
             matters: Cell::default(),
             logs: RefCell::default(),
             dropped,
             estimated: Cell::default(),
             server_ahead_ms: Cell::default(),
-            differs: Cell::default(),
         }
     }
 
@@ -164,6 +179,13 @@ impl Time {
         self.belief.borrow_mut().set_wait(wait_ms(config));
         self.logs.replace(logs.iter().map(|log| Rc::downgrade(log)).collect());
         self.look();
+        if wait_ms(config) > 0 && self.nobody_can_vouch() {
+            log::warn!(
+                "adjtimex(2) is forbidden here, and {} is not there: nothing can vouch for the clock, and it is believed {} s after the boot (clock.wait); allow the call where the agent is started",
+                self.marker.display(),
+                wait_ms(config) / 1000
+            );
+        }
         let belief = self.belief.borrow();
         if belief.reason().is_none() {
             log::warn!(
@@ -171,6 +193,16 @@ impl Time {
                 wait_ms(config) / 1000
             );
         }
+    }
+
+    /// Whether neither the kernel nor timesyncd says anything of the clock.
+    fn nobody_can_vouch(&self) -> bool {
+        self.clock.discipline().forbidden && !self.marker.exists()
+    }
+
+    /// How often the clock was set, as far as looks have seen it.
+    pub(super) fn steps(&self) -> u64 {
+        self.belief.borrow().steps().into_iter().sum()
     }
 
     /// Looks at the clock, for a record of this moment.
@@ -189,7 +221,8 @@ impl Time {
             log::warn!("the clock was set {way} by {:.1} s", by as f64 / 1000.0);
             if is_held {
                 // From what it showed at the boot on.
-                self.dropped.shift(was, step_ms);
+                let until = was.saturating_add(boot_ms).saturating_add(1_000);
+                self.dropped.shift(was..=until, step_ms);
             }
         }
         match seen.doubt {
@@ -210,6 +243,11 @@ impl Time {
             self.found.borrow_mut().push(boot);
             self.changed.notify_one();
         }
+        if self.unsaved_ms.get().is_some_and(|at| boot_ms.saturating_sub(at) > AGAIN_MS) {
+            self.unsaved_ms.set(None);
+            self.again.set(true);
+            self.changed.notify_one();
+        }
         let stamp = belief.stamp();
         self.matters.set(self.matters.get() || stamp.is_some());
         Now { ms: wall_ms, stamp }
@@ -219,6 +257,13 @@ impl Time {
     pub(super) fn vouched_ms(&self) -> Option<i64> {
         let is_vouched = self.belief.borrow().last().is_some_and(|look| look.vouched);
         is_vouched.then(|| self.clock.now_ms())
+    }
+
+    /// Looks at the clock, for a record with entries of which the oldest is of this time.
+    pub(super) fn look_for(&self, oldest_ms: Option<i64>) -> Now {
+        let now = self.look();
+        let stamp = oldest_ms.and_then(|at_ms| self.belief.borrow().stamp_of(at_ms));
+        Now { stamp: now.stamp.or(stamp), ..now }
     }
 
     /// Whether the last look has not believed the clock.
@@ -317,38 +362,55 @@ impl Time {
     /// Brings into the book what was found out, and wakes the readers, until the agent drains.
     pub(super) async fn keep(self: Rc<Time>, mut phase: watch::Receiver<Phase>) {
         loop {
-            let found = self.found.borrow().clone();
-            if found.is_empty() {
-                if *phase.borrow() == Phase::Draining {
-                    return;
-                }
-                tokio::select! {
-                    () = self.changed.notified() => {}
-                    _ = phase.changed() => {}
-                }
+            if self.is_finding() || self.again.get() {
+                self.save().await;
                 continue;
             }
-            self.save(&found).await;
+            if *phase.borrow() != Phase::Running {
+                return;
+            }
+            tokio::select! {
+                () = self.changed.notified() => {}
+                _ = phase.changed() => {}
+            }
         }
     }
 
-    async fn save(&self, found: &[Boot]) {
-        let mut book = self.book.borrow().clone();
-        let running = self.belief.borrow().boot();
-        found.iter().for_each(|boot| book.add(*boot, running.as_ref()));
-        let (path, bytes) = (self.path.clone(), book.clone());
-        let saved = tokio::task::spawn_blocking(move || bytes.save(&path));
-        let failed = match tokio::time::timeout(PATIENCE, saved).await {
+    /// Whether something is on its way into the book: readers may know more times then.
+    pub(super) fn is_finding(&self) -> bool {
+        !self.found.borrow().is_empty()
+    }
+
+    /// Writes the book with what was found, and wakes the readers.
+    pub(super) async fn save(&self) {
+        self.again.set(false);
+        let written = async {
+            // Two writers of one file would tear it.
+            let alone = Arc::clone(&self.saving).lock_owned().await;
+            let (path, book) = (self.path.clone(), self.book_with(&self.found.borrow()));
+            let work = move || {
+                let _alone = alone;
+                book.save(&path)
+            };
+            tokio::task::spawn_blocking(work).await
+        };
+        let found = self.found.borrow().clone();
+        let failed = match tokio::time::timeout(PATIENCE, written).await {
             Ok(Ok(result)) => result.err().map(|error| error.to_string()),
             Ok(Err(_)) => None,
             Err(_) => Some(format!("the disk does not finish in {} s", PATIENCE.as_secs())),
         };
-        if let Some(error) = failed.filter(|_| self.matters.get()) {
-            log::error!(
-                "writing {}: {error}; should the machine reboot before what is held is sent, its times are estimated",
+        let failed_before = self.failed.replace(failed.is_some());
+        self.unsaved_ms.set(failed.is_some().then(|| self.clock.boot_ms()));
+        match failed {
+            Some(error) if !failed_before && self.matters.get() => log::error!(
+                "writing {}: {error}; should the machine reboot before what is held is sent, its times are estimated; it is tried again",
                 self.path.display()
-            );
+            ),
+            None if failed_before => log::info!("{} is written again", self.path.display()),
+            _ => {}
         }
+        let book = self.book_with(&found);
         self.book.replace(book);
         self.found.borrow_mut().retain(|boot| !found.contains(boot));
         for log in self.logs.borrow().iter().filter_map(Weak::upgrade) {
@@ -356,12 +418,20 @@ impl Time {
         }
     }
 
-    /// What a server's clock said now.
-    pub(super) fn server_says(&self, name: &str, server_ms: i64) {
+    /// The book with these boots.
+    fn book_with(&self, found: &[Boot]) -> Book {
+        let mut book = self.book.borrow().clone();
+        let running = self.belief.borrow().boot();
+        found.iter().for_each(|boot| book.add(*boot, running.as_ref()));
+        book
+    }
+
+    /// What a server's clock said now; whether it differed so far is the server's own.
+    pub(super) fn server_says(&self, name: &str, was: &mut bool, server_ms: i64) {
         let ahead = server_ms.saturating_sub(self.clock.now_ms());
         self.server_ahead_ms.set(Some(ahead));
         let differs = ahead.saturating_abs() > WITNESS_MS && !self.is_held();
-        if differs == self.differs.replace(differs) {
+        if differs == std::mem::replace(was, differs) {
             return;
         }
         let by = ahead.saturating_abs() as f64 / 1000.0;
@@ -374,30 +444,41 @@ impl Time {
     }
 
     /// For the status.
-    pub(super) fn report(&self) -> ClockReport {
+    pub(super) fn fill(&self, report: &mut ClockReport) {
         let belief = self.belief.borrow();
         let [steps_forward, steps_backward] = belief.steps();
         let [estimated_samples, estimated_entries] = self.estimated.get();
-        ClockReport {
+        let mut why = std::mem::take(&mut report.why);
+        why.clear();
+        // Writing to a string does not fail.
+        let _ = match (belief.reason(), belief.doubt()) {
+            (Some(reason), _) => write!(why, "{reason}"),
+            (None, None) => why.write_str("nothing has synchronised it"),
+            (None, Some(Doubt::BeforeRelease)) => {
+                why.write_str("it is before the release of this program")
+            }
+            (None, Some(Doubt::BeforeNewest(_))) => {
+                why.write_str("it is behind what is in the WAL, and nothing has synchronised it")
+            }
+        };
+        *report = ClockReport {
             synchronised: belief.last().is_some_and(|look| look.vouched),
             held: belief.reason().is_none(),
-            why: match (belief.reason(), belief.doubt()) {
-                (Some(reason), _) => reason.to_string(),
-                (None, None) => "nothing has synchronised it".to_owned(),
-                (None, Some(Doubt::BeforeRelease)) => {
-                    "it is before the release of this program".to_owned()
-                }
-                (None, Some(Doubt::BeforeNewest(_))) => {
-                    "it is behind what is in the WAL, and nothing has synchronised it".to_owned()
-                }
-            },
+            why,
             held_seconds: self.held_ms() as f64 / 1000.0,
             steps_forward,
             steps_backward,
             estimated_samples,
             estimated_entries,
             server_ahead_seconds: self.server_ahead_ms.get().map(|ms| ms as f64 / 1000.0),
-        }
+        };
+    }
+
+    #[cfg(test)]
+    pub(super) fn report(&self) -> ClockReport {
+        let mut report = ClockReport::default();
+        self.fill(&mut report);
+        report
     }
 }
 

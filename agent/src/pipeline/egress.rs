@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::endpoint::Random;
@@ -51,6 +52,9 @@ const MIN_CHUNK: u64 = 4 << 10;
 const SPREAD: Duration = Duration::from_secs(300);
 /// How long who waits for others sleeps at most.
 const LOOK: Duration = Duration::from_secs(600);
+
+/// How long a stop or a reload waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: u64 = 3_600_000;
@@ -120,7 +124,7 @@ struct Need {
 
 impl Need {
     fn add(&mut self, bytes: u64, ms: u64) {
-        (self.bytes, self.ms) = (self.bytes.saturating_add(bytes), self.ms + ms);
+        (self.bytes, self.ms) = (self.bytes.saturating_add(bytes), self.ms.saturating_add(ms));
         if self.ms > 48 * HOUR_MS {
             // So that what was long ago counts less.
             (self.bytes, self.ms) = (self.bytes / 2, self.ms / 2);
@@ -215,6 +219,7 @@ pub(super) struct Egress {
     /// How long after midnight who waits for it goes.
     spread: Duration,
     write: Arc<AtomicU8>,
+    running: RefCell<Option<JoinHandle<()>>>,
     writes: Cell<u32>,
     told: Cell<bool>,
 }
@@ -244,6 +249,10 @@ impl Egress {
                 }
             };
         }
+        Egress::of(book, path, daily, now_ms)
+    }
+
+    fn of(mut book: Book, path: PathBuf, daily: Option<u64>, now_ms: i64) -> Egress {
         book.turn_to(day(now_ms));
         Egress {
             daily,
@@ -253,6 +262,7 @@ impl Egress {
             last: Cell::default(),
             spread: Random::new().up_to(SPREAD),
             write: Arc::new(AtomicU8::new(IDLE)),
+            running: RefCell::default(),
             writes: Cell::new(0),
             told: Cell::new(false),
         }
@@ -311,16 +321,30 @@ impl Egress {
         }
     }
 
-    /// Writes the exact count. Called once, when nothing is sent any more.
-    pub(super) fn close(&self) {
+    /// Writes the exact count, if the disk does that in [`PATIENCE`]. Called once, when nothing is sent any more.
+    pub(super) async fn close(&self) {
         let book = *self.book.borrow();
-        if self.daily.is_some()
-            && book.days[0].number > 0
-            // What runs says no less than the count.
-            && self.write.load(Ordering::Relaxed) != WRITING
-            && let Err(error) = write(&self.path, &book.to_bytes())
-        {
-            log::warn!("writing {}: {error}", self.path.display());
+        if self.daily.is_none() || book.days[0].number <= 0 {
+            return;
+        }
+        let (path, running) = (self.path.clone(), self.running.take());
+        let all = async {
+            if let Some(running) = running {
+                // Two writers of one file would tear it.
+                let _ = running.await;
+            }
+            tokio::task::spawn_blocking(move || write(&path, &book.to_bytes())).await
+        };
+        let failed = match tokio::time::timeout(PATIENCE, all).await {
+            Ok(Ok(written)) => written.err().map(|error| error.to_string()),
+            Ok(Err(_)) => None,
+            Err(_) => Some(format!("the disk does not finish in {} s", PATIENCE.as_secs())),
+        };
+        if let Some(error) = failed {
+            log::warn!(
+                "writing {}: {error}; egress.daily goes on from what it says",
+                self.path.display()
+            );
         }
     }
 
@@ -351,10 +375,30 @@ impl Egress {
         };
         self.write.store(WRITING, Ordering::Relaxed);
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(work)),
+            Ok(runtime) => drop(self.running.replace(Some(runtime.spawn_blocking(work)))),
             Err(_) => work(),
         }
     }
+}
+
+/// What a file of these bytes is written as again, and whether live metrics wait before and after so many bytes of
+/// them. For the fuzz targets.
+#[doc(hidden)]
+pub fn egress_of(bytes: &[u8], daily: u64, now_ms: i64, sent: u64) -> Option<(Vec<u8>, [bool; 2])> {
+    let book = Book::from_bytes(bytes)?;
+    // A file that can't be made.
+    let egress = Egress::of(book, PathBuf::new(), Some(daily), now_ms);
+    let waits = || {
+        let all = [Share::LiveMetrics, Share::LiveLogs, Share::Backlog];
+        all.map(|share| egress.wait(share, now_ms).is_some())[0]
+    };
+    let before = waits();
+    for share in [Share::LiveMetrics, Share::LiveLogs, Share::Backlog] {
+        egress.spent(share, sent, now_ms);
+        egress.spent(share, sent, now_ms.saturating_add(DAY_MS / 2));
+    }
+    egress.spent(Share::LiveMetrics, sent, now_ms);
+    Some((book.to_bytes().to_vec(), [before, waits()]))
 }
 
 fn day(now_ms: i64) -> i64 {
@@ -382,170 +426,4 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-    const HOUR: i64 = 3_600_000;
-    /// A midnight.
-    const TODAY: i64 = 20_000 * DAY_MS;
-    use Share::{Backlog, LiveLogs, LiveMetrics};
-
-    fn open(dir: &tempfile::TempDir, now_ms: i64) -> Egress {
-        Egress::open(dir.path(), Some(64 * MIB), now_ms)
-    }
-
-    fn waits(egress: &Egress, now_ms: i64) -> [Option<Reason>; 3] {
-        [LiveMetrics, LiveLogs, Backlog]
-            .map(|share| egress.wait(share, now_ms).map(|(reason, _)| reason))
-    }
-
-    #[test]
-    fn bytes_on_disk_are_these() {
-        let mut book = Book::default();
-        book.turn_to(20_000);
-        book.days[0].bytes = 7;
-        book.turn_to(20_001);
-        book.metrics = Need { bytes: 0x0102, ms: 3 };
-        let bytes = book.to_bytes();
-        let numbers = [20_001_u64, 0, 20_000, 7, 0, 0, 0, 0, 0x0102, 3, 0, 0];
-        let mut expected = b"MOTEEGR1".to_vec();
-        numbers.iter().for_each(|number| expected.extend(number.to_le_bytes()));
-        expected.extend(crc32c::crc32c(&expected).to_le_bytes());
-        assert_eq!(bytes.as_slice(), expected);
-        assert_eq!(Book::from_bytes(&bytes), Some(book));
-        for at in 0..LEN {
-            let mut damaged = bytes;
-            damaged[at] ^= 0x10;
-            assert_eq!(Book::from_bytes(&damaged), None, "{at}");
-            assert_eq!(Book::from_bytes(&bytes[..at]), None, "{at}");
-        }
-    }
-
-    #[test]
-    fn without_a_bound_nothing_waits_and_nothing_is_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let egress = Egress::open(dir.path(), None, TODAY);
-        egress.spent(LiveMetrics, u64::MAX, TODAY);
-        assert_eq!(waits(&egress, TODAY), [None; 3]);
-        egress.close();
-        assert!(!dir.path().join("egress").exists());
-    }
-
-    #[test]
-    fn everything_waits_when_the_day_is_used_up_and_goes_on_after_midnight() {
-        let dir = tempfile::tempdir().unwrap();
-        let egress = open(&dir, TODAY);
-        egress.spent(Backlog, 64 * MIB - 1, TODAY);
-        assert_eq!(waits(&egress, TODAY), [None; 3]);
-        egress.spent(Backlog, 1, TODAY + 20 * HOUR);
-        let late = TODAY + DAY_MS - 60_000;
-        assert_eq!(waits(&egress, late), [Some(Reason::Spent); 3]);
-        let (_, wait) = egress.wait(LiveMetrics, late).unwrap();
-        let minute = Duration::from_secs(60);
-        assert!(wait >= minute && wait <= minute + SPREAD, "{wait:?}");
-        assert_eq!(waits(&egress, TODAY + DAY_MS), [None; 3]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn logs_and_backlogs_wait_for_what_metrics_need_until_midnight() {
-        let dir = tempfile::tempdir().unwrap();
-        let egress = open(&dir, TODAY);
-        // A MiB of metrics an hour, and of logs.
-        for minute in 0..12 * 60 {
-            tokio::time::advance(Duration::from_secs(60)).await;
-            let now = TODAY + minute * 60_000;
-            egress.spent(LiveMetrics, MIB / 60, now);
-            egress.spent(LiveLogs, MIB / 60, now);
-            assert_eq!(waits(&egress, now), [None; 3], "{minute}");
-        }
-        // 40 MiB are left of 64, and 24 of them are needed.
-        let noon = TODAY + 12 * HOUR;
-        egress.spent(Backlog, 15 * MIB, noon);
-        assert_eq!(waits(&egress, noon), [None; 3]);
-        egress.spent(Backlog, 2 * MIB, noon);
-        assert_eq!(waits(&egress, noon), [None, None, Some(Reason::Reserved)]);
-        assert!(egress.wait(Backlog, noon).unwrap().1 <= LOOK);
-        // A burst of logs takes what is left beyond the metrics.
-        egress.spent(LiveLogs, 11 * MIB + MIB / 2, noon);
-        assert_eq!(waits(&egress, noon), [None, Some(Reason::Reserved), Some(Reason::Reserved)]);
-        // Later less is needed.
-        assert_eq!(waits(&egress, TODAY + 23 * HOUR), [None; 3]);
-    }
-
-    #[test]
-    fn power_cut_forgets_little_and_never_gives_a_byte_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut real = 0;
-        let mut egress = open(&dir, TODAY);
-        for step in 0..200_u64 {
-            if egress.wait(LiveMetrics, TODAY).is_some() {
-                break;
-            }
-            egress.spent(LiveMetrics, 100_000 + step * 5_000, TODAY);
-            real += 100_000 + step * 5_000;
-            if step % 10 == 9 {
-                // What the last process counted is gone.
-                egress = open(&dir, TODAY);
-                let said = egress.day(TODAY).unwrap().1;
-                assert!(said >= real && said - real <= (step / 10 + 1) * MIB, "{said} of {real}");
-            }
-        }
-        assert!(real <= 64 * MIB + 1_100_000, "{real}");
-        assert!(real >= 40 * MIB, "{real}: too much was forgotten");
-        // An orderly end is exact.
-        let dir = tempfile::tempdir().unwrap();
-        let egress = open(&dir, TODAY);
-        egress.spent(LiveMetrics, 12_345, TODAY);
-        egress.close();
-        assert_eq!(open(&dir, TODAY + HOUR).day(TODAY + HOUR), Some((64 * MIB, 12_345)));
-    }
-
-    #[test]
-    fn file_is_written_rarely() {
-        let dir = tempfile::tempdir().unwrap();
-        let egress = open(&dir, TODAY);
-        for _ in 0..64 * 1024 {
-            egress.spent(LiveMetrics, 1024, TODAY);
-        }
-        assert!((60..=65).contains(&egress.writes.get()), "{}", egress.writes.get());
-    }
-
-    #[test]
-    fn clock_that_steps_gives_no_day_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut egress = open(&dir, TODAY);
-        egress.spent(LiveMetrics, 64 * MIB, TODAY);
-        // Forward, to a day that counts too, and back; over a restart as well.
-        for again in 0..3 {
-            for (day, spent) in [(1, again == 0), (0, false), (-10_000, false), (3_000, again == 0)]
-            {
-                let now = TODAY + day * DAY_MS;
-                assert_eq!(egress.wait(LiveMetrics, now).is_none(), spent, "{again} {day}");
-                egress.spent(LiveMetrics, if spent { 64 * MIB } else { 0 }, now);
-            }
-            egress.close();
-            egress = open(&dir, TODAY - 400 * DAY_MS);
-            assert!(egress.wait(LiveMetrics, TODAY - 400 * DAY_MS).is_some());
-        }
-        // The day after, although a clock has been years ahead.
-        assert_eq!(waits(&egress, TODAY + 2 * DAY_MS), [None; 3]);
-    }
-
-    #[test]
-    fn damaged_file_counts_as_the_part_of_the_day() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("egress"), b"MOTEEGR1 and something").unwrap();
-        let egress = open(&dir, TODAY + 6 * HOUR);
-        assert_eq!(egress.day(TODAY + 6 * HOUR), Some((64 * MIB, 16 * MIB)));
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("egress")).unwrap();
-        let egress = open(&dir, TODAY + 12 * HOUR);
-        assert_eq!(egress.day(TODAY + 12 * HOUR), Some((64 * MIB, 32 * MIB)));
-        // What can't be written stops nothing.
-        egress.spent(LiveMetrics, MIB, TODAY + 12 * HOUR);
-        egress.spent(LiveMetrics, 2 * MIB, TODAY + 12 * HOUR);
-        egress.close();
-        assert_eq!(egress.day(TODAY + 12 * HOUR), Some((64 * MIB, 35 * MIB)));
-    }
-}
+mod tests;

@@ -20,11 +20,19 @@ use crate::config::Limits;
 use crate::encode::{MAX_BYTES, Push, PushEntry, block_bytes, decode_block};
 use crate::endpoint::{Content, Written};
 use crate::host::Clock;
+use crate::memory::Part;
 use crate::model::StreamId;
 use crate::wal::{ReaderId, WalError};
 
 /// Bytes of a batch whose memory is given back when nothing waits any more.
 const LARGE: u64 = 32 << 10;
+
+/// So many pushes of a batch end with a stream that Loki has nothing of, so that it can say that it takes no more
+/// streams. When it has taken all of these, the others of the batch go together.
+const NEW_ENDS: u32 = 8;
+
+/// What a batch takes in memory, of its bytes: the block, the request, and the request compressed.
+const COPIES: u64 = 3;
 
 /// Requests of a batch that are refused whole, after which no more are cut: a server that refuses everything
 /// is not sent each entry by itself.
@@ -52,8 +60,12 @@ pub(super) struct EntriesSignal {
     corrected: bool,
     request: Push,
     payload: Vec<u8>,
+    /// Pushes of the batch that were accepted and ended with a new stream.
+    new_ends: u32,
     /// A batch has needed more memory than those of a quiet host.
     is_large: bool,
+    /// What there is room for in memory.
+    room: u64,
     dropped: Rc<Dropped>,
     pub(super) times: Times,
 }
@@ -107,7 +119,9 @@ impl EntriesSignal {
             corrected: false,
             request: Push::new(limits.json),
             payload: Vec::new(),
+            new_ends: 0,
             is_large: false,
+            room: u64::MAX,
             dropped,
             times: Times::default(),
         }
@@ -209,7 +223,8 @@ impl EntriesSignal {
         // What is left of a stream is there because it did not fit.
         let is_cut = entry(next).is_some_and(|(next, _)| next == last);
         let key = self.batch.key(stream);
-        !is_cut && !self.fit.is_risky(&self.batch, key, first.timestamp_ns, now_ms)
+        let is_last = self.new_ends < NEW_ENDS && self.fit.is_new(self.batch.key(last));
+        !is_cut && !is_last && !self.fit.is_risky(&self.batch, key, first.timestamp_ns, now_ms)
     }
 
     /// The streams of the last request, and the time of the newest entry of each.
@@ -232,6 +247,7 @@ impl EntriesSignal {
         self.is_stale = false;
         self.corrected = false;
         self.cut = Cut::default();
+        self.new_ends = 0;
         self.batch.clear();
         self.batch_bytes = 0;
     }
@@ -248,6 +264,7 @@ impl Signal for EntriesSignal {
         reader: ReaderId,
         gathered: &mut Gathered,
     ) -> Result<(), WalError> {
+        let most = self.max_bytes.min(self.room / COPIES);
         while !gathered.full {
             let Some(record) = log.read(reader, gathered.until, &mut self.payload)? else {
                 return Ok(());
@@ -256,7 +273,7 @@ impl Signal for EntriesSignal {
             let before = self.batch.block.len();
             // What can't be read adds nothing; decoding says why.
             let bytes = self.batch_bytes + block_bytes(&self.payload).unwrap_or_default();
-            if before > 0 && bytes > self.max_bytes {
+            if before > 0 && bytes > most {
                 gathered.full = true;
                 return Ok(());
             }
@@ -285,7 +302,7 @@ impl Signal for EntriesSignal {
                 self.is_large |= bytes > LARGE;
             }
             gathered.until = record.next;
-            gathered.full = self.batch_bytes >= self.max_bytes;
+            gathered.full = self.batch_bytes >= most;
         }
         Ok(())
     }
@@ -325,7 +342,9 @@ impl Signal for EntriesSignal {
     }
 
     fn accepted(&mut self, _written: Written, _items: u64) -> Verdict {
-        for (key, newest) in self.newest_sent() {
+        let newest = self.newest_sent();
+        self.new_ends += u32::from(newest.last().is_some_and(|(key, _)| self.fit.is_new(*key)));
+        for (key, newest) in newest {
             self.fit.newest.has(key, newest);
         }
         self.cut.refused = 0;
@@ -370,6 +389,20 @@ impl Signal for EntriesSignal {
         let times = range.unwrap_or_default().iter().filter_map(entry).map(|e| e.timestamp_ns);
         let lost = refusal::lost(said, times).unwrap_or(refusal.items);
         Verdict::Done { lost: lost.min(refusal.items) }
+    }
+
+    const PART: Part = Part::Entries;
+
+    fn wants(&self) -> u64 {
+        self.max_bytes.saturating_mul(COPIES)
+    }
+
+    fn room(&mut self, bytes: u64) {
+        self.room = bytes;
+    }
+
+    fn holds(&self) -> u64 {
+        self.batch_bytes.saturating_mul(COPIES)
     }
 
     fn rest(&mut self) {

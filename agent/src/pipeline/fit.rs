@@ -9,6 +9,7 @@
 //! | further ahead than `max_ahead` by Loki's clock, such as local time taken for UTC | goes with the time of its reading |
 //! | the same, and read by a clock that was ahead itself and is right now | goes with the time of its sending |
 //! | the same, and the clock is still ahead | stays as it is: the sender waits for the clock |
+//! | of a stream that Loki has had nothing of for half an hour | goes as the last of its push, since only of that Loki says that it is one too many |
 //! | close to being too old or too far behind, or of a stream of which nothing is known and old | goes, each stream in a push of its own |
 //!
 //! Loki answers a push of several streams with what became of the last one, so that a refusal of an earlier
@@ -25,6 +26,7 @@ use super::send::Bounds;
 use crate::config::Limits;
 use crate::host::Clock;
 use crate::model::{Block, EntryRef, StreamId};
+use crate::sort;
 
 /// Entries so close to a limit go alone: clocks differ, and requests take a while.
 const MARGIN_NS: i64 = 600 * 1_000_000_000;
@@ -90,11 +92,13 @@ pub(super) struct Fit {
     clock: Rc<dyn Clock>,
     /// When it was last said that entries are ahead.
     ahead: Option<Instant>,
+    /// The last time of sending that an entry was given for its own.
+    given_ns: i64,
 }
 
 impl Fit {
     pub(super) fn new(limits: Limits, dropped: Rc<Dropped>, clock: Rc<dyn Clock>) -> Fit {
-        Fit { limits, newest: Newest::default(), dropped, clock, ahead: None }
+        Fit { limits, newest: Newest::default(), dropped, clock, ahead: None, given_ns: i64::MIN }
     }
 
     /// Of these entries those that go, each stream's by time, which is that of reading but where a stage or
@@ -125,7 +129,11 @@ impl Fit {
                 let at = match read_ns > latest {
                     false => Some(read_ns),
                     true if is_ahead => None,
-                    true => bounds.server_ms.map(|now| ns(now).saturating_add(i64::from(index))),
+                    true => bounds.server_ms.map(|now| {
+                        // A server's clock is told by the second: times must not go back between batches.
+                        self.given_ns = ns(now).max(self.given_ns.saturating_add(1));
+                        self.given_ns
+                    }),
                 };
                 if let Some(at) = at {
                     batch.block.set_timestamp(index as usize, at);
@@ -160,10 +168,18 @@ impl Fit {
                  machine's clock ahead?"
             );
         }
-        order.sort_unstable_by_key(|index| {
-            batch.entry(*index).map(|(stream, entry)| (stream.0, entry.timestamp_ns, *index))
+        // Streams of which Loki has nothing come last: see `is_new`.
+        sort::unstable_by_key(&mut order, |index| {
+            let (stream, entry) = batch.entry(*index)?;
+            Some((self.is_new(batch.key(stream)), stream.0, entry.timestamp_ns, *index))
         });
         order
+    }
+
+    /// Whether a stream may be one too many for Loki, which is said of the last stream of a push only (pkg/ingester
+    /// instance.go: the error of one is overwritten by what becomes of the next).
+    pub(super) fn is_new(&self, key: u64) -> bool {
+        !matches!(self.newest.of(key), Known::Sure(_))
     }
 
     /// Whether Loki refuses an entry of this time for sure.

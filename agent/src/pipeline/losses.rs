@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -114,19 +115,31 @@ impl Dropped {
         }
     }
 
-    /// The clock was set by `step_ms`, and was wrong before: times since `since_ms`, by that clock, are shifted.
-    pub(super) fn shift(&self, since_ms: i64, step_ms: i64) {
+    /// The clock was set by `step_ms`, and was wrong before: times that it has shown are shifted.
+    pub(super) fn shift(&self, shown_ms: RangeInclusive<i64>, step_ms: i64) {
         for count in self.counts.borrow_mut().values_mut() {
             let Some(stretch) = &mut count.stretch else { continue };
             for time in [&mut stretch.from_ms, &mut stretch.to_ms] {
-                if *time >= since_ms {
+                if shown_ms.contains(time) {
                     *time = time.saturating_add(step_ms);
                 }
             }
+            let (from, to) = (stretch.from_ms, stretch.to_ms);
+            (stretch.from_ms, stretch.to_ms) = (from.min(to), from.max(to));
         }
     }
 
+    /// Gives signal, reason and count of each, one after the other.
+    pub(super) fn each(
+        &self,
+        take: impl FnOnce(&mut dyn Iterator<Item = (&'static str, &str, u64)>),
+    ) {
+        let counts = self.counts.borrow();
+        take(&mut counts.iter().map(|((signal, reason), c)| (*signal, reason.as_str(), c.total)));
+    }
+
     /// Signal, reason and count of each.
+    #[cfg(test)]
     pub(super) fn counts(&self) -> Vec<(&'static str, String, u64)> {
         let counts = self.counts.borrow();
         counts.iter().map(|((signal, reason), c)| (*signal, reason.clone(), c.total)).collect()
@@ -203,6 +216,13 @@ impl LossReport {
             "too_large" => "too large".to_owned(),
             "event_rate" => "too many events of one kind, which the metrics count".to_owned(),
             "too_old" => "older than Loki takes them (loki.max_entry_age)".to_owned(),
+            "too_far_behind" => {
+                "further behind its stream than Loki takes it (loki.max_behind)".to_owned()
+            }
+            "not_written" => {
+                "not written, by what the server said when it accepted the request".to_owned()
+            }
+            "relabel_invalid" => "without a name or a label after relabelling".to_owned(),
             "line_too_long" => "longer than Loki takes them (loki.max_line)".to_owned(),
             "events_full" => "no room for the probes' events".to_owned(),
             other => match other.strip_prefix("http_") {

@@ -134,6 +134,7 @@ pub(super) fn sender<S: Signal>(
             .reader(&reader_name(endpoint))
             .ok_or_else(|| changed(&"the WAL has no cursor for it"))?,
         signal,
+        memory: Rc::clone(&state.memory),
         client: Client::new(endpoint.connection.clone()).map_err(|error| changed(&error))?,
         backoff: Backoff::new(min, max).map_err(|error| changed(&error))?,
         slowest: max,
@@ -154,6 +155,30 @@ pub(super) fn sender<S: Signal>(
         time: Rc::clone(&state.time),
         phase: phase.clone(),
     })
+}
+
+/// Says in the log what was opened.
+pub(super) fn describe(config: &Config, state: &State) {
+    for log in state.metrics.iter().chain(&state.logs) {
+        log::info!(
+            "{} WAL in {}, at most {} bytes",
+            log.name(),
+            log.path().display(),
+            log.max_bytes()
+        );
+    }
+    log::info!("board {}", config.board.describe());
+    for endpoint in config.mimir.iter().chain(&config.loki) {
+        log::info!("sending to {}", endpoint.connection.url);
+    }
+    if config.mimir.is_empty() && config.loki.is_empty() {
+        log::info!("no endpoint is configured: data stays in the WAL, up to its bound");
+    }
+    if config.logs.any() && config.loki.is_empty() {
+        log::warn!(
+            "log files are followed and no [[loki]] is configured: the logs WAL will fill up"
+        );
+    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@
 //! - what the agent has learned: it begins with [`FIRST`], at the start and after each answer that is no
 //!   answer to the data (none, 408, 429, 5xx, a wrong configuration), where it also doubles, up to
 //!   [`LONGEST`]; each answer that is one makes it shorter by an eighth;
-//! - what the server's answer took, [`SHARE`] times, and more where that is slow: with half a second that an answer
-//!   takes it is twice as much. So no agent fills more than a fifth of the time with requests, and a server
+//! - what the server's answer took, [`SHARE`] times, and more where that is slow: with a quarter of a second that an
+//!   answer takes it is twice as much. So no agent fills more than a fifth of the time with requests, and a server
 //!   that gets slow is left alone by all agents together. At most [`LONGEST_FOR_SLOW`].
 //!
 //! Live data has no pause: its time is the host's own moment in the interval. Where manners would keep an
@@ -39,7 +39,7 @@ const LONGEST_FOR_SLOW: Duration = Duration::from_secs(30);
 /// How many times the time of an answer is paused.
 const SHARE: f64 = 4.0;
 /// The time of an answer with which the pause is twice that.
-const SLOW: f64 = 0.5;
+const SLOW: f64 = 0.25;
 /// How long a drain is watched before it is judged.
 const LOOK: Duration = Duration::from_secs(300);
 
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn slow_server_is_left_alone_and_a_failing_one_more_so() {
         let start = Instant::now();
-        for (millis, least) in [(10, 4.0), (100, 4.8), (1_000, 12.0), (2_000, 15.0)] {
+        for (millis, least) in [(10, 4.0), (100, 5.6), (1_000, 20.0), (2_000, 15.0)] {
             let took = Duration::from_millis(millis);
             let mut pace = Pace::with_seed(None, 2);
             let later = start + drain(&mut pace, 100, took, start);

@@ -9,11 +9,11 @@ use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags, RawDir};
 
-use crate::memory::live_bytes;
+use crate::memory::{allocations, live_bytes, peak_bytes};
 use crate::status::MemoryReport;
 
-/// Memory and CPU seconds of this process; zeros where /proc can't be read.
-pub(super) fn read() -> (MemoryReport, f64) {
+/// Says the memory of this process, and returns its CPU seconds; zeros where /proc can't be read.
+pub(super) fn read(memory: &mut MemoryReport) -> f64 {
     let page = rustix::param::page_size() as u64;
     let [virtual_bytes, resident_bytes] = with("/proc/self/statm", |statm| {
         let mut pages = statm.split(' ').map(|pages| pages.trim().parse::<u64>().unwrap_or(0));
@@ -26,7 +26,7 @@ pub(super) fn read() -> (MemoryReport, f64) {
         (count("Threads:"), keys.map(count))
     });
     let limit = |resource| rustix::process::getrlimit(resource).current.unwrap_or(u64::MAX);
-    let memory = MemoryReport {
+    *memory = MemoryReport {
         live_bytes: live_bytes() as u64,
         resident_bytes,
         virtual_bytes,
@@ -42,8 +42,12 @@ pub(super) fn read() -> (MemoryReport, f64) {
             let (read, written) = number(io, "read_bytes:").zip(number(io, "write_bytes:"))?;
             Some([read, written])
         }),
+        peak_bytes: peak_bytes() as u64,
+        allocations: allocations() as u64,
+        // Names, which the budget knows.
+        ..std::mem::take(memory)
     };
-    (memory, cpu_seconds)
+    cpu_seconds
 }
 
 /// Looks at a file's text, read into a buffer that is used again; at nothing if it can't be read.
@@ -106,7 +110,8 @@ fn boot_seconds() -> f64 {
 mod tests {
     #[test]
     fn this_process_has_memory_files_and_a_start() {
-        let (memory, _) = super::read();
+        let mut memory = super::MemoryReport::default();
+        super::read(&mut memory);
         assert!(memory.resident_bytes > 100_000 && memory.virtual_bytes >= memory.resident_bytes);
         assert!(memory.open_files >= 3 && memory.max_files >= memory.open_files);
         assert!(memory.max_virtual_bytes >= memory.virtual_bytes);
@@ -114,7 +119,8 @@ mod tests {
         assert!(memory.switches[0] + memory.switches[1] > 0);
         let before = memory.open_files;
         let more: Vec<_> = (0..300).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-        let (with_more, _) = super::read();
+        let mut with_more = super::MemoryReport::default();
+        super::read(&mut with_more);
         // Other tests open and close files at the same time.
         assert!((before + 200..before + 400).contains(&with_more.open_files), "{before}");
         drop(more);

@@ -25,9 +25,12 @@ pub(super) fn is_too_large(code: u16, said: &str) -> bool {
     code == 413 || words.iter().any(|words| said.contains(words))
 }
 
-/// Whether it may be Loki that refused, which keeps what is good of a push; a page is of somebody in between.
+/// Whether it is Loki that refused, by its words, which keeps what is good of a push; else it was somebody in
+/// between.
 pub(super) fn is_lokis(code: u16, said: &str) -> bool {
-    matches!(code, 400 | 422) && !said.trim_start().starts_with('<')
+    const WORDS: [&str; 5] = ["stream", "entry", "entries", "label", "timestamp"];
+    let is_page = said.trim_start().starts_with('<');
+    matches!(code, 400 | 422) && !is_page && WORDS.iter().any(|word| said.contains(word))
 }
 
 /// Whether entries were refused that are too far ahead.
@@ -124,6 +127,20 @@ mod tests {
             (format!("1 errors like: {OLD}{}", "; 1 errors like: x".repeat(300)), Some(2)),
         ] {
             assert_eq!(of(&said), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn who_has_refused_is_known_by_the_words() {
+        for lokis in [
+            "entry for stream '{a=\"b\"}' has timestamp too old",
+            "error at least one label pair is required per stream",
+            "Max entry size '262144' bytes exceeded for stream",
+        ] {
+            assert!(is_lokis(400, lokis) && is_lokis(422, lokis) && !is_lokis(406, lokis));
+        }
+        for other in ["", "Bad Request", "{\"message\":\"no\"}", "<html>a stream</html>"] {
+            assert!(!is_lokis(400, other), "{other}");
         }
     }
 

@@ -12,6 +12,7 @@ use super::log::Log;
 use super::state::State;
 use super::{Phase, TOO_LARGE};
 use crate::encode::{ROUND, RoundEncoder};
+use crate::host::alarm;
 use crate::model::Samples;
 use crate::wal::{AppendError, Encoded, Payload};
 
@@ -50,10 +51,10 @@ impl Rounds {
             let wait =
                 until_next(self.state.clock.now_ns() - self.state.offset_ns(), self.interval);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = alarm::sleep(wait) => {}
                 _ = self.phase.changed() => {}
             }
-            if *self.phase.borrow() == Phase::Draining {
+            if *self.phase.borrow() != Phase::Running {
                 return;
             }
         }
@@ -65,6 +66,7 @@ impl Rounds {
         let now = self.state.time.look();
         let now = now.at(self.state.behind_scrapes(now.ms));
         let state = Rc::clone(&self.state);
+        state.memory.look();
         state.collect();
         let refused = state.samples.borrow().refused() + state.own.borrow().refused();
         state.dropped.add("metrics", "max_series", refused);
@@ -117,6 +119,7 @@ pub(super) fn until_next(now_ns: i64, interval: Duration) -> Duration {
 mod tests {
     use super::*;
     use crate::host::ManualClock;
+    use crate::pipeline::memory::Memory;
 
     #[test]
     fn rounds_are_aligned_to_the_interval() {
@@ -132,7 +135,7 @@ mod tests {
         let text = "[probes]\ndefault = \"off\"\n[metrics.collectors]\nonly = [\"loadavg\"]\n";
         let config = crate::config::parse(text, std::path::Path::new("t"), &[]).unwrap();
         let probes = super::super::start_probes(&config, None).unwrap();
-        let state = super::super::state(&config, String::new(), probes);
+        let state = super::super::state(&config, String::new(), probes, &Memory::new(1 << 30));
         let clock = ManualClock::at(7 * 60_000_000_000 + 5_000_000_000);
         let state = State { clock: Rc::new(clock), phase: 1 << 30, ..state };
         assert_eq!(state.offset_ns(), 15_000_000_000);

@@ -2,14 +2,15 @@
 //! the host's rounds.
 //!
 //! A scrape's timestamp is its beginning, or just behind the newest record if there is one since then, so
-//! that timestamps in the WAL rise. Its record is synced with the host's next round, or by itself if that
+//! that timestamps in the WAL rise; if the clock was set meanwhile, its end. Its record is synced with the host's next round, or by itself if that
 //! would leave it for more than half of its interval.
 //!
 //! Two scrapes run at once, and beside them four of targets that were slow or failed the last time, so that
 //! those cost nobody else; a connection is closed with its scrape. Between scrapes nothing is in memory but
-//! what `mote status` shows.
+//! what `mote status` shows, and help texts.
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use super::{Phase, RunError};
 use crate::config::{Config, Scrape};
 use crate::encode::RoundEncoder;
 use crate::endpoint::{Client, GetOutcome};
+use crate::host::alarm;
+use crate::memory::{Part, Pressure};
 use crate::model::{FIRST_TARGET, Samples};
 use crate::scrape::{ACCEPT, Counts, Page, REPORTED, Report, ScrapeError, Target};
 use crate::status::TargetReport;
@@ -34,8 +37,23 @@ const SLOW: usize = 4;
 /// A scrape that takes longer makes its target a slow one.
 const IS_SLOW: Duration = Duration::from_secs(1);
 
+/// What is said where memory is short.
+const SHORT: &str =
+    "agent.memory_limit leaves no room for it; `mote status` shows what holds the memory";
+
+/// What a piece of a page takes in memory of its bytes at most: the shortest lines make samples of several times
+/// their length.
+const GROWTH: u64 = 8;
+
+/// Bytes of memory for a sample of a page, with its labels.
+const SAMPLE: u64 = 160;
+
+/// A page of which nothing is known yet has so many samples.
+const SMALL: u64 = 500;
+
 /// A buffer of so many samples is kept for the next scrape.
 const KEPT: usize = 4_000;
+const KEPT_BYTES: usize = 1 << 20;
 
 /// What the scrapes share.
 pub(super) struct Shared {
@@ -65,6 +83,8 @@ pub(super) struct Scraped {
     is_slow: bool,
     /// Whether the last scrape failed.
     failed: bool,
+    /// Samples of the last page that was read to its end.
+    page: u64,
     /// Whether it was told that the page gives timestamps.
     told: bool,
 }
@@ -123,7 +143,7 @@ impl Plan {
             for _ in 0..2 {
                 samples.clear();
                 samples.begin(section);
-                shared.append(&samples, Duration::ZERO);
+                shared.append(&samples, Duration::ZERO, 0);
             }
         }
         let scraped =
@@ -147,6 +167,7 @@ impl Plan {
                     report,
                     is_slow: false,
                     failed: false,
+                    page: 0,
                     told: false,
                 }
             };
@@ -191,11 +212,13 @@ impl Shared {
         }
     }
 
-    /// Writes a scrape's record.
-    fn append(&self, samples: &Samples, took: Duration) {
+    /// Writes the record of a scrape that took so long, before which the clock had been set so often.
+    fn append(&self, samples: &Samples, took: Duration, steps: u64) {
         let state = &self.state;
         let newest = state.newest.get().map(|(newest, _)| newest);
         let now = state.time.look();
+        // Of a clock that was set meanwhile its beginning is not known, and what was written since may be later.
+        let took = if state.time.steps() == steps { took } else { Duration::ZERO };
         let now = now.at(stamp(now.ms, took, newest));
         if append(state, &self.log, &self.encoder, &[samples], now) {
             state.newest.set(Some((now.ms, true)));
@@ -221,15 +244,15 @@ impl Scraped {
             let now_ns = self.shared.state.clock.now_ns();
             let wait = until_next(now_ns.saturating_sub(self.offset_ns), self.interval);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = alarm::sleep(wait) => {}
                 _ = phase.changed() => {}
             }
-            if *phase.borrow() == Phase::Draining {
+            if *phase.borrow() != Phase::Running {
                 return;
             }
             tokio::select! {
                 () = self.scrape() => {}
-                _ = phase.changed() => {}
+                _ = phase.changed() => return,
             }
         }
     }
@@ -237,17 +260,32 @@ impl Scraped {
     /// One scrape.
     pub(super) async fn scrape(&mut self) {
         let shared = Rc::clone(&self.shared);
-        let lane = if self.is_slow { &shared.slow } else { &shared.quick };
+        let (is_slow, lane) =
+            (self.is_slow, if self.is_slow { &shared.slow } else { &shared.quick });
         // It is never closed.
-        let Ok(_permit) = lane.acquire().await else { return };
-        let began = Instant::now();
+        let mut permit = lane.acquire().await.ok();
+        let (began, steps) = (Instant::now(), shared.state.time.steps());
         let spare = shared.spare.take();
         let mut samples =
             spare.unwrap_or_else(|| Samples::with_limit(shared.max_series + REPORTED));
         samples.clear();
         samples.begin(self.section);
         let room = shared.room(&self.report);
-        let (counts, why) = self.fetch(room, &mut samples).await;
+        let (counts, why) = {
+            let mut fetch = pin!(self.fetch(room, &mut samples));
+            match tokio::time::timeout(IS_SLOW, fetch.as_mut()).await {
+                Ok(got) => got,
+                Err(_) => {
+                    if !is_slow {
+                        // What is not quick this time goes on beside the others: a machine that is gone would hold
+                        // up all scrapes by each of its targets.
+                        permit.take();
+                    }
+                    fetch.await
+                }
+            }
+        };
+        drop(permit);
         let took = began.elapsed();
         let mut report = Report {
             up: why.is_none(),
@@ -256,21 +294,30 @@ impl Scraped {
             kept: counts.kept,
             added: shared.encoder.borrow().added(&samples, self.failed),
         };
+        let is_large = samples.len() > KEPT || samples.memory() > KEPT_BYTES;
+        if why.is_none() {
+            self.page = samples.len() as u64;
+        }
         if why.is_some() {
             samples.clear();
             samples.begin(self.section);
             report.added = 0;
         }
         report.write(&self.target, &mut samples);
-        shared.append(&samples, took);
+        shared.append(&samples, took, steps);
         self.failed = why.is_some();
         self.is_slow = self.failed || took > IS_SLOW;
         self.tell(why, &report, counts, samples.len());
-        if samples.len() <= KEPT {
+        if !is_large && !self.failed && shared.state.memory.pressure() < Pressure::Caches {
             shared.spare.replace(Some(samples));
         }
         let most = self.interval.min(shared.state.interval) / 2;
         shared.log.settle_within(most).await;
+    }
+
+    /// The most that a page may take.
+    fn most(&self) -> u64 {
+        (self.shared.max_series as u64).saturating_mul(SAMPLE)
     }
 
     /// The page, and why it is of no use if it is not.
@@ -278,11 +325,38 @@ impl Scraped {
         let limits = self.target.limits;
         let timeout = self.client.options().timeout.as_secs_f64().to_string();
         let headers = [("x-prometheus-scrape-timeout-seconds", timeout.as_str())];
+        let url = self.client.options().url.clone();
+        let memory = &self.shared.state.memory;
+        let is_short = || memory.pressure() >= Pressure::Scrapes;
+        // A quarter more than the last page took.
+        let wants = (self.page.max(SMALL) * SAMPLE / 4 * 5).min(self.most());
+        let lease = memory.budget.take(Part::Scrapes, wants).filter(|_| !is_short());
+        let Some(mut lease) = lease else {
+            return (Counts::default(), Some(format!("{url}: not asked: {SHORT}")));
+        };
+        let texts = &self.shared.state.texts;
+        // Of a buffer that is used again.
+        let held = samples.memory() as u64;
         let mut page = Page::new(&self.target, room, samples);
-        let mut sink = |kind: &str, piece: &[u8]| page.feed(kind, piece);
+        if memory.pressure() < Pressure::Caches {
+            page = page.telling(texts);
+        } else {
+            texts.borrow_mut().clear();
+        }
+        let mut ended = false;
+        let mut sink = |kind: &str, piece: &[u8]| {
+            // Its buffers may double with each piece.
+            let most = (2 * page.memory() as u64).saturating_sub(held);
+            let most = most + piece.len() as u64 * GROWTH;
+            let more = most.saturating_sub(lease.bytes());
+            ended = is_short() || (more > 0 && !lease.grow(more));
+            !ended && page.feed(kind, piece)
+        };
         let got = self.client.get(ACCEPT, &headers, limits.body, &mut sink).await;
         self.client.close();
-        let url = &self.client.options().url;
+        if ended {
+            return (Counts::default(), Some(format!("{url}: not read to its end: {SHORT}")));
+        }
         match (got, page.finish()) {
             (GetOutcome::Whole { .. }, Ok(counts)) => (counts, None),
             (GetOutcome::Whole { .. } | GetOutcome::Stopped, Err((error, counts))) => {

@@ -14,7 +14,6 @@
 //! may hold such rounds beside new ones, so a refused batch is always sent again round by round. A refusal
 //! of what may have been stored before is counted as `http_400_repeat`.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,21 +23,30 @@ use tokio::time::Instant;
 
 use super::Phase;
 use super::ahead;
+use super::answers::Answers;
 use super::clock::Time;
 use super::complaints::Complaints;
 use super::egress::{Egress, Share};
 use super::log::Log;
 use super::losses::Dropped;
+use super::memory::Memory;
 use super::pace::Pace;
 use super::refusal;
 use super::size::Size;
 use crate::endpoint::{Backoff, Client, Content, Outcome, Written};
-use crate::host::Clock;
+use crate::host::{Clock, alarm};
+use crate::memory::{Lease, Part, Pressure};
 use crate::wal::{ReaderId, WalError};
 
 /// After so many 500, 502 or 504 in a row the request gets smaller: gRPC servers answer 500 to what is too large,
 /// proxies the others to what takes too long.
 const SERVER_ERRORS: u32 = 3;
+
+/// No request is larger while memory is short, in bytes before compression, and no batch, in memory.
+const LEAST: u64 = 64 << 10;
+
+/// After so many 429 in a row, too: what is more than a server's burst at once is never taken.
+const TOO_MANY: u32 = 8;
 
 /// What was gathered from the WAL for the next requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,6 +160,18 @@ pub(super) trait Signal {
 
     /// Nothing waits to be sent: memory that only a backlog takes is given back.
     fn rest(&mut self) {}
+
+    /// Whose memory it is.
+    const PART: Part;
+
+    /// The most bytes of memory that a batch and its request take, but for one large record.
+    fn wants(&self) -> u64;
+
+    /// How many bytes of memory the next batch may take; one record goes whatever it takes.
+    fn room(&mut self, bytes: u64);
+
+    /// Bytes of memory that the batch takes, its requests to come included.
+    fn holds(&self) -> u64;
 }
 
 /// What an endpoint has been through, for the status page and the metrics.
@@ -167,12 +187,14 @@ pub(super) struct EndpointState {
     pub(super) protocol: &'static str,
     /// Samples or entries that the server has acknowledged.
     pub(super) sent: u64,
-    /// Requests by the code of their answer; `error` where there was none.
-    pub(super) requests: BTreeMap<String, u64>,
+    /// Requests by the code of their answer.
+    pub(super) answers: Answers,
     /// When the oldest thing that waits was collected; None if nothing waits.
     pub(super) oldest_ms: Option<i64>,
     /// The last answer that was not good; None since the last good one.
     pub(super) trouble: Option<String>,
+    /// The server's clock is another one than this.
+    pub(super) clock_differs: bool,
     /// Bytes that were written to its sockets.
     pub(super) bytes: u64,
     /// Why it is sent nothing at the moment, if that is on purpose.
@@ -208,6 +230,7 @@ pub(super) struct Sender<S> {
     pub(super) dropped: Rc<Dropped>,
     pub(super) clock: Rc<dyn Clock>,
     pub(super) time: Rc<Time>,
+    pub(super) memory: Rc<Memory>,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -227,7 +250,12 @@ impl<S: Signal> Sender<S> {
         let mut waiting = None;
         // The last process may have sent what this one sends first.
         let mut repeat = true;
+        let mut lease = None;
         loop {
+            if lease.is_none() {
+                lease = self.memory.budget.take_some(S::PART, self.signal.wants(), LEAST);
+                self.signal.room(lease.as_ref().map_or(LEAST, Lease::bytes));
+            }
             let log = Rc::clone(&self.log);
             // Made before the WAL is read, so that no record slips in between.
             let appended = log.appended();
@@ -245,6 +273,7 @@ impl<S: Signal> Sender<S> {
             let patience = self.patience(&gathered, &mut waiting);
             if gathered.items == 0 && !gathered.full {
                 self.signal.rest();
+                lease = None;
             }
             if !gathered.full && !self.draining() && patience.is_none_or(|left| !left.is_zero()) {
                 tokio::select! {
@@ -255,8 +284,22 @@ impl<S: Signal> Sender<S> {
                 continue;
             }
             if gathered.items == 0 && !gathered.full {
-                // Draining, and nothing is left.
-                return;
+                // Draining, and nothing is left, unless a boot's time that was just found out opens more, or those
+                // who fill the WAL have not ended.
+                if self.time.is_finding() {
+                    self.time.save().await;
+                } else if *self.phase.borrow() == Phase::Drained {
+                    return;
+                } else {
+                    tokio::select! {
+                        () = appended => {}
+                        _ = self.phase.changed() => {}
+                    }
+                }
+                continue;
+            }
+            if let Some(lease) = &mut lease {
+                lease.keep(self.signal.holds());
             }
             if let Sent::GivenUp = self.send(&mut complaints, &gathered, repeat).await {
                 return;
@@ -265,11 +308,15 @@ impl<S: Signal> Sender<S> {
             gathered = Gathered { until: gathered.until, ..Gathered::default() };
             waiting = None;
             repeat = false;
+            lease = None;
+            if self.memory.pressure() >= Pressure::Caches {
+                self.signal.rest();
+            }
         }
     }
 
     fn draining(&self) -> bool {
-        *self.phase.borrow() == Phase::Draining
+        *self.phase.borrow() != Phase::Running
     }
 
     /// How long the batch may still wait for company; None if it is empty. `since` is when the waiting
@@ -280,12 +327,12 @@ impl<S: Signal> Sender<S> {
             return None;
         }
         let age = self.clock.now_ms().saturating_sub(gathered.oldest_ms);
-        let began = since.get_or_insert_with(|| match self.interval {
-            Some(_) => Instant::now(),
-            None => began(self.wait, self.part, self.clock.now_ns()),
-        });
-        let waited = began.elapsed();
-        Some(left(self.wait, self.interval, age, waited))
+        let waited = since.get_or_insert_with(Instant::now).elapsed();
+        let wait = match self.interval {
+            Some(_) => self.wait,
+            None => of_host(self.wait, self.part),
+        };
+        Some(left(wait, self.interval, age, waited))
     }
 
     async fn send(
@@ -298,14 +345,18 @@ impl<S: Signal> Sender<S> {
             let server_ms = self.client.server_ms();
             let own_ms = (!self.time.is_held()).then(|| self.clock.now_ms());
             let now_ms = server_ms.map(|server| own_ms.map_or(server, |own| server.min(own)));
-            let bounds = Bounds { bytes: self.size.bytes(), now_ms, server_ms };
+            let most = match self.memory.pressure() >= Pressure::Batches {
+                true => LEAST,
+                false => u64::MAX,
+            };
+            let bounds = Bounds { bytes: self.size.bytes().min(most), now_ms, server_ms };
             let content = self.signal.content();
             self.state.borrow_mut().protocol = self.signal.protocol();
             let Some(Request { body, items, bytes }) = self.signal.next_request(bounds) else {
                 return Sent::All;
             };
             let state = &self.state;
-            let mut server_errors = 0;
+            let (mut server_errors, mut too_many) = (0, 0);
             loop {
                 let is_backlog = || gathered.full && self.log.end() > gathered.until;
                 let share = Share::of(state.borrow().signal, is_backlog());
@@ -319,11 +370,12 @@ impl<S: Signal> Sender<S> {
                 }
                 state.borrow_mut().waits = None;
                 // At the end, too: how long that may take is bounded by whoever ends it.
-                tokio::time::sleep_until(self.pace.next_at(Instant::now())).await;
+                alarm::sleep_until(self.pace.next_at(Instant::now())).await;
                 let began = Instant::now();
                 self.pace.sent(bytes, began);
                 let outcome = self.client.post(content, body).await;
                 let (now, code) = (Instant::now(), outcome.code());
+                repeat |= self.client.was_resent();
                 let bytes_sent = self.client.take_sent_bytes();
                 self.egress.spent(share, bytes_sent, self.clock.now_ms());
                 state.borrow_mut().bytes += bytes_sent;
@@ -335,10 +387,10 @@ impl<S: Signal> Sender<S> {
                     self.pace.lag(age, now);
                 }
                 if let Some(server_ms) = self.client.server_ms().filter(|_| code.is_some()) {
-                    self.time.server_says(&state.borrow().name, server_ms);
+                    let EndpointState { name, clock_differs, .. } = &mut *state.borrow_mut();
+                    self.time.server_says(name, clock_differs, server_ms);
                 }
-                let label = code.map_or_else(|| "error".to_owned(), |code| code.to_string());
-                *state.borrow_mut().requests.entry(label.clone()).or_default() += 1;
+                state.borrow_mut().answers.count(code);
                 let pause = match outcome {
                     Outcome::Accepted { written, .. } => {
                         self.size.answered(bytes, now - began);
@@ -353,8 +405,9 @@ impl<S: Signal> Sender<S> {
                             complaints.over(|| log::info!("{}: delivery works again", state.name));
                         }
                         if lost > 0 {
+                            let code = code.unwrap_or_default();
                             let why = format!(
-                                "{lost} of {items} {} were not written, says the server, which answered {label}",
+                                "{lost} of {items} {} were not written, says the server, which answered {code}",
                                 state.items()
                             );
                             complaints.loss(&why, || log::error!("{}: {why}", state.name));
@@ -405,14 +458,16 @@ impl<S: Signal> Sender<S> {
                         break;
                     }
                     Outcome::Retry { code, after, why, slow } => {
-                        // Without an answer, the server may have it or not.
-                        repeat |= code.is_none();
+                        // Without an answer, or with one of somebody before it, the server may have it or not.
+                        repeat |= code != Some(429);
                         server_errors += u32::from(matches!(code, Some(500 | 502 | 504)));
                         let pause = self.backoff.next(after);
                         note(state, complaints, why, pause);
-                        let is_large = slow || server_errors >= SERVER_ERRORS;
+                        too_many += u32::from(code == Some(429));
+                        let is_large =
+                            slow || server_errors >= SERVER_ERRORS || too_many >= TOO_MANY;
                         let smaller = match code {
-                            Some(500) if is_large && items > 1 => self.size.failed(bytes),
+                            Some(429 | 500) if is_large && items > 1 => self.size.failed(bytes),
                             _ => is_large && items > 1 && self.size.unanswered(bytes),
                         };
                         if smaller {
@@ -449,27 +504,23 @@ impl<S: Signal> Sender<S> {
 
 /// Waits until it is time for another try. True if the agent drains and there is to be none.
 async fn pause_until_due(phase: &mut watch::Receiver<Phase>, pause: Duration) -> bool {
-    if *phase.borrow() == Phase::Draining {
+    if *phase.borrow() != Phase::Running {
         return true;
     }
     tokio::select! {
-        () = tokio::time::sleep(pause) => {}
+        () = alarm::sleep(pause) => {}
         // A last try, and then the rest stays on disk.
         _ = phase.changed() => {}
     }
     false
 }
 
-/// Since when a batch counts as waiting, so that it goes after half of `wait` to all of it, at the host's own
-/// moment: what happens on all hosts of a fleet at once, such as a cron job, does not reach the server at once.
-/// What goes on for long goes once in `wait`.
-fn began(wait: Duration, part: u32, now_ns: i64) -> Instant {
-    let half = i64::try_from(wait.as_nanos() / 2).unwrap_or(i64::MAX).max(1);
-    let offset = (i128::from(half) * i128::from(part)) >> 32;
-    let gone = (i128::from(now_ns) - offset).rem_euclid(i128::from(half));
-    let gone = Duration::from_nanos(u64::try_from(gone).unwrap_or(0));
-    let now = Instant::now();
-    now.checked_sub(gone).unwrap_or(now)
+/// How old entries get on this host before they are sent: half of `wait` to all of it. What happens on all hosts of a
+/// fleet at once, such as a cron job, does not reach the server at once.
+pub(super) fn of_host(wait: Duration, part: u32) -> Duration {
+    // Below 2^32 times below 2^64 nanoseconds, and not more than the half.
+    let more = ((wait / 2).as_nanos() * u128::from(part)) >> 32;
+    wait / 2 + Duration::from_nanos(u64::try_from(more).unwrap_or(u64::MAX))
 }
 
 /// How much of `wait` is left for data that is `age_ms` old by the wall clock, which may have been set
@@ -494,7 +545,7 @@ fn note(state: &RefCell<EndpointState>, complaints: &mut Complaints, why: String
 
 async fn sleep_some(duration: Option<Duration>) {
     match duration {
-        Some(duration) => tokio::time::sleep(duration).await,
+        Some(duration) => alarm::sleep(duration).await,
         None => std::future::pending().await,
     }
 }
@@ -505,21 +556,18 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    #[tokio::test(start_paused = true)]
-    async fn batches_of_a_fleet_go_at_moments_of_their_own() {
-        tokio::time::advance(MINUTE).await;
+    #[test]
+    fn entries_of_a_fleet_go_at_moments_of_their_own() {
         let wait = Duration::from_secs(5);
         let mut fifths = [0; 5];
         for host in 0..1_000_u32 {
             // A cron job that begins on all hosts at once.
-            let part = host.wrapping_mul(0x9e37_79b9);
-            let waited = began(wait, part, 1_700_000_000_000_000_000).elapsed();
-            let left = wait.checked_sub(waited).unwrap();
-            let past_half = left.checked_sub(wait / 2).unwrap();
-            fifths[(past_half.as_millis() / 500).min(4) as usize] += 1;
+            let past_half = of_host(wait, host.wrapping_mul(0x9e37_79b9)).checked_sub(wait / 2);
+            fifths[(past_half.unwrap().as_millis() / 500) as usize] += 1;
         }
         assert!(fifths.iter().all(|hosts| (190..=210).contains(hosts)), "{fifths:?}");
-        assert!(began(Duration::ZERO, 7, -1).elapsed() < Duration::from_secs(1));
+        assert_eq!(of_host(Duration::ZERO, 7), Duration::ZERO);
+        assert!(of_host(Duration::MAX, u32::MAX) <= Duration::MAX);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From the log readers to the logs WAL: entries and the positions that cover them in one record. One task
-//! reads all sources in turn into one block, so that what they say within a second costs the card one sync.
+//! reads all sources in turn, each second if they have something to say, into one block, which is written every
+//! few seconds: what they say meanwhile costs the card one sync, and compresses better.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -12,10 +13,13 @@ use tokio::time::Instant;
 use super::clock::Now;
 use super::held;
 use super::log::Log;
+use super::report::rows;
+use super::send::of_host;
 use super::state::State;
 use super::{Phase, RunError, TOO_LARGE};
 use crate::config::Config;
 use crate::encode::{BLOCK, Positions, apply, decode_positions, encode_block};
+use crate::host::alarm;
 use crate::logs::docker::DockerSource;
 use crate::logs::file::FileSource;
 use crate::logs::journal::JournalSource;
@@ -23,20 +27,50 @@ use crate::logs::kernel::KernelSource;
 use crate::logs::stage::Stages;
 use crate::logs::syslog::{Sockets, SyslogSource};
 use crate::logs::{Progress, Source, Waiting};
+use crate::memory::{Lease, Part, Pressure};
 use crate::model::Block;
 use crate::status::StagesReport;
 use crate::wal::{AppendError, Encoded, Payload, WalError};
 
-/// Bytes of lines in one block: small enough for any WAL, large enough that its overhead is none.
-const BLOCK_BYTES: usize = 64 << 10;
+/// Bytes of a block at least; and while the disk takes nothing, since `wal.memory` is small.
+const LEAST_BLOCK: usize = 32 << 10;
+
+/// Bytes of a block at most: an eighth of the smallest WAL (with a line beside it, a record is at most a quarter), and
+/// fewer entries, at [`Block::ENTRY_COST`] each, than a block that is read back may have streams.
+const MOST_BLOCK: usize = 128 << 10;
+
+/// Bytes of lines in one block, as [`Block::size`] counts them, where this is the limit of memory, which a board's
+/// profile sets: 128 KiB of 16 MiB. Small enough for any WAL, large enough that its overhead is none.
+fn block_bytes(memory_limit: u64) -> usize {
+    (memory_limit / 128).clamp(LEAST_BLOCK as u64, MOST_BLOCK as u64) as usize
+}
 
 /// How long entries gather in their sources after the first one is seen, so that a chatty program does not
-/// cost an fsync a line. They are as safe there as in the WAL, but
-/// for what only the agent's memory has, which a source says of itself.
+/// wake the agent for each line. With more, a file that is truncated without a copy would lose more.
 const GATHER: Duration = Duration::from_secs(1);
+
+/// How old what was read may get before it is written, at most. A process that dies meanwhile loses nothing that its
+/// source still has then: sources are read again from the last position that was written. What a source has
+/// nowhere else does not wait ([`Source::is_last_copy`]).
+const WRITE: Duration = Duration::from_secs(5);
+
+/// How long what was read waits for more, if endpoints wait so long for company (`batch_wait`). Loki gets entries no
+/// later for it: what is as old as the host lets entries get is sent at once ([`of_host`]).
+fn patience(waits: impl Iterator<Item = Duration>, part: u32) -> Duration {
+    of_host(waits.min().unwrap_or(WRITE).min(WRITE), part).saturating_sub(GATHER)
+}
 
 /// How often a full WAL is tried again when nobody says that it has room.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether there is memory to read with: nobody says so.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// What reading takes at a time, beside what sources hold already: a block and its record, a line, and what it
+/// is decoded or decompressed from.
+fn room(block_bytes: usize, max_line: usize) -> u64 {
+    2 * (block_bytes as u64 + max_line as u64)
+}
 
 /// A block on its way into the WAL.
 pub(super) struct BlockPayload<'a> {
@@ -138,7 +172,7 @@ pub(super) struct Kept {
 }
 
 /// What is known of one source.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct SourceCounts {
     pub(super) name: &'static str,
     pub(super) counts: Vec<(&'static str, u64)>,
@@ -152,100 +186,213 @@ pub(super) struct Sources {
     pub(super) stages: Stages,
     /// How many of them are not from `[[logs.stage]]`.
     pub(super) first_stages: usize,
+    /// Bytes of a block.
+    pub(super) block_bytes: usize,
+    /// Bytes that reading takes at a time.
+    pub(super) room: u64,
+    /// How long what was read waits for more before it is written.
+    pub(super) patience: Duration,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
 impl Sources {
+    pub(super) fn new(
+        config: &Config,
+        state: Rc<State>,
+        log: Rc<Log>,
+        sources: Vec<Box<dyn Source>>,
+        stages: Stages,
+        phase: watch::Receiver<Phase>,
+    ) -> Sources {
+        let (first_stages, max_line) = (config.logs.stages.first, config.logs.stages.max_line);
+        let block_bytes = block_bytes(config.agent.memory_limit);
+        let room = room(block_bytes, max_line);
+        let patience = patience(config.loki.iter().map(|loki| loki.wait), state.phase);
+        Sources { state, log, sources, stages, first_stages, block_bytes, room, patience, phase }
+    }
+
     pub(super) async fn run(mut self) {
-        let mut block = Block::new();
+        // What one turn reads, and what is to be written.
+        let (mut turn, mut block) = (Block::new(), Block::new());
+        let mut lease = None;
+        let mut write_at = None;
         let mut first = 0;
+        let mut busy = 0_u32;
         let mut last = false;
         loop {
-            let draining = *self.phase.borrow() == Phase::Draining;
-            let more = self.read(first, &mut block);
+            if !block.is_empty() && self.is_short() {
+                if !self.write(&block).await {
+                    return;
+                }
+                (block, lease, write_at) = (Block::new(), None, None);
+            }
+            if lease.is_none() {
+                lease = self.memory(&mut turn).await;
+            }
+            let draining = *self.phase.borrow() != Phase::Running;
+            let most = match self.log.mend_due() {
+                Some(_) => LEAST_BLOCK,
+                None => self.block_bytes,
+            };
+            let room = most.saturating_sub(block.size()).max(1);
+            let (more, in_haste) = self.read(first, &mut turn, room);
             // Whoever has much to say must not keep the others waiting.
             first += 1;
-            self.stages.run(&mut block, self.state.clock.now_ns(), Instant::now());
-            let empty = block.is_empty();
-            let written = if empty {
-                // A source that passes over much gives nothing to wait for.
-                tokio::task::yield_now().await;
-                true
+            self.stages.run(&mut turn, self.state.clock.now_ns(), Instant::now());
+            let in_haste = in_haste && turn.entries().next().is_some();
+            let quiet = turn.is_empty();
+            busy = if quiet { 0 } else { busy.saturating_add(1) };
+            let fits = block.append(&mut turn);
+            let now = Instant::now();
+            let mut written = false;
+            if block.is_empty() {
+                write_at = None;
             } else {
-                self.write(&block).await
-            };
-            block.clear();
-            if !written {
-                return;
+                let due = *write_at.get_or_insert(now + self.patience);
+                if more || in_haste || draining || !fits || due <= now || block.size() >= most {
+                    if !self.write(&block).await {
+                        return;
+                    }
+                    block.clear();
+                    block.append(&mut turn);
+                    (lease, write_at, written) = (None, None, true);
+                }
             }
-            let dropped = &self.state.dropped;
-            self.stages.take_dropped(&mut |reason, count| {
-                dropped.add_wanted("logs", reason, count);
-            });
-            self.count();
-            if more {
+            // A source that passes over much, or a WAL that is synced later, gives nothing to wait for.
+            tokio::task::yield_now().await;
+            if block.is_empty() {
+                // What is counted as read, or as dropped by a stage, will not be read again.
+                let dropped = &self.state.dropped;
+                self.stages.take_dropped(&mut |reason, count| {
+                    dropped.add_wanted("logs", reason, count);
+                });
+                self.count();
+            }
+            if more || !block.is_empty() && write_at.is_none() {
                 continue;
             }
             if draining {
                 // What sockets gave while the disk wrote is nowhere else.
-                if empty || last {
+                if quiet && !written || last {
                     return;
                 }
                 last = true;
                 continue;
             }
-            // What a burst has made large is not kept until the next one.
-            block = Block::new();
-            self.stages.rest();
-            let due = self.stages.due();
-            let Sources { sources, phase, .. } = &mut self;
-            tokio::select! {
-                () = sleep_until(due) => {}
-                () = any(sources, |source| source.ready()) => {
-                    let until = Instant::now() + GATHER;
-                    tokio::select! {
-                        () = any(sources, |source| source.gather(until)) => {}
-                        _ = phase.changed() => {}
-                    }
+            if block.is_empty() {
+                // What a burst has made large is not kept until the next one.
+                (turn, block) = (Block::new(), Block::new());
+                self.stages.rest();
+                lease = None;
+            }
+            self.wait(write_at, busy > 1).await;
+        }
+    }
+
+    /// Waits until there is something to do: to read, to write what was read, or to give out what stages hold. Who
+    /// has had something to say twice in a row is taken to go on, and is given time first: it is ready then, and has
+    /// not woken the agent for that.
+    async fn wait(&mut self, write_at: Option<Instant>, busy: bool) {
+        let due = write_at.into_iter().chain(self.stages.due()).min();
+        let Sources { sources, phase, .. } = self;
+        let until = || {
+            let until = Instant::now() + GATHER;
+            write_at.map_or(until, |write| until.min(write))
+        };
+        let read = async {
+            if busy {
+                any(sources, |source| source.gather(until())).await;
+                any(sources, |source| source.ready()).await;
+            } else {
+                any(sources, |source| source.ready()).await;
+                any(sources, |source| source.gather(until())).await;
+            }
+        };
+        tokio::select! {
+            () = read => {}
+            () = sleep_until(due) => {}
+            _ = phase.changed() => {}
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        self.state.memory.pressure() >= Pressure::Logs
+    }
+
+    /// Waits while memory is too short to read with: lines stay where they are, and sources look after what would be
+    /// lost there. None if the agent drains: what is nowhere else is read all the same.
+    async fn memory(&mut self, turn: &mut Block) -> Option<Lease> {
+        let memory = Rc::clone(&self.state.memory);
+        let budget = &memory.budget;
+        loop {
+            let is_short = self.is_short();
+            let least = room(self.block_bytes, 0);
+            let mut lease = budget.take_some(Part::Logs, self.room, least);
+            if lease.is_none() && !is_short {
+                // What others are promised and have not taken is no reason to stand still.
+                lease = Some(budget.reserve(Part::Logs, least));
+            }
+            if lease.is_some() || *self.phase.borrow() != Phase::Running {
+                if self.state.short.replace(false) {
+                    log::info!("log sources are read again");
                 }
+                return lease;
+            }
+            if !self.state.short.replace(true) {
+                log::warn!(
+                    "memory is short (agent.memory_limit): log sources are read no further until parts have given back"
+                );
+                *turn = Block::new();
+                self.stages.rest();
+            }
+            let Sources { sources, phase, .. } = self;
+            tokio::select! {
+                () = tokio::time::sleep(SHORT) => {}
+                () = any(sources, |source| source.hold()) => {}
                 _ = phase.changed() => {}
             }
         }
     }
 
-    /// Reads all sources in turn, the `first`th first. True if there is more.
-    fn read(&mut self, first: usize, block: &mut Block) -> bool {
+    /// Reads all sources in turn, the `first`th first, up to so many bytes. Whether there is more, and whether what
+    /// was read is nowhere else.
+    fn read(&mut self, first: usize, turn: &mut Block, bytes: usize) -> (bool, bool) {
         let count = self.sources.len();
-        let mut more = false;
-        for turn in 0..count {
-            if block.size() >= BLOCK_BYTES {
-                return true;
+        let (mut more, mut is_last_copy) = (false, false);
+        for at in 0..count {
+            if turn.size() >= bytes {
+                return (true, is_last_copy);
             }
-            let Some(source) = self.sources.get_mut((first + turn) % count) else { break };
-            more |= source.read(block, BLOCK_BYTES) == Progress::More;
+            let Some(source) = self.sources.get_mut((first + at) % count) else { break };
+            let before = turn.len();
+            more |= source.read(turn, bytes) == Progress::More;
+            is_last_copy |= source.is_last_copy() && turn.len() > before;
         }
-        more
+        (more, is_last_copy)
     }
 
     /// Tells the state what the sources have counted.
     pub(super) fn count(&self) {
-        let mut all = self.state.sources.borrow_mut();
-        all.clear();
-        for source in &self.sources {
-            let mut counts = Vec::new();
-            source.counts(&mut |name, count| counts.push((name, count)));
-            all.push(SourceCounts { name: source.name(), counts });
-        }
+        let all = &mut *self.state.sources.borrow_mut();
+        rows(all, self.sources.iter(), |row: &mut SourceCounts, source| {
+            row.name = source.name();
+            row.counts.clear();
+            source.counts(&mut |name, count| row.counts.push((name, count)));
+        });
         let counts = self.stages.counts();
         // As the configuration counts its tables.
         let own = |(at, count): (usize, u64)| (at.saturating_sub(self.first_stages) as u64, count);
-        *self.state.stages.borrow_mut() = Some(StagesReport {
+        let stages = &mut *self.state.stages.borrow_mut();
+        let mut misses = stages.take().map(|before| before.misses).unwrap_or_default();
+        misses.clear();
+        misses.extend(self.stages.misses().map(own));
+        *stages = Some(StagesReport {
             streams: counts.streams,
             held: counts.held,
             overflow: counts.overflow,
             trimmed: counts.trimmed,
             truncated: counts.truncated,
-            misses: self.stages.misses().map(own).collect(),
+            misses,
         });
     }
 
@@ -277,13 +424,13 @@ impl Sources {
                 }
                 Err(_) => {}
             }
-            if *self.phase.borrow() == Phase::Draining {
+            if *self.phase.borrow() != Phase::Running {
                 return false;
             }
             let Sources { sources, phase, .. } = self;
             tokio::select! {
                 () = freed => {}
-                () = tokio::time::sleep(LOOK) => {}
+                () = alarm::sleep_about(LOOK) => {}
                 () = any(sources, |source| source.hold()) => {}
                 _ = phase.changed() => {}
             }
@@ -293,7 +440,8 @@ impl Sources {
     /// Appends a block. What it covers is known before anything else can be appended.
     fn append(&self, block: &Block) -> Result<(), AppendError> {
         let positions = self.state.positions.borrow();
-        let now = self.state.time.look();
+        let oldest_ns = block.entries().map(|entry| entry.timestamp_ns).min();
+        let now = self.state.time.look_for(oldest_ns.map(|ns| ns.div_euclid(1_000_000)));
         let mut payload = BlockPayload { block, positions: &positions, now };
         let record = self.log.append(now.kind(BLOCK), &mut payload)?;
         // A source's own bound is far below the record's, so this is nothing.
@@ -315,12 +463,12 @@ impl Sources {
 /// Waits until then, or for ever.
 async fn sleep_until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due).await,
+        Some(due) => alarm::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }
 
-/// Waits until something is over for one of the sources.
+/// Waits until something is over for one of the sources. Each is asked each time, whoever was the first.
 async fn any(
     sources: &mut [Box<dyn Source>],
     wait: impl for<'a> Fn(&'a mut dyn Source) -> Waiting<'a>,
@@ -330,8 +478,33 @@ async fn any(
         waiting.push(wait(source.as_mut()));
     }
     poll_fn(|context| {
-        let over = waiting.iter_mut().any(|one| one.as_mut().poll(context).is_ready());
+        let mut over = false;
+        for one in &mut waiting {
+            over |= one.as_mut().poll(context).is_ready();
+        }
         if over { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_as_large_as_memory_allows() {
+        let kib = |limit: u64| block_bytes(limit << 20) >> 10;
+        assert_eq!([0, 4, 8, 16, 64, 1 << 20].map(kib), [32, 32, 64, 128, 128, 128]);
+    }
+
+    #[test]
+    fn what_was_read_waits_for_as_long_as_it_would_wait_for_company() {
+        let of = |waits: &[u64], part| {
+            patience(waits.iter().map(|wait| Duration::from_secs(*wait)), part).as_millis()
+        };
+        assert_eq!((of(&[], 0), of(&[], u32::MAX)), (1_500, 3_999), "nobody waits for it");
+        assert_eq!((of(&[30, 5], 0), of(&[30, 60], 1 << 31)), (1_500, 2_750));
+        assert_eq!(of(&[30, 4], 0), 1_000);
+        assert_eq!((of(&[0], 7), of(&[1], u32::MAX)), (0, 0));
+    }
 }

@@ -1,4 +1,4 @@
-//! What the tasks share, and the report that is made of it.
+//! What the tasks share.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,20 +11,21 @@ use super::egress::Egress;
 use super::events::Limiter;
 use super::log::Log;
 use super::losses::Dropped;
-use super::process;
+use super::memory::Memory;
 use super::send::EndpointState;
+use super::service::Service;
 use super::shape;
 use super::sources::SourceCounts;
-use crate::collector::{Outcome, Set};
+use super::write::Newest;
+use crate::collector::Set;
 use crate::encode::{Positions, write_text};
 use crate::host::{Clock, Host};
+use crate::memory::{Part, Pressure};
 use crate::model::{Desc, Labels, Samples, Shape};
 use crate::probe::Probes;
 use crate::relabel::Shaper;
-use crate::status::{
-    CollectorReport, DroppedReport, EgressReport, EndpointReport, ProbeReport, Report,
-    SourceReport, StagesReport, TargetReport, WalReport,
-};
+use crate::scrape::Texts;
+use crate::status::{Report, StagesReport, TargetReport};
 
 /// The agent's own series: a few for each collector, WAL and endpoint.
 const MAX_OWN: usize = 2_000;
@@ -57,11 +58,15 @@ pub(super) struct State {
     pub(super) own: Rc<RefCell<Samples>>,
     /// The rules that both pass, if there are any.
     pub(super) shaper: Option<Rc<RefCell<Shaper>>>,
+    /// That of the newest round, kept for its memory.
+    pub(super) report: RefCell<Report>,
     pub(super) last_round_ms: Cell<Option<i64>>,
     /// The timestamp of the newest record in the metrics WAL, and whether it is a scrape's.
     pub(super) newest: Cell<Option<(i64, bool)>>,
     /// The scraped targets, in the configuration's order.
     pub(super) targets: RefCell<Vec<Rc<RefCell<TargetReport>>>>,
+    /// Help texts of their families.
+    pub(super) texts: Rc<RefCell<Texts>>,
     pub(super) metrics: Option<Rc<Log>>,
     pub(super) logs: Option<Rc<Log>>,
     pub(super) endpoints: Vec<Rc<RefCell<EndpointState>>>,
@@ -70,6 +75,8 @@ pub(super) struct State {
     pub(super) stages: RefCell<Option<StagesReport>>,
     /// Whether the sources are held back because the logs WAL is full.
     pub(super) paused: Cell<bool>,
+    /// The same because memory is short.
+    pub(super) short: Cell<bool>,
     /// How far every source of the logs WAL has been read.
     pub(super) positions: RefCell<Positions>,
     /// The labels of every stream of the agent's own.
@@ -79,12 +86,22 @@ pub(super) struct State {
     pub(super) positioned: Cell<Instant>,
     pub(super) dropped: Rc<Dropped>,
     pub(super) egress: Rc<Egress>,
+    pub(super) memory: Rc<Memory>,
+    /// The board, and by what it was found.
+    pub(super) board: (&'static str, String),
+    pub(super) service: Rc<Service>,
 }
 
 impl State {
     /// The samples of the agent itself have a bound of their own.
     pub(super) fn own_samples(shape: Option<Box<dyn Shape>>) -> Rc<RefCell<Samples>> {
         Rc::new(RefCell::new(Samples::with_limit(MAX_OWN).shaped(shape)))
+    }
+
+    /// Who has the help texts of families.
+    pub(super) fn told_of_families(&self) -> Newest {
+        let rounds = [Rc::clone(&self.samples), Rc::clone(&self.own)];
+        Newest { rounds, texts: Rc::clone(&self.texts) }
     }
 
     /// How much later than the multiples of the interval rounds begin, in nanoseconds.
@@ -109,6 +126,8 @@ impl State {
 
     /// Collects the newest round.
     pub(super) fn collect(&self) {
+        let budget = &self.memory.budget;
+        let scope = budget.scope(Part::Collectors);
         let mut host = self.host.borrow_mut();
         let mut samples = self.samples.borrow_mut();
         samples.clear();
@@ -117,17 +136,23 @@ impl State {
         }
         // What few others have comes first, so that it is not what `max_series` refuses.
         samples.begin(PROBES);
-        self.probes.borrow_mut().collect(&mut host, self.clock.now_ns(), &mut samples);
+        {
+            let _scope = budget.scope(Part::Probes);
+            self.probes.borrow_mut().collect(&mut host, self.clock.now_ns(), &mut samples);
+        }
         let aligned_ms = self.clock.now_ms().saturating_sub(self.offset_ms());
-        self.collectors.borrow_mut().collect_due(aligned_ms, &mut host, &mut samples);
+        let short = budget.pressure() >= Pressure::Collectors;
+        self.collectors.borrow_mut().collect_due(aligned_ms, short, &mut host, &mut samples);
         self.last_round_ms.set(Some(self.clock.now_ms()));
         let count = samples.len() as u64;
-        drop(samples);
-        let report = self.report_of(count);
+        host.rest();
+        drop((samples, scope));
+        let _scope = budget.scope(Part::Status);
         let mut own = self.own.borrow_mut();
         own.clear();
         own.begin(OWN);
-        report.write_samples(&mut own);
+        self.write_own(count, &mut own);
+        self.service.round(&self.report.borrow(), self.interval);
         own.begin_own();
         own.value(&UP, 1.0);
         if let Some(shaper) = &self.shaper {
@@ -144,7 +169,7 @@ impl State {
     /// The newest round in the text format, the agent's own samples as they are now.
     pub(super) fn text(&self, newest_round: bool) -> Vec<u8> {
         let mut own = Samples::with_limit(MAX_OWN);
-        self.report().write_samples(&mut own);
+        self.write_own(self.samples.borrow().len() as u64, &mut own);
         let mut out = Vec::new();
         // Writing to a vector does not fail.
         if newest_round {
@@ -156,114 +181,14 @@ impl State {
 
     /// The state of the agent.
     pub(super) fn report(&self) -> Report {
-        self.report_of(self.samples.borrow().len() as u64)
+        let mut report = Report::default();
+        self.fill(&mut report, self.samples.borrow().len() as u64);
+        report
     }
 
-    fn report_of(&self, samples: u64) -> Report {
-        let (memory, cpu_seconds) = process::read();
-        Report {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            instance: self.instance.clone(),
-            config: self.config.clone(),
-            uptime_seconds: self.started.elapsed().as_secs_f64(),
-            interval_seconds: self.interval.as_secs_f64(),
-            last_round_ms: self.last_round_ms.get(),
-            last_round_samples: samples,
-            collectors: self.collectors(),
-            probes: self.probes(),
-            targets: self.targets.borrow().iter().map(|target| target.borrow().clone()).collect(),
-            sources: self.sources(),
-            stages: self.stages.borrow().clone(),
-            wals: self.logs().map(wal).collect(),
-            endpoints: self.endpoints.iter().map(|e| self.endpoint(&e.borrow())).collect(),
-            dropped: self.dropped(),
-            egress: self
-                .egress
-                .day(self.clock.now_ms())
-                .map(|(daily_bytes, today_bytes)| EgressReport { daily_bytes, today_bytes }),
-            clock: self.time.report(),
-            memory,
-            cpu_seconds,
-        }
-    }
-
-    fn logs(&self) -> impl Iterator<Item = &Rc<Log>> {
+    /// The WALs.
+    pub(super) fn logs(&self) -> impl Iterator<Item = &Rc<Log>> {
         self.metrics.iter().chain(&self.logs)
-    }
-
-    fn collectors(&self) -> Vec<CollectorReport> {
-        let report = |status: crate::collector::Status<'_>| {
-            let (state, note) = match status.outcome {
-                Outcome::Pending => ("pending", None),
-                Outcome::Good => ("good", None),
-                Outcome::NoData(note) => ("no data", Some(note.clone())),
-                Outcome::Failed(note) => ("failed", Some(note.clone())),
-            };
-            CollectorReport {
-                name: status.name.to_owned(),
-                state: state.to_owned(),
-                duration_seconds: status.duration.as_secs_f64(),
-                every_seconds: status.every.as_secs_f64(),
-                series: status.series as u64,
-                refused: status.refused,
-                note,
-            }
-        };
-        self.collectors.borrow().status().map(report).collect()
-    }
-
-    fn probes(&self) -> Vec<ProbeReport> {
-        let probes = self.probes.borrow();
-        let report = |status: &crate::probe::ProbeStatus| ProbeReport {
-            name: status.name.to_owned(),
-            mode: status.source.as_str().to_owned(),
-            reason: status.reason.clone(),
-        };
-        probes.status().map(report).collect()
-    }
-
-    fn sources(&self) -> Vec<SourceReport> {
-        let report = |source: &SourceCounts| SourceReport {
-            name: source.name.to_owned(),
-            counts: source
-                .counts
-                .iter()
-                .map(|(name, count)| ((*name).to_owned(), *count))
-                .collect(),
-            paused: self.paused.get(),
-        };
-        self.sources.borrow().iter().map(report).collect()
-    }
-
-    fn endpoint(&self, state: &EndpointState) -> EndpointReport {
-        let lag_ms = state.oldest_ms.map_or(0, |oldest| self.clock.now_ms() - oldest).max(0);
-        // While the clock is wrong, what it says of the age of older things is wrong too.
-        let lag_ms = if self.time.is_held() { self.time.held_ms() } else { lag_ms };
-        EndpointReport {
-            name: state.name.clone(),
-            url: state.url.clone(),
-            signal: state.signal.to_owned(),
-            protocol: state.protocol.to_owned(),
-            sent: state.sent,
-            lag_seconds: lag_ms as f64 / 1000.0,
-            requests: state.requests.clone(),
-            trouble: state.trouble.clone(),
-            sent_bytes: state.bytes,
-            waits: state.waits.map(str::to_owned),
-        }
-    }
-
-    fn dropped(&self) -> Vec<DroppedReport> {
-        for log in self.logs() {
-            self.dropped.take_from(log);
-        }
-        let report = |(signal, reason, count): (&'static str, String, u64)| DroppedReport {
-            signal: signal.to_owned(),
-            reason,
-            count,
-        };
-        self.dropped.counts().into_iter().map(report).collect()
     }
 
     /// Why the agent must not end now, if that can be chosen: something is in memory alone.
@@ -309,21 +234,5 @@ impl State {
         if !matches!(appended, Some(Err(_))) {
             self.dropped.reported(&over);
         }
-    }
-}
-
-fn wal(log: &Rc<Log>) -> WalReport {
-    let stats = log.stats();
-    WalReport {
-        name: log.name().to_owned(),
-        path: log.path().display().to_string(),
-        bytes: log.bytes(),
-        max_bytes: log.max_bytes(),
-        records: stats.records,
-        written_bytes: stats.written_bytes,
-        syncs: stats.syncs,
-        memory_bytes: log.memory_bytes(),
-        damaged_bytes: stats.torn_bytes + stats.damaged_bytes,
-        failure: log.failure(),
     }
 }

@@ -9,6 +9,7 @@ use aya::maps::MapError;
 
 use super::maps::{Table, Value};
 use crate::model::Event;
+use crate::sort;
 
 /// Retransmits a minute that make a burst, of all connections together. Links in order have some a minute,
 /// because a wireless hop or a full queue loses a segment; from more than one each second on, transfers
@@ -84,7 +85,7 @@ pub(super) fn take_peers(
             Err(error) => return Err(error),
         }
     }
-    peers.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    sort::unstable_by(&mut peers, |a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
     peers.truncate(TOP);
     Ok(peers)
 }

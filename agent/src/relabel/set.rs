@@ -3,6 +3,8 @@
 //! The order matters to `labelmap` alone, where two labels may be given one name: first the labels that came,
 //! by name, then those that rules have set, as they did, so that the last of them wins as in Prometheus.
 
+use crate::sort;
+
 /// The most text of a set, what rules have replaced in it included.
 const MAX_TEXT: usize = 256 << 10;
 
@@ -101,7 +103,7 @@ impl LabelSet {
     /// Puts the labels in the order of their names.
     pub fn sort(&mut self) {
         let text = &self.text;
-        self.rows.sort_unstable_by(|a, b| word(text, a.name).cmp(word(text, b.name)));
+        sort::unstable_by(&mut self.rows, |a, b| word(text, a.name).cmp(word(text, b.name)));
     }
 
     /// How many labels there are.

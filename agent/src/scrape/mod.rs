@@ -14,6 +14,7 @@ mod page;
 mod report;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::fmt;
 
@@ -23,6 +24,7 @@ use crate::relabel::Rules;
 
 pub use page::{Counts, Page};
 pub use report::{REPORTED, Report};
+pub use texts::Texts;
 
 /// The formats that are asked for.
 pub const ACCEPT: &str =

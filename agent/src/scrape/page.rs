@@ -1,7 +1,10 @@
 //! A target's page on its way into samples. It must not know where the bytes come from.
 
+use std::cell::RefCell;
+
+use super::texts::{MAX_TEXT, Texts};
 use super::{Limits, ScrapeError, Target};
-use crate::exposition::{self, Dialect, Event, Stream, Type};
+use crate::exposition::{self, Dialect, Escaped, Event, Stream, Type};
 use crate::model::{Kind, Samples};
 use crate::relabel::{LabelSet, NAME, Verdict, is_metric_name};
 
@@ -33,6 +36,26 @@ pub struct Page<'a> {
     failed: Option<ScrapeError>,
 }
 
+/// A HELP line, its text cut.
+#[derive(Debug)]
+struct Help {
+    name: String,
+    text: String,
+}
+
+impl Help {
+    fn new(name: &str, text: Option<Escaped<'_>>) -> Help {
+        let mut help = Help { name: name.to_owned(), text: String::new() };
+        for char in text.iter().flat_map(Escaped::chars) {
+            if help.text.len() + char.len_utf8() > MAX_TEXT {
+                break;
+            }
+            help.text.push(char);
+        }
+        help
+    }
+}
+
 /// What a sample of the page goes through.
 #[derive(Debug)]
 struct Work<'a> {
@@ -43,6 +66,9 @@ struct Work<'a> {
     /// The newest TYPE line.
     family: String,
     kind: Kind,
+    /// The newest HELP line, until a sample says what its family is called.
+    help: Option<Help>,
+    texts: Option<&'a RefCell<Texts>>,
     counts: Counts,
     set: LabelSet,
     scratch: String,
@@ -62,12 +88,25 @@ impl<'a> Page<'a> {
             most,
             family: String::new(),
             kind: Kind::Untyped,
+            help: None,
+            texts: None,
             counts: Counts::default(),
             set: LabelSet::new(),
             scratch: String::new(),
             over: None,
         };
         Page { stream: None, work, failed: None }
+    }
+
+    /// The same, which says what its families' help texts are.
+    pub fn telling(mut self, texts: &'a RefCell<Texts>) -> Page<'a> {
+        self.work.texts = Some(texts);
+        self
+    }
+
+    /// Bytes that its samples have allocated.
+    pub fn memory(&self) -> usize {
+        self.work.samples.memory()
     }
 
     /// Takes a piece of the page; `content_type` is that of the answer. False if no more is wanted.
@@ -141,7 +180,10 @@ fn dialect(content_type: &str) -> Result<Dialect, ScrapeError> {
 impl Work<'_> {
     fn event(&mut self, event: Event<'_>) -> Result<(), ScrapeError> {
         match event {
-            Event::Help { .. } => Ok(()),
+            Event::Help { name, text } => {
+                self.help = self.texts.map(|_| Help::new(name, text));
+                Ok(())
+            }
             Event::Type { name, kind } => {
                 name.clone_into(&mut self.family);
                 self.kind = match kind {
@@ -239,6 +281,12 @@ impl Work<'_> {
                 token: String::new(),
             });
             return Ok(());
+        }
+        if let Some((help, texts)) = self.help.take().zip(self.texts) {
+            let is_of = help.name == written || (help.name == self.family && kind != Kind::Untyped);
+            if is_of {
+                texts.borrow_mut().note(kind.family(name), &help.text);
+            }
         }
         let labels = self.set.iter().filter(|(name, _)| *name != NAME && !name.starts_with("__"));
         let labels: heapless::Vec<(&str, &str), MOST> = labels.take(MOST).collect();

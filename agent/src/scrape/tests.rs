@@ -1,5 +1,7 @@
 //! Pages as Prometheus has them, value by value, and pages that no target should have.
 
+use std::cell::RefCell;
+
 use super::*;
 use crate::model::{FIRST_TARGET, Samples};
 use crate::relabel::{Action, Options, Rule};
@@ -186,4 +188,43 @@ fn a_scrape_is_reported_under_the_targets_labels() {
     assert_eq!(got[0], ("up".to_owned(), 1.0));
     assert_eq!(got[4], ("scrape_series_added".to_owned(), 1.0));
     assert!(samples.iter().all(|s| s.labels().count() == 3));
+}
+
+#[test]
+fn help_texts_are_those_of_the_families_as_they_are_sent() {
+    let rename = Rule::new(Options {
+        source_labels: Some(vec!["__name__".into()]),
+        regex: Some("renamed_(.*)".into()),
+        target_label: Some("__name__".into()),
+        replacement: Some("other_$1".into()),
+        ..Options::default()
+    });
+    let target = Target { relabel: [rename.unwrap()].into_iter().collect(), ..target(false) };
+    let text = "# HELP c Counts.\n# TYPE c counter\nc_total 1\n\
+        # HELP h Takes\\nlong.\n# TYPE h histogram\nh_bucket{le=\"+Inf\"} 1\nh_sum 1\nh_count 1\n\
+        # TYPE s summary\n# HELP s Sums.\ns_count 1\n\
+        # HELP plain \u{1f680} a\\\\b\nplain 1\n\
+        # HELP renamed_a A.\nrenamed_a 1\n\
+        # HELP stranger Not of it.\nnone 1\n# HELP empty\nempty 1\n# HELP gone Gone.\n";
+    let long = format!("# HELP long {}\nlong 1\n", "\u{e9}".repeat(1_000));
+    let (mut samples, texts) = (Samples::with_limit(99), RefCell::new(Texts::default()));
+    texts.borrow_mut().want();
+    samples.begin(FIRST_TARGET);
+    let mut page = Page::new(&target, 99, &mut samples).telling(&texts);
+    assert!(page.feed("application/openmetrics-text", format!("{text}{long}# EOF\n").as_bytes()));
+    page.finish().unwrap();
+    let texts = texts.borrow();
+    for (family, expected) in [
+        ("c_total", "Counts."),
+        ("h", "Takes\nlong."),
+        ("s", "Sums."),
+        ("plain", "\u{1f680} a\\b"),
+        ("other_a", "A."),
+    ] {
+        assert_eq!(texts.get(family), expected, "{family}");
+    }
+    for none in ["c", "h_sum", "stranger", "none", "renamed_a", "empty", "gone"] {
+        assert_eq!(texts.get(none), "", "{none}");
+    }
+    assert_eq!(texts.get("long"), "\u{e9}".repeat(250));
 }

@@ -3,13 +3,16 @@
 
 mod fetch;
 mod report;
+mod samples;
 mod server;
+mod summary;
 mod text;
 
 pub use fetch::{FetchError, fetch, parse};
 pub use report::{
     ClockReport, CollectorReport, DroppedReport, EgressReport, EndpointReport, MemoryReport,
-    ProbeReport, Report, SourceReport, StagesReport, TargetReport, WalReport,
+    PartReport, ProbeReport, Report, SourceReport, StagesReport, TargetReport, WalReport,
 };
 pub use server::{Source, serve};
+pub use summary::summary;
 pub use text::render;

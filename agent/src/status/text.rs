@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// The state of a collector for which there is nothing on this host.
 const NO_DATA: &str = "no data";
 
-use super::{ClockReport, Report};
+use super::{ClockReport, MemoryReport, PartReport, Report};
 
 /// The report as text.
 pub fn render(report: &Report) -> String {
@@ -26,6 +26,9 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
     )?;
     let config = if r.config.is_empty() { "the built-in default" } else { &r.config };
     writeln!(out, "configuration: {config}")?;
+    if !r.board.is_empty() {
+        writeln!(out, "board: {} ({})", r.board, r.board_by)?;
+    }
     writeln!(
         out,
         "memory: {} resident, {} live; CPU: {:.2} s",
@@ -33,6 +36,7 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
         bytes(r.memory.live_bytes),
         r.cpu_seconds
     )?;
+    budget(&r.memory, out)?;
     writeln!(
         out,
         "rounds: every {}, {} samples in the newest",
@@ -54,7 +58,10 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
             0 => String::new(),
             refused => format!("REFUSED {refused} samples: metrics.max_series  "),
         };
-        let note = c.note.as_deref().unwrap_or_default();
+        let note = match c.passed_over {
+            true => "PASSED OVER: memory is short",
+            false => c.note.as_deref().unwrap_or_default(),
+        };
         let line = format!(
             "  {:<16} {state:<8} {:>5} series {ms:>8.2} ms  {every}{refused}{note}",
             c.name, c.series
@@ -93,7 +100,11 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
         writeln!(out, "\nlogs")?;
     }
     for source in &r.sources {
-        let paused = if source.paused { "  PAUSED: the WAL is full" } else { "" };
+        let paused = match (source.paused, source.short) {
+            (true, true) => "  PAUSED: memory is short",
+            (true, false) => "  PAUSED: the WAL is full",
+            (false, _) => "",
+        };
         let counts: Vec<_> = source
             .counts
             .iter()
@@ -174,6 +185,47 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
+fn budget(m: &MemoryReport, out: &mut String) -> std::fmt::Result {
+    let share = m.live_bytes.saturating_mul(100) / m.limit_bytes.max(1);
+    write!(out, "  {share} % of {}", bytes(m.limit_bytes))?;
+    match m.cgroup_bytes {
+        Some([limit, held]) if m.limit_bytes < m.configured_bytes => write!(
+            out,
+            ", what the cgroup's {} leave with {} held; agent.memory_limit is {}",
+            bytes(limit),
+            bytes(held),
+            bytes(m.configured_bytes)
+        )?,
+        _ => write!(out, " (agent.memory_limit)")?,
+    }
+    write!(out, ", at most {} so far", bytes(m.peak_bytes))?;
+    match m.pressure.0 {
+        0 => writeln!(out)?,
+        _ => writeln!(out, "; SHORT: giving back {}", m.pressure.1)?,
+    }
+    // Small ones say little; what is freed by another part than has allocated it may be below zero.
+    let parts = m.parts.iter().filter(|part| part.live_bytes >= 16 << 10);
+    let part = |part: &PartReport| {
+        let live = bytes(u64::try_from(part.live_bytes).unwrap_or(0));
+        match part.reserved_bytes {
+            Some(reserved) if reserved > 0 => {
+                format!("{} {live} ({} reserved)", part.name, bytes(reserved))
+            }
+            _ => format!("{} {live}", part.name),
+        }
+    };
+    let parts: Vec<_> = parts.map(part).collect();
+    if !parts.is_empty() {
+        writeln!(out, "  of it {}", parts.join(", "))?;
+    }
+    let begun: Vec<_> = m.steps.iter().filter(|(_, count)| *count > 0).collect();
+    if !begun.is_empty() {
+        let begun: Vec<_> = begun.iter().map(|(step, count)| format!("{step} {count}×")).collect();
+        writeln!(out, "  it has been short before: {}", begun.join(", "))?;
+    }
+    Ok(())
+}
+
 fn clock(c: &ClockReport, out: &mut String) -> std::fmt::Result {
     write!(out, "clock: ")?;
     match c.held {
@@ -205,7 +257,7 @@ fn bytes(count: u64) -> String {
     }
 }
 
-fn span(seconds: f64) -> String {
+pub(super) fn span(seconds: f64) -> String {
     let whole = seconds as u64;
     match whole {
         0..10 => format!("{seconds:.1} s"),
@@ -251,9 +303,12 @@ mod tests {
                 ..Default::default()
             }),
             egress: Some(EgressReport { daily_bytes: 50 << 20, today_bytes: 50 << 20 }),
+            board: "nas".into(),
+            board_by: "agent.board".into(),
             ..Default::default()
         };
         let text = render(&report);
+        assert!(text.contains("\nboard: nas (agent.board)\n"), "{text}");
         assert!(text.contains("WAITS: egress.daily is used up"), "{text}");
         assert!(text.contains("today 50.0 MiB of 50.0 MiB were sent"), "{text}");
         assert!(text.contains("  streams  3 active, 7 entries in job=\"mote/overflow\""), "{text}");

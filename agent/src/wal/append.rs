@@ -143,7 +143,7 @@ impl<S: Storage> Wal<S> {
     /// Whether the file that is written to can still be found.
     fn check_there(&mut self) -> Result<(), AppendError> {
         let Some(active) = &self.active else { return Ok(()) };
-        let name = segment::name(active.base);
+        let name = segment::name_of(active.base);
         let error = match self.storage.holds(&name, &active.file) {
             Ok(true) => return Ok(()),
             Ok(false) => WalError::gone(self.storage.path(), &name),

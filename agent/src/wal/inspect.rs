@@ -11,6 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sort;
+
 use super::options::MAX_SEGMENT;
 use super::record::{Found, View};
 use super::recover::{ASIDE, end_of_records};
@@ -160,7 +162,7 @@ impl Inspection {
     pub fn new(path: &Path, content: Option<u32>) -> Result<Inspection, WalError> {
         let disk = Disk::look(path)?;
         let mut files = disk.list().map_err(|source| WalError::open(path, source))?;
-        files.sort();
+        sort::unstable_by(&mut files, Ord::cmp);
         let mut found = Inspection {
             in_use: in_use(&disk),
             disk,

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::sort;
+
 use super::cursor::{self, CursorFile};
 use super::options::MAX_SEGMENT;
 use super::record::{Found, HEADER as RECORD_HEADER, Header, ReadAt, SYNCED_BEFORE, View};
@@ -22,7 +24,7 @@ impl<S: Storage> Wal<S> {
     /// Fills an empty log from its storage. A broken log changes nothing there.
     pub(super) fn recover(&mut self, readers: &[&str]) -> Result<(), WalError> {
         let mut files = self.storage.list().map_err(|e| WalError::open(self.storage.path(), e))?;
-        files.sort();
+        sort::unstable_by(&mut files, Ord::cmp);
         // The others first, so that a name that is taken is known.
         let mut cursors = Vec::new();
         for (name, len) in files.iter().filter(|(name, _)| segment::parse_name(name).is_none()) {

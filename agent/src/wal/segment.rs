@@ -1,5 +1,7 @@
 //! A segment's name, header and extent.
 
+use std::fmt::Write as _;
+
 use super::record::View;
 
 /// Bytes of a segment's header.
@@ -47,7 +49,15 @@ impl Segment {
 
 /// The file name of the segment at `base`.
 pub(super) fn name(base: u64) -> String {
-    format!("{base:016x}{SUFFIX}")
+    name_of(base).as_str().to_owned()
+}
+
+/// The same without memory of its own, for what is done with each record.
+pub(super) fn name_of(base: u64) -> heapless::String<20> {
+    let mut name = heapless::String::new();
+    // 16 digits and the suffix: there is room.
+    let _ = write!(name, "{base:016x}{SUFFIX}");
+    name
 }
 
 /// The inverse of [`name`]; None for what is no segment's name.

@@ -1,7 +1,9 @@
 //! The file system as the log needs it: a directory of files, small enough for a test to play it.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -290,7 +292,15 @@ impl Storage for Disk {
     }
 
     fn holds(&self, name: &str, file: &Arc<File>) -> io::Result<bool> {
-        match fs::metadata(self.path.join(name)) {
+        // With each record: a path of usual length takes no memory.
+        let mut path: heapless::Vec<u8, 256> = heapless::Vec::new();
+        let parts = [self.path.as_os_str().as_bytes(), b"/", name.as_bytes()];
+        let fits = parts.iter().all(|part| path.extend_from_slice(part).is_ok());
+        let found = match fits {
+            true => fs::metadata(OsStr::from_bytes(&path)),
+            false => fs::metadata(self.path.join(name)),
+        };
+        match found {
             Ok(found) => Ok(is_same(&Some(found), &Some(file.metadata()?))),
             Err(error) if is_gone(&error) => Ok(false),
             Err(error) => Err(error),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::port::Port;
+
 /// A running or stopped agent. What it started is ended with it.
 pub struct Agent {
     dir: tempfile::TempDir,
-    port: u16,
+    port: Port,
     child: Option<Child>,
     environment: Vec<(&'static str, PathBuf)>,
 }
@@ -23,9 +25,12 @@ impl Agent {
     /// An agent that is not started yet. `config` is put behind the keys that give it a place of its
     /// own; it may open with further keys of `[agent]`.
     pub fn new(config: &str) -> Agent {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let agent =
-            Agent { dir: tempfile::tempdir().unwrap(), port, child: None, environment: Vec::new() };
+        let agent = Agent {
+            dir: tempfile::tempdir().unwrap(),
+            port: Port::new(),
+            child: None,
+            environment: Vec::new(),
+        };
         agent.configure(config);
         agent
     }
@@ -35,7 +40,7 @@ impl Agent {
         let state = self.path("state");
         let text = format!(
             "http.listen = \"127.0.0.1:{}\"\n[agent]\nstate_dir = {:?}\n{config}",
-            self.port,
+            self.port.number(),
             state.display().to_string()
         );
         fs::write(self.path("mote.toml"), text).unwrap();
@@ -62,7 +67,7 @@ impl Agent {
 
     /// The command `mote SUBCOMMAND --config …`.
     pub fn command(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mote"));
+        let mut command = program();
         command.arg(subcommand).arg("--config").arg(self.path("mote.toml"));
         let config = std::fs::read_to_string(self.path("mote.toml")).unwrap_or_default();
         if subcommand == "run" && !config.contains("[clock]") {
@@ -171,6 +176,11 @@ impl Agent {
         }
     }
 
+    /// Whether its process has not ended by itself.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
     /// Whether it was started and not ended.
     pub fn runs(&self) -> bool {
         self.child.is_some()
@@ -206,12 +216,12 @@ impl Agent {
     }
 
     pub fn request(&self, method: &str, target: &str) -> Option<(u16, String)> {
-        request(self.port, method, target)
+        request(self.port.number(), method, target)
     }
 
     /// The port of its status page.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// The timestamps of the rounds in the metrics WAL, with the samples of each.
@@ -227,6 +237,13 @@ impl Agent {
         }
         rounds
     }
+}
+
+/// The agent's binary: the one that was built with the test, or what `MOTE_TEST_AGENT` names, such as a
+/// script that runs the one for another machine on an emulated processor.
+pub fn program() -> Command {
+    let own = || env!("CARGO_BIN_EXE_mote").into();
+    Command::new(std::env::var_os("MOTE_TEST_AGENT").unwrap_or_else(own))
 }
 
 /// An answer of the agent whose status page is at this port.

@@ -276,7 +276,7 @@ impl State {
         self.containers.iter_mut().find(|container| container.id == id).unwrap()
     }
 
-    fn event(&mut self, action: &str, id: &str) {
+    pub fn event(&mut self, action: &str, id: &str) {
         let container = self.container(id);
         let attributes = json!({ "name": container.name, "image": container.image });
         let event = json!({ "status": action, "id": id, "Type": "container", "Action": action,

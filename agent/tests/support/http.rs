@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::fault::Reply;
 use super::message::{Broken, Duplex, Reader};
+use super::port::Port;
 
 pub use super::fault::Fault;
 pub use super::message::{Request, Response};
@@ -62,7 +63,7 @@ struct Shared<S> {
 /// A server on a port of 127.0.0.1 that stays its own over [`stop`](Server::stop) and
 /// [`start`](Server::start).
 pub struct Server<S: Service> {
-    address: SocketAddr,
+    port: Port,
     shared: Arc<Shared<S>>,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -103,14 +104,13 @@ impl<S: Service> Server<S> {
             poured: AtomicUsize::new(0),
             tls,
         };
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port of 127.0.0.1");
-        let address = listener.local_addr().unwrap();
-        let mut server = Server { address, shared: Arc::new(shared), acceptor: None };
-        server.run(listener);
+        let mut server = Server { port: Port::new(), shared: Arc::new(shared), acceptor: None };
+        server.run();
         server
     }
 
-    fn run(&mut self, listener: TcpListener) {
+    fn run(&mut self) {
+        let listener = TcpListener::bind(self.port.address()).expect("a port that is held");
         let shared = self.shared.clone();
         self.acceptor = Some(std::thread::spawn(move || accept(&listener, &shared)));
     }
@@ -120,7 +120,7 @@ impl<S: Service> Server<S> {
         let Some(acceptor) = self.acceptor.take() else { return };
         self.shared.stopping.store(true, Ordering::SeqCst);
         // Wakes the acceptor, which then sees that it is to stop.
-        let _ = TcpStream::connect(self.address);
+        let _ = TcpStream::connect(self.port.address());
         let _ = acceptor.join();
     }
 
@@ -128,18 +128,17 @@ impl<S: Service> Server<S> {
     pub fn start(&mut self) {
         assert!(self.acceptor.is_none(), "the server runs already");
         self.shared.stopping.store(false, Ordering::SeqCst);
-        let listener = TcpListener::bind(self.address).expect("the same port again");
-        self.run(listener);
+        self.run();
     }
 
     /// Where to push to.
     pub fn url(&self) -> String {
         let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}{}", self.address, S::PATH)
+        format!("{scheme}://{}{}", self.port.address(), S::PATH)
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     /// Adds a step to the script; each request takes one, until there are none.
@@ -219,7 +218,7 @@ impl<S: Service> Server<S> {
             }
         };
         // Connections are accepted in their order, so all others are once this one is.
-        let last = TcpStream::connect(self.address).unwrap();
+        let last = TcpStream::connect(self.port.address()).unwrap();
         let own = last.local_addr().unwrap();
         wait(&|| *lock(&self.shared.newest) == Some(own));
         drop(last);

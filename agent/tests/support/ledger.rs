@@ -35,9 +35,8 @@ impl Kept for strict_mimir::Mimir {
     fn items(body: &[u8]) -> Vec<(i64, u64)> {
         let mut items = Vec::new();
         for (labels, samples) in strict_mimir::decode(body).unwrap() {
-            let mut hasher = DefaultHasher::new();
-            labels.hash(&mut hasher);
-            items.extend(samples.iter().map(|(time, _)| (*time, hasher.finish())));
+            let series = series(&labels);
+            items.extend(samples.iter().map(|(time, _)| (*time, series)));
         }
         items
     }
@@ -45,6 +44,13 @@ impl Kept for strict_mimir::Mimir {
     fn counts(&self) -> (u64, u64) {
         (self.samples, self.repeats)
     }
+}
+
+/// What stands for a series in a ledger.
+pub fn series(labels: &strict_mimir::Labels) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    labels.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A line's number, if it has one, or else the moment of an event of the agent's own and its line's hash: several
@@ -109,7 +115,10 @@ pub fn ledger<S: Kept>(
         if !request.stored {
             let code = request.answer.unwrap_or(0);
             if (400..500).contains(&code)
-                && !matches!(code, 401 | 403 | 404 | 405 | 407 | 408 | 415 | 429)
+                && !matches!(
+                    code,
+                    401 | 403 | 404 | 405 | 407 | 408 | 411 | 415 | 421 | 426 | 429 | 431
+                )
             {
                 let new = items.into_iter().filter(|item| !ledger.stored.contains(item));
                 ledger.refused.extend(new);

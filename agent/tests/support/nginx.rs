@@ -1,13 +1,14 @@
 //! A real nginx: TLS and HTTP/2 before a server of the tests.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::certificates::Ca;
+use super::port::Port;
 
 pub struct Nginx {
-    address: SocketAddr,
+    port: Port,
     child: Child,
     dir: tempfile::TempDir,
 }
@@ -18,7 +19,8 @@ impl Nginx {
     pub fn new(ca: &Ca, upstream: SocketAddr, server: &str) -> Nginx {
         let dir = tempfile::tempdir().unwrap();
         let (cert, key) = ca.server_files(&["127.0.0.1"]);
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = Port::new();
+        let address = port.address();
         let root = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let here = dir.path().display();
         let protocols = match server.contains("ssl_protocols") {
@@ -48,7 +50,7 @@ impl Nginx {
             .stdin(Stdio::null())
             .spawn()
             .expect("nginx is missing: `cargo xtask setup` installs it");
-        let mut nginx = Nginx { address, child, dir };
+        let mut nginx = Nginx { port, child, dir };
         let limit = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(address).is_err() {
             let ended = nginx.child.try_wait().unwrap();
@@ -59,7 +61,7 @@ impl Nginx {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("https://{}{path}", self.address)
+        format!("https://{}{path}", self.port.address())
     }
 
     /// A line for each request: HTTP's version, TLS's, the status.

@@ -4,17 +4,19 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::port::Port;
+
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(30);
 
 pub struct Prometheus {
-    port: u16,
+    port: Port,
     dir: tempfile::TempDir,
     child: Option<Child>,
 }
@@ -41,10 +43,9 @@ impl Prometheus {
 
     /// Starts one that scrapes, too.
     pub fn with_config(config: &str) -> Prometheus {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-        let mut prometheus = Prometheus { port, dir, child: None };
+        let mut prometheus = Prometheus { port: Port::new(), dir, child: None };
         prometheus.start();
         prometheus
     }
@@ -57,7 +58,7 @@ impl Prometheus {
         let program = std::env::var("MOTE_PROMETHEUS").unwrap_or_else(|_| "prometheus".into());
         let child = Command::new(program)
             .arg("--web.enable-remote-write-receiver")
-            .arg(format!("--web.listen-address=127.0.0.1:{}", self.port))
+            .arg(format!("--web.listen-address=127.0.0.1:{}", self.port.number()))
             .arg(format!("--storage.tsdb.path={}", path("data").display()))
             .arg(format!("--config.file={}", path("prometheus.yml").display()))
             .stdin(Stdio::null())
@@ -107,12 +108,12 @@ impl Prometheus {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Where to push to.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/api/v1/write", self.port)
+        format!("http://127.0.0.1:{}/api/v1/write", self.port.number())
     }
 
     pub fn log(&self) -> String {
@@ -146,7 +147,7 @@ impl Prometheus {
 
     /// HTTP/1.0, so that the answer is neither chunked nor kept alive.
     fn get(&self, target: &str) -> io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port.number()))?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         write!(stream, "GET {target} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
         let mut answer = String::new();

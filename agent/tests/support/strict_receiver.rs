@@ -154,12 +154,8 @@ impl Receiver {
     }
 
     fn two(&mut self, request: &Request, store: bool, violations: &mut Vec<String>) -> Response {
-        let decoded = snap::raw::Decoder::new()
-            .decompress_vec(&request.body)
-            .map_err(|error| format!("snappy: {error}"))
-            .and_then(|raw| decode(&raw));
-        let all = match decoded {
-            Ok(all) => all,
+        let all = match unpack(&request.body).and_then(|raw| decode(&raw)) {
+            Ok((_, all)) => all,
             Err(what) => {
                 violations.push(what.clone());
                 return Response::new(400, what);
@@ -225,7 +221,19 @@ struct Series {
     metadata: (u64, String, String),
 }
 
-fn decode(bytes: &[u8]) -> Result<Vec<Series>, String> {
+/// How many symbols and series a request has.
+pub fn sizes(body: &[u8]) -> Result<(usize, usize), String> {
+    let (symbols, series) = decode(&unpack(body)?)?;
+    Ok((symbols, series.len()))
+}
+
+fn unpack(body: &[u8]) -> Result<Vec<u8>, String> {
+    let unpacked = snap::raw::Decoder::new().decompress_vec(body);
+    unpacked.map_err(|error| format!("snappy: {error}"))
+}
+
+/// The number of symbols, and the series.
+fn decode(bytes: &[u8]) -> Result<(usize, Vec<Series>), String> {
     let (mut symbols, mut series) = (Vec::new(), Vec::new());
     let mut used = BTreeSet::from([0]);
     let mut fields = Fields::of("Request", bytes);
@@ -258,7 +266,7 @@ fn decode(bytes: &[u8]) -> Result<Vec<Series>, String> {
             return Err(format!("{:?} stands twice", one.labels));
         }
     }
-    Ok(series)
+    Ok((symbols.len(), series))
 }
 
 fn time_series(

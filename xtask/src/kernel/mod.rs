@@ -24,7 +24,7 @@ use report::{Booted, Console, Status};
 
 use crate::context::Context;
 use crate::process::Interrupt;
-use crate::static_build::{Target, Toolchain};
+use crate::static_build::{Profile, Target, Toolchain};
 use crate::{Result, apt, build, page, process};
 
 /// What is asked for.
@@ -116,7 +116,7 @@ impl Lab<'_> {
             let mut prepare = || {
                 let kernel = self.kernel(boot)?;
                 if toolchain.is_none() {
-                    toolchain = Some(Toolchain::get(self.context, target)?);
+                    toolchain = Some(self.toolchain(target)?);
                 }
                 Ok(kernel)
             };
@@ -130,7 +130,8 @@ impl Lab<'_> {
         }
         let Some(toolchain) = toolchain else { return Vec::new() };
         let packages = ["agent", "kernel-test"];
-        let built = toolchain.build(self.context, &packages, self.options.release);
+        let profile = if self.options.release { Profile::Release } else { Profile::Test };
+        let built = toolchain.build(self.context, &packages, profile);
         match built.and_then(|folder| Programs::read(&folder)) {
             Ok(programs) => self.boot_all(prepared, &programs),
             Err(why) => {
@@ -141,6 +142,15 @@ impl Lab<'_> {
                 };
                 prepared.into_iter().map(failed).collect()
             }
+        }
+    }
+
+    /// As users get it, or whatever is quickest.
+    fn toolchain(&self, target: Target) -> Result<Toolchain> {
+        if self.options.release {
+            Toolchain::get(self.context, target)
+        } else {
+            Toolchain::for_tests(self.context, target)
         }
     }
 
@@ -255,6 +265,10 @@ fn conclude(
     let fail = |error| format!("{}: {error}", path.display());
     fs::write(&path, format!("{table}\n")).map_err(fail)?;
     println!("\n{table}\n");
+    if let Some(memory) = report::memory(booted) {
+        let built = if options.release { "as users get it" } else { "with debug assertions" };
+        println!("the agent's memory, {built}, at the end of each boot:\n\n{memory}\n");
+    }
     for why in skipped {
         println!("skipped: {why}");
     }

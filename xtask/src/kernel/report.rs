@@ -52,6 +52,8 @@ pub(super) struct Console {
     pub(super) modes: Vec<(String, String)>,
     /// How many events of each kind.
     pub(super) events: BTreeMap<String, u32>,
+    /// What the agent held of the machine's memory at its end, in KiB, by name.
+    pub(super) memory: BTreeMap<String, u64>,
     /// What went wrong and concerns no check.
     pub(super) notes: Vec<String>,
     done: bool,
@@ -78,6 +80,12 @@ impl Console {
                     let kind = rest.split_once("event=\"").map_or("", |(_, kind)| kind);
                     let kind = kind.split('"').next().unwrap_or_default();
                     *console.events.entry(kind.to_owned()).or_default() += 1;
+                }
+                "MEMORY" => {
+                    let words: Vec<&str> = rest.split_ascii_whitespace().collect();
+                    let pairs = words.as_chunks::<2>().0.iter();
+                    let known = pairs.filter_map(|[name, kib]| Some((*name, kib.parse().ok()?)));
+                    console.memory = known.map(|(name, kib)| (name.to_owned(), kib)).collect();
                 }
                 "NOTE" => console.notes.push(rest.to_owned()),
                 "DONE" if rest.is_empty() => console.done = true,
@@ -213,6 +221,27 @@ pub(super) fn table(boots: &[Booted]) -> String {
     text
 }
 
+/// What the agent held at the end of each boot, in Markdown; None if no machine has said. The machines
+/// are emulated; their kernels count pages as any does.
+pub(super) fn memory(boots: &[Booted]) -> Option<String> {
+    let mut text = String::from(
+        "| kernel | architecture | resident, MiB | of it anonymous, MiB | heap in use, MiB | threads |\n\
+         |---|---|---:|---:|---:|---:|",
+    );
+    let header = text.len();
+    for booted in boots {
+        let Ok(console) = &booted.console else { continue };
+        let Some(threads) = console.memory.get("threads") else { continue };
+        let _ = write!(text, "\n| {} | {} |", booted.version, booted.boot.board.arch);
+        for name in ["resident", "anonymous", "live"] {
+            let kib = console.memory.get(name).copied().unwrap_or_default();
+            let _ = write!(text, " {:.2} |", kib as f64 / 1024.0);
+        }
+        let _ = write!(text, " {threads} |");
+    }
+    (text.len() > header).then_some(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::boots::BOOTS;
@@ -230,6 +259,7 @@ CHECK mmc-error absent the agent has no probe mmc\r
 CHECK scsi-error skip this machine has no SCSI disk\r
 EVENT 2026 {event=\"io_error\",job=\"mote/events\"} device=vdb\r
 EVENT 2026 {event=\"io_error\",job=\"mote/events\"} device=vdb\r
+MEMORY resident 4096 anonymous 1536 threads 2 live 700\r
 DONE \r
 ";
 
@@ -263,6 +293,17 @@ DONE \r
         assert_eq!(failed.cell("block"), "tracepoint, **failed**");
         let unmade = Console::parse(&CONSOLE.replace("block-io ok", "block-io skip"));
         assert_eq!(unmade.cell("block"), "tracepoint (not compared)");
+    }
+
+    #[test]
+    fn memory_is_a_row_for_each_boot_that_told_it() {
+        let boots = [booted(Ok(Console::parse(CONSOLE))), booted(Err("no console".to_owned()))];
+        let table = memory(&boots).unwrap();
+        assert_eq!(table.lines().count(), 3);
+        assert!(table.ends_with("| x86_64 | 4.00 | 1.50 | 0.68 | 2 |"), "{table}");
+        for told in ["MEMORY", "MEMORY resident", "MEMORY resident much threads -1"] {
+            assert_eq!(memory(&[booted(Ok(Console::parse(told)))]), None, "{told}");
+        }
     }
 
     fn booted(console: Result<Console>) -> Booted {

@@ -10,6 +10,7 @@ use crate::collector::options::{HwmonOptions, excludes};
 use crate::collector::parse::FirstError;
 use crate::host::{Host, Names, Root};
 use crate::model::Kind;
+use crate::sort;
 
 /// As much of a file as node_exporter reads.
 const TEXT_MAX: usize = 128;
@@ -113,7 +114,7 @@ pub(super) fn scan(
         add(&chip, &found, &mut plan, &mut metrics);
     }
     // Stable: within a family by chip and file.
-    metrics.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    sort::stable_by(&mut metrics, |(a, _), (b, _)| a.name.cmp(&b.name));
     for (metric, value) in metrics {
         if plan.families.last().is_none_or(|last| last.name != metric.name) {
             let Metric { name, help, kind, .. } = metric;
@@ -149,7 +150,7 @@ fn attributes(host: &mut Host, directory: &str, files: &Names, found: &mut Vec<F
             None => found.push(new),
         }
     }
-    found.sort_by(|a, b| match a.kind.cmp(&b.kind) {
+    sort::stable_by(found, |a, b| match a.kind.cmp(&b.kind) {
         Ordering::Equal => a.number.cmp(&b.number),
         other => other,
     });

@@ -6,6 +6,7 @@ use super::families::Parsed;
 use super::store::{Row, Store};
 use crate::exposition::{Type, show};
 use crate::model::{Kind, Suffix};
+use crate::sort;
 
 /// What a sample is of its family.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,7 +70,7 @@ pub(super) fn write<'a>(rows: &'a [Parsed], store: &mut Store) -> Option<&'a Par
             bounds.push((bound, if is_histogram { count(row.value) } else { row.value }));
         }
     }
-    bounds.sort_by(|a, b| a.0.total_cmp(&b.0));
+    sort::stable_by(&mut bounds, |a, b| a.0.total_cmp(&b.0));
     let infinite = bounds.last().is_some_and(|last| last.0 == f64::INFINITY);
     if is_histogram && !infinite {
         bounds.push((f64::INFINITY, total));

@@ -1,12 +1,13 @@
 //! Bytes that are written as a zstd frame where that is shorter, and read back within bounds. It must not
 //! know what the bytes mean.
 //!
-//! **Level and window.** Level 1 with a window of 64 KiB, a whole block. Lines of full blocks, a generated
-//! syslog (benches/src/bin/blocks.rs): ratio 4.62, 1.38 million instructions a block, a context of 234 KB.
+//! **Level and window.** Level 1 with a window of 64 KiB: most of a block, of which the largest has 128 KiB (a window
+//! over all of it makes it a hundredth shorter). Lines of blocks of 64 KiB, a generated syslog
+//! (benches/src/bin/blocks.rs): ratio 4.62, 1.38 million instructions a block, a context of 234 KB.
 //! A window of 16 KiB: 4.29, 1.50 million, 120 to 211 KB. Level 3: 4.64, 1.99 million, 597 KB.
 //!
 //! **No context is kept**, neither to write nor to read. Resident memory is promised, and sources that are
-//! read to their end make at most a block a second, so 234 KB and 96 KB would lie there for nothing; the
+//! read to their end make a block in some seconds, so 234 KB and 96 KB would lie there for nothing; the
 //! buffers in the clear are given back for the same reason. A new context costs 4,000 instructions more than
 //! a kept one for a block of one line (33,500 instead of 29,500), 36,000 more for a full one (1.38 instead
 //! of 1.34 million), and 600 more to read; with the kernel's part, for its pages, some 40 µs. A short line a

@@ -6,13 +6,15 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::rc::Rc;
 
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::api::{self, Answer, ApiError, Daemon};
 use super::options::{Limits, Options};
 use super::said::{self, Container, Event};
+use crate::host::alarm::sleep_about;
 
 /// Containers of one daemon that are looked at, running or not.
 const MAX_KNOWN: usize = 2_000;
@@ -104,7 +106,7 @@ impl Discovery {
             if began.elapsed() > longest {
                 pause = shortest;
             }
-            sleep(pause).await;
+            sleep_about(pause).await;
             pause = (pause * 2).min(longest);
         }
     }
@@ -134,7 +136,7 @@ impl Discovery {
                 log::info!("containers of {} are listed again", self.daemon.endpoint);
             }
             let Some(events) = &mut events else {
-                sleep(self.limits.poll).await;
+                sleep_about(self.limits.poll).await;
                 // Also to ask for events again, as often as for a list after an interruption.
                 if self.events_trouble.since.elapsed() > self.limits.relist {
                     self.events_trouble.since = Instant::now();
@@ -142,8 +144,13 @@ impl Discovery {
                 }
                 continue;
             };
-            let end = Instant::now() + self.limits.relist;
-            while let Ok(event) = timeout_at(end, events.next(said::event)).await {
+            let mut relist = pin!(sleep_about(self.limits.relist));
+            loop {
+                let event = tokio::select! {
+                    biased;
+                    event = events.next(said::event) => event,
+                    () = &mut relist => break,
+                };
                 match event? {
                     None => return Ok(()),
                     Some(None) => {}

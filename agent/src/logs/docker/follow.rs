@@ -41,6 +41,7 @@ pub(super) enum Link {
 
 /// An answer to a request for a log.
 pub(super) struct Stream {
+    labels: [Labels; 2],
     socket: Socket,
     head: Option<Head>,
     body: Option<Body>,
@@ -131,7 +132,8 @@ pub(super) struct Follow {
     /// The number of its daemon.
     pub(super) host: usize,
     pub(super) driver: String,
-    labels: [Labels; 2],
+    /// Without `stream`: of thousands only those that are read need both.
+    labels: Labels,
     pub(super) running: bool,
     pub(super) mark: Mark,
     pub(super) link: Link,
@@ -158,7 +160,7 @@ impl Follow {
             name: String::new(),
             host,
             driver: String::new(),
-            labels: [Labels::new(), Labels::new()],
+            labels: Labels::new(),
             running: false,
             mark,
             link: Link::Off,
@@ -175,7 +177,10 @@ impl Follow {
 
     /// Takes what is known of the container.
     pub(super) fn describe(&mut self, container: said::Container, labels: &Labels) {
-        self.labels = [Output::Stdout, Output::Stderr].map(|output| of_output(labels, output));
+        self.labels = labels.clone();
+        if let Link::Open(stream) = &mut self.link {
+            stream.labels = of_both(labels);
+        }
         self.id = container.id;
         self.name = container.name;
         self.driver = container.driver;
@@ -206,6 +211,7 @@ impl Follow {
     pub(super) fn connected(&mut self, socket: Socket, max_line: usize) {
         self.stamps = [Stamp::default(); 2];
         self.link = Link::Open(Box::new(Stream {
+            labels: of_both(&self.labels),
             socket,
             head: None,
             body: None,
@@ -260,7 +266,7 @@ impl Follow {
     /// Reads what is there into the block, at most a buffer full.
     pub(super) fn turn(&mut self, buffer: &mut [u8], work: &mut Work<'_>) -> Turn {
         let Link::Open(stream) = &mut self.link else { return Turn::Quiet };
-        let [out, err] = &self.labels;
+        let [out, err] = &stream.labels;
         let (Some(out), Some(err)) = (work.block.stream(out), work.block.stream(err)) else {
             return Turn::Quiet;
         };
@@ -300,6 +306,11 @@ impl Follow {
             None => Turn::Read(count),
         }
     }
+}
+
+/// The labels of stdout and of stderr.
+fn of_both(labels: &Labels) -> [Labels; 2] {
+    [Output::Stdout, Output::Stderr].map(|output| of_output(labels, output))
 }
 
 /// A driver without a way to read, or none at all.

@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::sort;
+
 use super::follow::modified_ns;
 use super::position::Identity;
 
@@ -82,7 +84,7 @@ pub(super) fn of(log: &Path) -> Vec<Kin> {
     let names = entries.flatten().map(|entry| entry.file_name()).filter(|name| is_kin(name));
     let kin = |name| Kin::of(directory.join(name), base.as_bytes());
     let mut found: Vec<Kin> = names.filter_map(kin).take(MAX_KIN).collect();
-    found.sort_by(Kin::order);
+    sort::stable_by(&mut found, Kin::order);
     found
 }
 

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
+use crate::sort;
+
 use super::root::Root;
 
 /// How many patterns one with `{a,b}` may stand for.
@@ -373,7 +375,7 @@ impl Walk<'_> {
             Some(Entry { path: directory.join(entry.file_name()), kind: entry.file_type().ok()? })
         };
         let mut entries: Vec<Entry> = entries.flatten().filter_map(entry).collect();
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        sort::stable_by(&mut entries, |a, b| a.path.cmp(&b.path));
         entries
     }
 }

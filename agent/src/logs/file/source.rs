@@ -18,6 +18,7 @@ use super::wake::Trouble;
 use super::writer::Pen;
 use super::{Counters, KEY_PREFIX, Limits, Options, StartAt};
 use crate::host::Clock;
+use crate::host::alarm::early;
 use crate::logs::text::Converter;
 use crate::logs::watch::{Wake, Watcher};
 use crate::logs::{Progress, Source, Waiting};
@@ -64,6 +65,8 @@ pub struct FileSource {
     /// Chains have positions to be written when there is room.
     pub(super) unsaved: bool,
     pub(super) next_rescan: Instant,
+    /// What is to be read is asked for by the time alone: no company is waited for.
+    pub(super) is_routine: bool,
     pub(super) next_poll: Instant,
     converter: Converter,
     scratch: Vec<u8>,
@@ -142,6 +145,7 @@ impl FileSource {
             scan_due: true,
             unsaved: false,
             next_rescan: now,
+            is_routine: false,
             next_poll: now,
             converter: Converter::default(),
             scratch: Vec::new(),
@@ -176,8 +180,8 @@ impl FileSource {
             if self.scan_due || self.unsaved || !self.queue.is_empty() {
                 return;
             }
-            let deadline = self.deadline();
-            self.watcher.wait(deadline, false, &mut self.wakes).await;
+            let (from, until) = self.deadline();
+            self.watcher.wait(from, until, false, &mut self.wakes).await;
         }
     }
 
@@ -189,10 +193,10 @@ impl FileSource {
             if self.scan_due {
                 self.scan();
             }
-            if Instant::now() >= end {
+            if self.is_routine || Instant::now() >= end {
                 return;
             }
-            self.watcher.wait(end, true, &mut self.wakes).await;
+            self.watcher.wait(end, end, true, &mut self.wakes).await;
         }
     }
 
@@ -205,6 +209,8 @@ impl FileSource {
         self.look();
         let now = Instant::now();
         self.act_on_time(now);
+        // It is made now.
+        self.is_routine = false;
         if self.scan_due {
             self.scan();
         }
@@ -431,7 +437,7 @@ impl Source for FileSource {
                 // This future is made anew all the time; what is due is not put off by that.
                 let now = Instant::now();
                 if now >= self.next_rescan {
-                    self.next_rescan = now + self.limits.rescan;
+                    self.next_rescan = now + early(self.limits.rescan);
                     self.scan_due = true;
                     self.enqueue_where(|_| true);
                     self.measure(now);
@@ -444,6 +450,8 @@ impl Source for FileSource {
                     }
                     until = until.min(self.next_poll);
                 }
+                // A look that is due ends a gathering, and here it would without end.
+                self.is_routine = false;
                 FileSource::gather(self, until).await;
             }
         })

@@ -7,6 +7,7 @@ use super::chain::Chain;
 use super::kin;
 use super::position::Identity;
 use super::source::FileSource;
+use crate::host::alarm::{early, late};
 use crate::logs::watch::Wake;
 
 /// Why a path is not read.
@@ -50,7 +51,8 @@ impl FileSource {
 
     pub(super) fn act_on_time(&mut self, now: Instant) {
         if now >= self.next_rescan {
-            self.next_rescan = now + self.limits.rescan;
+            self.next_rescan = now + early(self.limits.rescan);
+            self.is_routine = !self.scan_due && self.queue.is_empty();
             self.scan_due = true;
             self.enqueue_where(|_| true);
         }
@@ -72,10 +74,15 @@ impl FileSource {
         self.enqueue_where(|chain| chain.files.iter().any(|file| file.watch.is_none()));
     }
 
-    pub(super) fn deadline(&self) -> Instant {
+    /// When something is to be done that no event tells: with the first wake-up from the one on, by the
+    /// other at the latest.
+    pub(super) fn deadline(&self) -> (Instant, Instant) {
         let poll = self.watcher.is_degraded().then_some(self.next_poll);
         let due = self.chains.values().filter_map(|chain| chain.deadline(&self.limits)).min();
-        [poll, due].into_iter().flatten().fold(self.next_rescan, Instant::min)
+        let exact = poll.into_iter().chain(due).min();
+        let rescan = self.limits.rescan;
+        let at = |rescan: Instant| exact.map_or(rescan, |exact| exact.min(rescan));
+        (at(self.next_rescan), at(self.next_rescan + (late(rescan) - early(rescan))))
     }
 
     /// Something is wrong with a path; said when it changes.

@@ -38,6 +38,7 @@ use super::{
     Counts, Cursor, Entry, FieldSet, Id, Journal, Limits, Matches, Next, Start, Units, labels,
     units,
 };
+use crate::host::alarm::early;
 use crate::host::{Clock, Roots};
 use crate::logs::file::Root;
 use crate::logs::text::Converter;
@@ -290,7 +291,7 @@ impl JournalSource {
             }
         }
         self.journal.rescan();
-        self.next_look = Instant::now() + self.interval();
+        self.next_look = Instant::now() + early(self.interval());
     }
 
     fn interval(&self) -> Duration {
@@ -345,7 +346,8 @@ impl JournalSource {
                 return;
             }
             let next = self.again.map_or(self.next_look, |again| again.min(self.next_look));
-            self.watcher.wait(next, false, &mut self.wakes).await;
+            let until = self.again.unwrap_or(next + self.interval() / 2);
+            self.watcher.wait(next, until, false, &mut self.wakes).await;
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tz::TimeZone;
 
 use super::drops::drops;
@@ -21,6 +21,7 @@ use super::frames::{Frame, Framer};
 use super::inbox::{Inbox, Losses, Sender};
 use super::receive::{Datagrams, receive, sender};
 use super::{Listen, Options, Sockets};
+use crate::host::alarm::sleep_until;
 use crate::host::{Clock, Host, Root, Roots, hostname};
 use crate::logs::{Progress, Source, Waiting};
 use crate::model::Block;
@@ -374,6 +375,10 @@ impl SyslogSource {
 impl Source for SyslogSource {
     fn name(&self) -> &'static str {
         "syslog"
+    }
+
+    fn is_last_copy(&self) -> bool {
+        true
     }
 
     fn ready(&mut self) -> Waiting<'_> {

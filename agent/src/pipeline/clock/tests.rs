@@ -119,7 +119,7 @@ impl Machine {
 
     fn synchronise(&mut self, synchronised: bool) {
         self.synchronised = synchronised;
-        self.clock.set_discipline(Discipline { synchronised, tick_ppm: 0 });
+        self.clock.set_discipline(Discipline { synchronised, ..Discipline::default() });
         if synchronised {
             self.set(self.real_ms);
         }
@@ -185,9 +185,8 @@ impl Machine {
 
     async fn keep(&mut self) {
         let Some(agent) = &self.agent else { return };
-        let found = agent.time.found.borrow().clone();
-        if !found.is_empty() {
-            agent.time.save(&found).await;
+        if agent.time.is_finding() || agent.time.again.get() {
+            agent.time.save().await;
         }
     }
 
@@ -373,4 +372,90 @@ async fn a_clock_that_was_years_ahead_stops_nothing_and_one_that_goes_back_repea
     machine.round();
     machine.drain().await;
     assert_eq!(machine.truth.stored_rounds.len(), before + 4);
+}
+
+#[tokio::test]
+async fn a_hundred_boots_that_never_learned_the_time_arrive_in_order() {
+    let mut machine = Machine::new();
+    for boot in 0..100 {
+        machine.pass(20_000 + boot * 1_000);
+        machine.round();
+        machine.entry(None);
+        machine.pass(100);
+        machine.boot([0, 86_400_000 * boot, SOME_DAY + 9 * HOUR][boot as usize % 3]);
+    }
+    machine.synchronise(true);
+    machine.pass(60_000);
+    machine.round();
+    machine.drain().await;
+    machine.check(0);
+    let time = &machine.agent.as_ref().unwrap().time;
+    let estimated = |boot: &u8| time.boot(&[*boot; 16]).is_some_and(|boot| boot.estimated);
+    assert_eq!((1..=100).filter(estimated).count(), 100);
+}
+
+#[tokio::test]
+async fn a_book_that_could_not_be_written_is_written_when_the_disk_works_again() {
+    let mut machine = Machine::new();
+    machine.round();
+    let (book, beside) = (machine.dir.path().join(BOOK), machine.dir.path().join("clock.new"));
+    std::fs::create_dir(&beside).unwrap();
+    machine.synchronise(true);
+    machine.pass(1_000);
+    machine.round();
+    machine.drain().await;
+    assert_eq!(machine.truth.stored_rounds.len(), 2, "it is gone on without the disk");
+    assert!(!book.exists());
+    // Not with each round, and again if it is in vain.
+    let mut tries = 0;
+    for _ in 0..12 {
+        machine.pass(20_000);
+        machine.round();
+        tries += usize::from(machine.agent.as_ref().unwrap().time.again.get());
+        machine.keep().await;
+    }
+    assert_eq!(tries, 3);
+    std::fs::remove_dir(&beside).unwrap();
+    for _ in 0..4 {
+        machine.pass(20_000);
+        machine.round();
+        machine.keep().await;
+    }
+    let boot = Book::load(&book).unwrap().get(&[1; 16]).unwrap();
+    assert_eq!(Some(boot), machine.agent.as_ref().unwrap().time.boot(&[1; 16]));
+    machine.pass(70_000);
+    machine.round();
+    assert!(!machine.agent.as_ref().unwrap().time.again.get());
+}
+
+#[tokio::test]
+async fn a_book_is_written_by_one_at_a_time_whatever_becomes_of_who_waits_for_it() {
+    let mut machine = Machine::new();
+    machine.round();
+    machine.synchronise(true);
+    machine.round();
+    let time = Rc::clone(&machine.agent.as_ref().unwrap().time);
+    // A write that hangs, and whose pipeline is gone.
+    let hangs = Arc::clone(&time.saving).lock_owned().await;
+    let given_up = tokio::time::timeout(Duration::from_millis(50), time.save()).await;
+    assert!(given_up.is_err() && time.is_finding() && !machine.dir.path().join(BOOK).exists());
+    let (saved, ()) =
+        tokio::join!(tokio::time::timeout(Duration::from_secs(9), time.save()), async {
+            drop(hangs)
+        });
+    saved.unwrap();
+    assert!(!time.is_finding());
+    assert!(Book::load(&machine.dir.path().join(BOOK)).unwrap().get(&[1; 16]).is_some());
+}
+
+#[tokio::test]
+async fn who_is_forbidden_to_ask_the_kernel_is_told_unless_timesyncd_vouches() {
+    let machine = Machine::new();
+    let time = &machine.agent.as_ref().unwrap().time;
+    assert!(!time.nobody_can_vouch());
+    machine.clock.set_discipline(Discipline { forbidden: true, ..Discipline::default() });
+    assert!(time.nobody_can_vouch());
+    std::fs::create_dir_all(time.marker.parent().unwrap()).unwrap();
+    std::fs::write(&time.marker, "").unwrap();
+    assert!(!time.nobody_can_vouch());
 }

@@ -82,6 +82,27 @@ fn empty_lines_are_bounded_as_any_others_and_none_is_lost() {
     }
 }
 
+#[test]
+fn while_memory_is_short_a_batch_has_a_block_or_what_there_is_room_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log(&dir);
+    let reader = log.reader("a").unwrap();
+    for _ in 0..6 {
+        log.append(BLOCK, &mut Entries(&block(10, "line"))).unwrap();
+    }
+    let mut signal = empty(Limits::default());
+    let mut gathered = Gathered::default();
+    let mut one = 0;
+    for (blocks, items) in [(0, 10), (1, 10), (2, 20), (100, 20)] {
+        signal.room(one * blocks);
+        gathered = Gathered { until: gathered.until, ..Gathered::default() };
+        signal.gather(&log, reader, &mut gathered).unwrap();
+        assert_eq!((gathered.items, gathered.full), (items, blocks < 100));
+        one = signal.holds() * 10 / items;
+        while signal.next_request(Bounds::NONE).is_some() {}
+    }
+}
+
 /// A batch of one block, and what its requests hold: time in ns, line, number of pairs.
 fn sent(signal: &mut EntriesSignal, now_ms: Option<i64>) -> Vec<(i64, String, usize)> {
     let mut all = Vec::new();
@@ -364,9 +385,9 @@ const NOW: i64 = 1_700_000_000;
 #[tokio::test(start_paused = true)]
 async fn what_is_too_far_behind_is_dropped_while_that_is_certain_and_sent_alone_where_it_is_not() {
     let mut signal = empty(lokis());
-    // Nothing is known of either stream: the old entry goes without the other one.
+    // Nothing is known of the streams: each goes alone, since one may be one too many for Loki, and the entry old.
     refill(&mut signal, &block_of(&[("a", NOW - 9_000), ("b", NOW), ("c", NOW)]), NOW);
-    assert_eq!(requests(&mut signal, Some(NOW)), [vec![NOW - 9_000], vec![NOW, NOW]]);
+    assert_eq!(requests(&mut signal, Some(NOW)), [vec![NOW - 9_000], vec![NOW], vec![NOW]]);
     // Its stream goes on from there in the order of time, however old.
     let on = [("a", NOW - 8_000), ("a", NOW - 5_000), ("b", NOW)];
     refill(&mut signal, &block_of(&on), NOW);
@@ -381,11 +402,11 @@ async fn what_is_too_far_behind_is_dropped_while_that_is_certain_and_sent_alone_
     refill(&mut signal, &block_of(&[("b", NOW - 4_000), ("c", NOW)]), NOW);
     assert_eq!(requests(&mut signal, Some(NOW)), [vec![NOW - 4_000], vec![NOW]]);
     assert_eq!(counted(&signal), [("too_far_behind".to_owned(), 1)]);
-    // Whoever turns it off gets everything sent together.
+    // Whoever turns it off gets everything sent together, once Loki has the streams.
     let mut signal = empty(Limits { max_behind: None, ..lokis() });
-    for _ in 0..2 {
+    for expected in [2, 1, 1] {
         refill(&mut signal, &block_of(&behind), NOW);
-        assert_eq!(requests(&mut signal, Some(NOW)).len(), 1);
+        assert_eq!(requests(&mut signal, Some(NOW)).len(), expected);
     }
 }
 
@@ -410,13 +431,28 @@ async fn loki_says_how_far_behind_a_stream_is_and_that_is_remembered() {
 }
 
 #[test]
+fn of_many_new_streams_a_few_go_alone_and_the_others_together_once_those_were_taken() {
+    let mut signal = empty(Limits { max_behind: None, ..lokis() });
+    let names: Vec<String> = (0..30).map(|n| format!("s{n:02}")).collect();
+    let new: Vec<_> = names.iter().map(|name| (name.as_str(), NOW)).collect();
+    refill(&mut signal, &block_of(&new), NOW);
+    let lengths = |requests: Vec<Vec<i64>>| requests.iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(lengths(requests(&mut signal, Some(NOW))), [1, 1, 1, 1, 1, 1, 1, 1, 22]);
+    refill(&mut signal, &block_of(&new), NOW);
+    assert_eq!(lengths(requests(&mut signal, Some(NOW))), [30]);
+}
+
+#[test]
 fn entries_close_to_the_greatest_age_go_one_stream_a_push() {
     let week = 168 * 3_600;
     let mut signal = empty(Limits { max_behind: None, ..lokis() });
     let old = [("a", NOW - week + 60), ("b", NOW - week + 60), ("b", NOW), ("c", NOW), ("d", NOW)];
     refill(&mut signal, &block_of(&old), NOW);
-    let expected = [vec![NOW - week + 60], vec![NOW - week + 60, NOW], vec![NOW, NOW]];
-    assert_eq!(requests(&mut signal, Some(NOW)), expected);
+    let first = [vec![NOW - week + 60], vec![NOW - week + 60, NOW], vec![NOW], vec![NOW]];
+    assert_eq!(requests(&mut signal, Some(NOW)), first, "Loki has none of these streams");
+    refill(&mut signal, &block_of(&old), NOW);
+    let then = [vec![NOW - week + 60], vec![NOW - week + 60, NOW], vec![NOW, NOW]];
+    assert_eq!(requests(&mut signal, Some(NOW)), then);
 }
 
 #[test]
@@ -491,8 +527,10 @@ fn labels_that_loki_would_refuse_are_trimmed_at_the_last_moment() {
         block.push(stream, 1, "line");
     }
     let mut signal = signal_of(&block, Limits::default());
-    let request = signal.next_request(Bounds::NONE).unwrap();
-    let streams = crate::encode::loki::read_push(request.body).streams;
+    let mut streams = Vec::new();
+    while let Some(request) = signal.next_request(Bounds::NONE) {
+        streams.extend(crate::encode::loki::read_push(request.body).streams);
+    }
     assert_eq!(streams[0].labels.matches('=').count(), 15);
     assert_eq!(streams[1].labels, "{job=\"mote/unlabeled\"}");
 }

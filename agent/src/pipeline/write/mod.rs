@@ -29,6 +29,9 @@ use starts::{Since, Start, Starts};
 const FALL_BACK: Duration = Duration::from_secs(3_600);
 
 /// A request takes nothing more from here on, so that what belongs together is not cut by the bound.
+/// Memory of a request that is kept for the next one: that of a round.
+const KEPT: usize = 128 << 10;
+
 const NEARLY_FULL: usize = MAX_BYTES / 2;
 
 /// What is known of the server.
@@ -57,6 +60,8 @@ impl<'a> Rounds<'a> {
 
 /// Requests of one endpoint.
 pub(super) struct Writer {
+    /// Parts of the batch have gone by another version.
+    is_mixed: bool,
     histograms: Histograms,
     speaks: Speaks,
     /// Whether it was told already that the server does not take 2.0.
@@ -89,10 +94,17 @@ impl Writer {
             two: RemoteWrite2::new(),
             items: 0,
             families: Families::new(newest, options.metadata_every),
+            is_mixed: false,
             family: String::new(),
             starts: Starts::default(),
             start: Vec::new(),
         }
+    }
+
+    /// How histograms go: as classic series to the end of a batch of which parts have gone by 1.0, since a cut may be
+    /// within one.
+    fn histograms(&self) -> Histograms {
+        if self.is_mixed { Histograms::Classic } else { self.histograms }
     }
 
     fn is_two(&self) -> bool {
@@ -137,6 +149,7 @@ impl Writer {
 
     pub(super) fn batch_ends(&mut self) {
         self.families.end();
+        self.is_mixed = false;
     }
 
     /// An empty request.
@@ -149,6 +162,16 @@ impl Writer {
 
     pub(super) fn is_empty(&self) -> bool {
         self.items == 0
+    }
+
+    /// Gives back the memory of large requests.
+    pub(super) fn rest(&mut self) {
+        if self.one.memory() > KEPT {
+            self.one = self.one.anew();
+        }
+        if self.two.memory() > KEPT {
+            self.two = RemoteWrite2::new();
+        }
     }
 
     /// Bytes before compression.
@@ -177,7 +200,7 @@ impl Writer {
 
     /// From which series of a part on it is this part's: a histogram is its whole where it begins.
     pub(super) fn begin_of(&self, view: View<'_>, at: usize) -> usize {
-        let whole = self.is_two() && self.histograms == Histograms::Native;
+        let whole = self.is_two() && self.histograms() == Histograms::Native;
         if whole { own::goes_on(view, at).unwrap_or(at) } else { at }
     }
 
@@ -225,8 +248,8 @@ impl Writer {
         let before = self.one.samples();
         self.one.series(labels, samples)?;
         self.items += (self.one.samples() - before) as u64;
-        let family = own::family(series.kind, view.name(at));
-        if self.families.tells && self.family != family {
+        let family = series.kind.family(view.name(at));
+        if self.family != family && self.families.is_due(family) {
             self.family.clear();
             self.family.push_str(family);
             let one = &mut self.one;
@@ -240,7 +263,7 @@ impl Writer {
 
     fn add_two(&mut self, view: View<'_>, at: usize, rounds: Rounds<'_>) -> Result<usize, Full> {
         let Some(series) = view.get(at) else { return Ok(1) };
-        let is_native = self.histograms != Histograms::Classic && own::begins(view, at);
+        let is_native = self.histograms() != Histograms::Classic && own::begins(view, at);
         if !is_native {
             self.add_series(view, at, rounds, |_| true)?;
             return Ok(1);
@@ -250,13 +273,13 @@ impl Writer {
         let count = natives.clone().count() as u64;
         if count > 0 {
             let two = &mut self.two;
-            let family = own::family(series.kind, view.name(at));
+            let family = series.kind.family(view.name(at));
             self.families.with(family, |help, unit| {
                 let meta = Meta { kind: series.kind, help, unit };
                 two.histogram(view.native(at), meta, natives)
             })?;
         }
-        if self.histograms == Histograms::Both {
+        if self.histograms() == Histograms::Both {
             self.add_series(view, at, rounds, |_| true)?;
             return Ok(1);
         }
@@ -290,7 +313,7 @@ impl Writer {
         }
         let before = self.two.samples();
         let two = &mut self.two;
-        let family = own::family(series.kind, view.name(at));
+        let family = series.kind.family(view.name(at));
         self.families.with(family, |help, unit| {
             let meta = Meta { kind: series.kind, help, unit };
             two.series(labels, meta, samples)
@@ -316,7 +339,10 @@ impl Writer {
     /// The server has refused the request and may have written a part of it. How many samples of the WAL
     /// it has not written, if it says so.
     pub(super) fn written(&mut self, written: Written) -> Option<u64> {
-        if !self.is_two() || written == Written::default() {
+        // Where nothing was written, cutting repeats nothing; and Mimir says so of each request that it refuses
+        // before it looks at samples (pkg/distributor/push.go), as one that it can't read.
+        let count = written.samples.unwrap_or(0).saturating_add(written.histograms.unwrap_or(0));
+        if !self.is_two() || count == 0 {
             return None;
         }
         self.is_proven();
@@ -335,7 +361,7 @@ impl Writer {
             |sent: usize, written: Option<u64>| (sent as u64).saturating_sub(written.unwrap_or(0));
         let histograms = missing(self.two.histograms(), written.histograms);
         // Beside classic series a native histogram stands for none.
-        let each = if self.histograms == Histograms::Native { SERIES as u64 } else { 0 };
+        let each = if self.histograms() == Histograms::Native { SERIES as u64 } else { 0 };
         missing(self.two.samples(), written.samples)
             .saturating_add(histograms.saturating_mul(each))
             .min(self.items)
@@ -353,6 +379,13 @@ impl Writer {
 
     /// The server has said that it does not take this protocol. Whether another one is spoken from now on.
     pub(super) fn unsupported(&mut self, why: &str) -> bool {
+        if let Speaks::OneUntil(_) = self.speaks {
+            // It takes neither, or was somebody else before: the other one is tried after the caller's pause.
+            self.speaks = Speaks::Two { is_proven: false };
+            self.is_mixed = true;
+            self.families.again();
+            return false;
+        }
         if !self.is_two() {
             return false;
         }
@@ -362,6 +395,7 @@ impl Writer {
 
     fn fall_back(&mut self, why: &str) {
         self.speaks = Speaks::OneUntil(Instant::now() + FALL_BACK);
+        self.is_mixed = true;
         self.families.again();
         if !std::mem::replace(&mut self.is_told, true) {
             log::warn!(

@@ -17,16 +17,6 @@ const BUCKETS: usize = LATENCY_BOUNDS.len() + 1;
 /// Whole numbers up to here are exact in a float.
 const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
 
-/// The name of the family of a histogram's or a summary's series; of others, their own.
-pub(super) fn family(kind: Kind, name: &str) -> &str {
-    let suffixes = match kind {
-        Kind::Histogram => &["_bucket", "_sum", "_count"][..],
-        Kind::Summary => &["_sum", "_count"],
-        _ => &[],
-    };
-    suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
-}
-
 /// The series of a table as the endpoint gets them.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
@@ -67,7 +57,7 @@ impl<'a> View<'a> {
     ) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
         self.labels(at).into_iter().flatten().filter_map(|(name, value)| match name {
             "le" => None,
-            NAME => Some((name, family(Kind::Histogram, value))),
+            NAME => Some((name, Kind::Histogram.family(value))),
             _ => Some((name, value)),
         })
     }

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::sort;
+
 use super::super::file::{self, File, Identity};
 use super::super::order::{Key, Points};
 use super::super::pages::Pages;
@@ -52,7 +54,7 @@ impl Journal {
                 }
             }
         }
-        tails.sort_by(|(one, _): &(Key, bool), (other, _)| one.order(other));
+        sort::stable_by(&mut tails, |(one, _), (other, _)| one.order(other));
         for (key, volatile) in tails {
             if !self.points.passed(&key, volatile) {
                 self.points.add(&key, volatile);

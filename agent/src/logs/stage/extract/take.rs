@@ -1,6 +1,8 @@
 //! What the stages that read fields share: where they read, where a value goes, and in which form it
 //! stands in the text.
 
+use crate::sort;
+
 use super::super::Work;
 use super::escape::Unescaped;
 
@@ -101,7 +103,7 @@ impl Taker {
     /// The slots of a scan are these destinations.
     pub(super) fn new(input: Input, to: &[Destination]) -> Taker {
         let mut destinations: Vec<_> = to.iter().cloned().enumerate().collect();
-        destinations.sort_by_key(|(_, to)| *to == Destination::Line);
+        sort::stable_by_key(&mut destinations, |(_, to)| *to == Destination::Line);
         let found = vec![None; to.len()];
         Taker { input, destinations, found, copy: String::new(), value: String::new() }
     }

@@ -8,6 +8,8 @@ pub use presets::{PRESETS, Preset};
 
 use regex::bytes::CaptureLocations;
 
+use crate::sort;
+
 use super::super::{Action, Pattern, Verdict, Work};
 use super::regex::whole_characters;
 use super::take::{MAX_LABEL_VALUE, MAX_METADATA_VALUE, cut};
@@ -226,7 +228,9 @@ impl Replacer {
                     self.spans.clear();
                     self.spans.extend(groups.filter(|(start, end)| start < end));
                     // A group before those inside of it, which go with it.
-                    self.spans.sort_unstable_by_key(|(start, end)| (*start, usize::MAX - end));
+                    sort::unstable_by_key(&mut self.spans, |(start, end)| {
+                        (*start, usize::MAX - end)
+                    });
                     for (start, end) in &self.spans {
                         let wide = whole_characters(text, *start, *end);
                         if !on(wide.start, wide.end) {
