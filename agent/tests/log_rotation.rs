@@ -148,6 +148,63 @@ async fn somebodys_own_copy_takes_nothing_from_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_log_that_begins_as_the_one_before_did_is_no_copy_of_it() {
+    // A header, a date, or the beginning of a line whose rest is not written yet.
+    for begin in ["# Fields: date time\n", "2026-11-2"] {
+        for pattern in ["app.log", "app.log*"] {
+            let mut bench = Bench::new(&[pattern]);
+            bench.append("app.log", format!("{begin}0\n"));
+            bench.read();
+            // Nobody has seen the one in the middle at the path.
+            tick();
+            bench.rename("app.log", "app.log.2");
+            bench.append("app.log", format!("{begin}1\n2\n"));
+            bench.rename("app.log", "app.log.1");
+            tick();
+            bench.append("app.log", begin);
+            let mut read = bench.read();
+            bench.append("app.log", "3\n");
+            read.extend(bench.read());
+            let lines = read.iter().map(|line| line.split_once(": ").unwrap().1.to_owned());
+            let mut lines: Vec<String> = lines.filter(|line| !line.starts_with('#')).collect();
+            lines.sort();
+            let first = begin.trim_end().trim_start_matches("# Fields: date time");
+            let expected = [format!("{first}1"), "2".to_owned(), format!("{first}3")];
+            assert_eq!(lines.len(), 3, "{pattern} {begin}: {lines:?}");
+            assert!(expected.iter().all(|line| lines.contains(line)), "{pattern}: {lines:?}");
+            advance(QUIET).await;
+            assert_eq!(bench.read(), NOTHING);
+            bench.restart();
+            assert_eq!(bench.read(), NOTHING);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_for_a_copy_and_is_none_is_read_late() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", "# header\n0\n");
+    bench.read();
+    tick();
+    bench.rename("app.log", "app.log.2");
+    bench.append("app.log", "# header\n");
+    bench.rename("app.log", "app.log.1");
+    bench.append("app.log", "# header\n2\n");
+    assert_eq!(bench.read(), ["app.log: # header", "app.log: 2"]);
+    // Its writer had not changed to the new one yet.
+    bench.append("app.log.1", "1\n");
+    bench.rename("app.log", "app.log.0");
+    bench.append("app.log", "# header\n3\n");
+    let mut read = bench.read();
+    read.sort();
+    assert_eq!(read[read.len() - 2..], ["app.log: 1", "app.log: 3"]);
+    advance(QUIET).await;
+    assert_eq!(bench.read(), NOTHING);
+    bench.restart();
+    assert_eq!(bench.read(), NOTHING);
+}
+
+#[tokio::test(start_paused = true)]
 async fn rotated_several_times_while_stopped() {
     for numbered in [true, false] {
         for is_removed in [false, true] {

@@ -89,6 +89,11 @@ impl Chain {
         self.files.back().filter(|file| file.place == Place::Current)
     }
 
+    /// Whether what is in a file is in the newest, too.
+    pub(super) fn has_contents_of(&self, copy: &Follow) -> bool {
+        self.files.back().is_none_or(|newest| copy.is_copy_of(newest).unwrap_or_default())
+    }
+
     /// Puts a file before the one at the path, and before those that were written later.
     pub(super) fn push_rotated(&mut self, mut file: Follow, now: Instant) {
         let modified_ns = file.modified_ns();

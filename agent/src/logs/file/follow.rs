@@ -182,38 +182,53 @@ impl Follow {
     pub(super) fn resume_copy(&mut self, record: &Record) -> io::Result<bool> {
         let mut first = [0; HEAD];
         let first = self.first(&mut first)?;
-        self.seen = self.size()?;
-        let is_copy = self.seen >= record.offset
+        let size = self.size()?;
+        let is_copy = size >= record.offset
             && self.identity != record.identity
             && record.head.matches(first)
             && self.has_tail(record)?;
         if is_copy {
+            self.seen = size;
             self.go_on(record);
         }
         Ok(is_copy)
     }
 
-    /// Whether it is a copy of another file as far as the shorter of the two goes, or of what is known
-    /// of that one if its contents are gone.
+    /// Whether it is a copy of another file, as far as it goes, or of what is known of that one if its
+    /// contents are gone. What is longer than its original is none: it was at the path before, and the
+    /// new one begins alike.
     pub(super) fn is_copy_of(&self, other: &Follow) -> io::Result<bool> {
-        let (mut own, mut its) = ([0; HEAD], [0; HEAD]);
-        let first = self.first(&mut own)?;
-        if !other.head.is_empty() && other.size()? < other.offset {
-            return Ok(other.head.matches(first));
+        let mut first = [0; HEAD];
+        let first = self.first(&mut first)?;
+        // Its own first: a copy is not longer than what the other has by then.
+        let size = self.size()?;
+        if size > 0 && size <= other.size()? && self.begins_like(other, size)? {
+            return Ok(true);
         }
-        let same = |at: u64, own: &mut [u8], its: &mut [u8]| {
-            let got = fill(&self.file, own, at)?;
-            let len = fill(&other.file, its, at)?.min(got);
-            Ok::<_, io::Error>(len > 0 && own.get(..len) == its.get(..len))
-        };
-        let end = self.size()?.min(other.size()?);
-        Ok(same(0, &mut own, &mut its)?
-            && same(end.saturating_sub(HEAD as u64), &mut own, &mut its)?)
+        // Cut off before, just now, or grown again since.
+        Ok(!other.head.is_empty() && other.head.matches(first) && other.has_other_contents()?)
     }
 
-    /// Whether it begins as another file is known to have begun.
-    pub(super) fn has_head_of(&self, other: &Follow) -> io::Result<bool> {
-        Ok(!other.head.is_empty() && self.begins_with(other.head)?)
+    /// Whether the first and the last of so many bytes are the same in both.
+    fn begins_like(&self, other: &Follow, size: u64) -> io::Result<bool> {
+        for at in [0, size.saturating_sub(HEAD as u64)] {
+            let (mut own, mut its) = ([0; HEAD], [0; HEAD]);
+            let len = usize::try_from(size - at).map_or(HEAD, |rest| rest.min(HEAD));
+            let (own, its) = (own.get_mut(..len), its.get_mut(..len));
+            let (own, its) = (own.unwrap_or_default(), its.unwrap_or_default());
+            if fill(&self.file, own, at)? < len || fill(&other.file, its, at)? < len || own != its {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether all that is in this file, a copy when it was opened, is what a record says was read of
+    /// its original.
+    pub(super) fn is_within(&self, record: &Record) -> bool {
+        let is_known =
+            |size| size == self.seen || self.begins_with(record.head).unwrap_or_default();
+        self.size().is_ok_and(|size| size <= record.offset && is_known(size))
     }
 
     /// Takes all that there is as read.
@@ -297,6 +312,14 @@ impl Follow {
     pub(super) fn is_cut(&mut self) -> bool {
         self.size().is_ok_and(|size| size < self.offset)
             || self.has_same_head().is_ok_and(|same| !same)
+    }
+
+    /// As [`is_cut`](Follow::is_cut), and learns nothing.
+    fn has_other_contents(&self) -> io::Result<bool> {
+        let mut first = [0; HEAD];
+        let first = self.first(&mut first)?;
+        let same = self.head.matches(first) || is_hole(first, self.head);
+        Ok(!same || self.size()? < self.offset)
     }
 
     /// Whether it begins so.

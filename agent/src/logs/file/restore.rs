@@ -204,7 +204,8 @@ impl FileSource {
         let copy = if is_held { held.take() } else { self.find_copy(home, record, now) };
         self.put_copy(path, chain, record, copy, at, now);
         if let Some(other) = held {
-            self.release(path, chain, other);
+            let is_read = other.is_within(record);
+            self.release(path, chain, other, is_read);
         }
     }
 
@@ -249,16 +250,24 @@ impl FileSource {
         })
     }
 
-    /// A copy whose original was not truncated: all of it has been read there.
-    pub(super) fn release(&mut self, path: &Rc<str>, chain: &mut Chain, mut copy: Follow) {
-        if self.places.contains_key(&copy.identity) {
-            copy.skip_all();
-            copy.watch = self.watcher.watch_file(copy.file(), path, &self.root);
-            chain.push_rotated(copy, Instant::now());
-        } else {
+    /// A copy whose original was not truncated: all of it has been read there, or it was none and is
+    /// read now.
+    pub(super) fn release(
+        &mut self,
+        path: &Rc<str>,
+        chain: &mut Chain,
+        mut copy: Follow,
+        is_read: bool,
+    ) {
+        if is_read && !self.places.contains_key(&copy.identity) {
             chain.is_done(copy.identity);
-            self.drop_file(copy);
+            return self.drop_file(copy);
         }
+        if is_read {
+            copy.skip_all();
+        }
+        copy.watch = self.watcher.watch_file(copy.file(), path, &self.root);
+        chain.push_rotated(copy, Instant::now());
     }
 
     /// Looks for files that rotation made of a log and that nobody has seen under its name: what was
@@ -320,10 +329,6 @@ impl FileSource {
         }
         // A copy of what was read before its contents were cut off.
         let was_read = !chain.cut.is_empty() && file.begins_with(chain.cut).unwrap_or_default();
-        // Cut off just now, or grown again since.
-        if current.is_some_and(|current| file.has_head_of(current).unwrap_or_default()) {
-            return Role::Copy;
-        }
         let too_old = chain.born_ns > 0 && kin.born_ns().is_none_or(|born| born <= chain.born_ns);
         if was_read || too_old { Role::Other } else { Role::Unseen }
     }
@@ -338,7 +343,8 @@ impl FileSource {
     ) {
         self.owners.insert(copy.identity, path.clone());
         if let Some(before) = chain.copy.replace(Box::new(copy)) {
-            self.release(path, chain, *before);
+            let is_read = chain.has_contents_of(&before);
+            self.release(path, chain, *before, is_read);
         }
         if chain.files.back_mut().is_some_and(Follow::is_cut) {
             self.cut(path, chain, now);

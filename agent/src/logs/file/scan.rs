@@ -187,8 +187,10 @@ impl FileSource {
         }
         for (path, copy) in copies {
             if let Some(mut chain) = self.chains.remove(&path) {
-                self.release(&path, &mut chain, copy);
-                self.chains.insert(path, chain);
+                let is_read = chain.has_contents_of(&copy);
+                self.release(&path, &mut chain, copy, is_read);
+                self.chains.insert(path.clone(), chain);
+                self.enqueue(&path);
             }
         }
         for path in stirred {
@@ -224,7 +226,8 @@ impl FileSource {
                     if let Some(of) = self.original(path, &file) {
                         if let Some(mut chain) = self.chains.remove(&of) {
                             self.keep_copy(&of, &mut chain, file, now);
-                            self.chains.insert(of, chain);
+                            self.chains.insert(of.clone(), chain);
+                            self.enqueue(&of);
                         }
                         continue;
                     }
