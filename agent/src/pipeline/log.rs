@@ -18,8 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::wal::{
-    AppendError, Disk, Loss, Memory, Options, Payload, ReaderId, Record, Stats, StorageFile, Wal,
-    WalError,
+    AppendError, Disk, Loss, Memory, Options, Payload, ReaderId, Record, Stats, Wal, WalError,
 };
 
 use memory::{of_memory, of_memory_losses};
@@ -62,6 +61,8 @@ pub(super) struct LogOptions {
     pub(super) readers: Vec<String>,
     /// How long appended records may stay unsynced; None for not at all.
     pub(super) sync_every: Option<Duration>,
+    /// How long an acknowledgement may stay unsynced where records do not.
+    pub(super) cursor_every: Duration,
     /// The bound of what is kept in memory while the disk takes nothing, in bytes.
     pub(super) memory_bytes: u64,
 }
@@ -75,6 +76,8 @@ pub(super) struct Log {
     /// What was collected since the disk takes nothing.
     buffer: RefCell<Option<Wal<Memory>>>,
     synced_at: Cell<Instant>,
+    /// The same of each reader's cursor.
+    cursors_synced_at: RefCell<Vec<Instant>>,
     /// Syncs that run, on their threads. A disk that hangs in one would hang this thread too.
     syncing: RefCell<Arc<AtomicU32>>,
     /// The device that the last sync was of.
@@ -103,6 +106,7 @@ impl Log {
             disk: RefCell::default(),
             buffer: RefCell::default(),
             synced_at: Cell::new(now),
+            cursors_synced_at: RefCell::new(vec![now; options.readers.len()]),
             syncing: RefCell::default(),
             synced_device: Cell::new(None),
             mend_at: Cell::new(now),
@@ -529,42 +533,6 @@ impl Log {
         self.with_buffer(Wal::give_up_held);
     }
 
-    /// Moves a reader's cursor, which is what an acknowledgement does, and syncs it on a thread of its
-    /// own.
-    pub(super) async fn acknowledge(&self, reader: ReaderId, position: u64) {
-        self.with_buffer(|wal| wal.acknowledge(reader, position, false));
-        if let Some(Err(error)) = self.with(|wal| wal.acknowledge(reader, position, false)) {
-            self.failed(&error);
-        }
-        self.freed.notify_waiters();
-        if self.options.sync_every.is_some() {
-            return;
-        }
-        match self.with(|wal| wal.share_cursor(reader)) {
-            Some(Ok(Some(file))) => {
-                let syncing = Syncing::begin(&self.syncing.borrow());
-                self.synced_device.set(self.device());
-                let synced = tokio::task::spawn_blocking(move || {
-                    let result = file.sync();
-                    drop(syncing);
-                    result
-                });
-                let failed = match tokio::time::timeout(PATIENCE, synced).await {
-                    Ok(Ok(result)) => result.err(),
-                    Ok(Err(_)) => None,
-                    Err(_) => Some(io::ErrorKind::TimedOut.into()),
-                };
-                if let Some(source) = failed {
-                    let path = self.options.path.clone();
-                    self.with(Wal::break_off);
-                    self.failed(&WalError { attempt: "syncing a cursor of the WAL", path, source });
-                }
-            }
-            Some(Err(error)) => self.failed(&error),
-            Some(Ok(None)) | None => {}
-        }
-    }
-
     /// Wakes whoever waits for a record: what it has can be read further now.
     pub(super) fn wake(&self) {
         self.appended.notify_waiters();
@@ -590,6 +558,7 @@ fn passes(error: &io::Error) -> bool {
     kinds.contains(&error.kind()) || error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
+mod acknowledge;
 mod memory;
 mod stamps;
 #[cfg(test)]

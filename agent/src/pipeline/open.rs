@@ -24,6 +24,12 @@ use crate::wal::{OnFull, Options, WalError};
 const METRICS: u32 = 1;
 const LOGS: u32 = 2;
 
+/// How often a cursor of the logs' WAL is synced, at most: as much as a record's, each sync wears the disk. It is written
+/// at once, so that a process that dies sends nothing again. After a power cut, what was acknowledged since the last sync
+/// (or for half a minute, where the kernel was faster) is sent again, with the timestamps that it had: Loki knows it, and
+/// keeps it once. A Prometheus refuses what it has, so the metrics' cursors are synced each time.
+const LOGS_CURSOR: Duration = Duration::from_secs(60);
+
 /// The cursor's name of an endpoint: the same for as long as its URL and tenant are.
 pub(super) fn reader_name(endpoint: &Endpoint) -> String {
     let url = &endpoint.connection.url;
@@ -69,6 +75,7 @@ fn open_log(
         wal: Options { min_free: config.wal.min_free, max_age_ms, ..options },
         readers: endpoints.iter().map(reader_name).collect(),
         sync_every: config.wal.sync,
+        cursor_every: if name == "logs" { LOGS_CURSOR } else { Duration::ZERO },
         memory_bytes: config.wal.memory,
     };
     Log::open(options)

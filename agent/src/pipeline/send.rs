@@ -45,6 +45,9 @@ const SERVER_ERRORS: u32 = 3;
 /// No request is larger while memory is short, in bytes before compression, and no batch, in memory.
 const LEAST: u64 = 64 << 10;
 
+/// How long entries have gathered in their sources before they are read.
+pub(super) const GATHER: Duration = Duration::from_secs(1);
+
 /// After so many 429 in a row, too: what is more than a server's burst at once is never taken.
 const TOO_MANY: u32 = 8;
 
@@ -515,12 +518,18 @@ async fn pause_until_due(phase: &mut watch::Receiver<Phase>, pause: Duration) ->
     false
 }
 
-/// How old entries get on this host before they are sent: half of `wait` to all of it. What happens on all hosts of a
-/// fleet at once, such as a cron job, does not reach the server at once.
+/// How old entries get at most before they are sent, of those that wait for `wait` and have gathered before.
+pub(super) fn at_most(wait: Duration) -> Duration {
+    wait.saturating_sub(GATHER)
+}
+
+/// How old entries get on this host before they are sent: half of `wait` to all that it allows. What happens on all
+/// hosts of a fleet at once, such as a cron job, does not reach the server at once.
 pub(super) fn of_host(wait: Duration, part: u32) -> Duration {
-    // Below 2^32 times below 2^64 nanoseconds, and not more than the half.
-    let more = ((wait / 2).as_nanos() * u128::from(part)) >> 32;
-    wait / 2 + Duration::from_nanos(u64::try_from(more).unwrap_or(u64::MAX))
+    let least = at_most(wait).min(wait / 2);
+    // Below 2^32 times below 2^64 nanoseconds, and not more than what is above the half.
+    let more = ((at_most(wait) - least).as_nanos() * u128::from(part)) >> 32;
+    least + Duration::from_nanos(u64::try_from(more).unwrap_or(u64::MAX))
 }
 
 /// How much of `wait` is left for data that is `age_ms` old by the wall clock, which may have been set
@@ -559,14 +568,17 @@ mod tests {
     #[test]
     fn entries_of_a_fleet_go_at_moments_of_their_own() {
         let wait = Duration::from_secs(5);
-        let mut fifths = [0; 5];
-        for host in 0..1_000_u32 {
+        let mut thirds = [0; 3];
+        for host in 0..999_u32 {
             // A cron job that begins on all hosts at once.
             let past_half = of_host(wait, host.wrapping_mul(0x9e37_79b9)).checked_sub(wait / 2);
-            fifths[(past_half.unwrap().as_millis() / 500) as usize] += 1;
+            thirds[(past_half.unwrap().as_millis() / 500) as usize] += 1;
         }
-        assert!(fifths.iter().all(|hosts| (190..=210).contains(hosts)), "{fifths:?}");
-        assert_eq!(of_host(Duration::ZERO, 7), Duration::ZERO);
+        assert!(thirds.iter().all(|hosts| (323..=343).contains(hosts)), "{thirds:?}");
+        for short in [0, 1_000] {
+            assert_eq!(of_host(Duration::from_millis(short), u32::MAX), Duration::ZERO);
+        }
+        assert_eq!(of_host(Duration::from_millis(1_500), 0), Duration::from_millis(500));
         assert!(of_host(Duration::MAX, u32::MAX) <= Duration::MAX);
     }
 

@@ -14,7 +14,7 @@ use super::clock::Now;
 use super::held;
 use super::log::Log;
 use super::report::rows;
-use super::send::of_host;
+use super::send::{GATHER, at_most, of_host};
 use super::state::State;
 use super::{Phase, RunError, TOO_LARGE};
 use crate::config::Config;
@@ -45,19 +45,26 @@ fn block_bytes(memory_limit: u64) -> usize {
     (memory_limit / 128).clamp(LEAST_BLOCK as u64, MOST_BLOCK as u64) as usize
 }
 
-/// How long entries gather in their sources after the first one is seen, so that a chatty program does not
-/// wake the agent for each line. With more, a file that is truncated without a copy would lose more.
-const GATHER: Duration = Duration::from_secs(1);
-
 /// How old what was read may get before it is written, at most. A process that dies meanwhile loses nothing that its
 /// source still has then: sources are read again from the last position that was written. What a source has
 /// nowhere else does not wait ([`Source::is_last_copy`]).
 const WRITE: Duration = Duration::from_secs(5);
 
-/// How long what was read waits for more, if endpoints wait so long for company (`batch_wait`). Loki gets entries no
-/// later for it: what is as old as the host lets entries get is sent at once ([`of_host`]).
-fn patience(waits: impl Iterator<Item = Duration>, part: u32) -> Duration {
-    of_host(waits.min().unwrap_or(WRITE).min(WRITE), part).saturating_sub(GATHER)
+/// How long what was read waits for more. Loki gets entries no later for it: what is as old is sent at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Patience {
+    /// After a silence: a moment of the host's own ([`of_host`]).
+    first: Duration,
+    /// Where lines never stop, which is at other times on each host.
+    steady: Duration,
+}
+
+impl Patience {
+    /// Where endpoints wait so long for company (`batch_wait`).
+    fn of(waits: impl Iterator<Item = Duration>, part: u32) -> Patience {
+        let wait = waits.min().unwrap_or(WRITE).min(WRITE);
+        Patience { first: of_host(wait, part), steady: at_most(wait) }
+    }
 }
 
 /// How often a full WAL is tried again when nobody says that it has room.
@@ -191,7 +198,7 @@ pub(super) struct Sources {
     /// Bytes that reading takes at a time.
     pub(super) room: u64,
     /// How long what was read waits for more before it is written.
-    pub(super) patience: Duration,
+    patience: Patience,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -207,7 +214,7 @@ impl Sources {
         let (first_stages, max_line) = (config.logs.stages.first, config.logs.stages.max_line);
         let block_bytes = block_bytes(config.agent.memory_limit);
         let room = room(block_bytes, max_line);
-        let patience = patience(config.loki.iter().map(|loki| loki.wait), state.phase);
+        let patience = Patience::of(config.loki.iter().map(|loki| loki.wait), state.phase);
         Sources { state, log, sources, stages, first_stages, block_bytes, room, patience, phase }
     }
 
@@ -248,7 +255,9 @@ impl Sources {
             if block.is_empty() {
                 write_at = None;
             } else {
-                let due = *write_at.get_or_insert(now + self.patience);
+                let Patience { first, steady } = self.patience;
+                let patience = if busy > 1 { steady } else { first };
+                let due = *write_at.get_or_insert(now + patience);
                 if more || in_haste || draining || !fits || due <= now || block.size() >= most {
                     if !self.write(&block).await {
                         return;
@@ -500,11 +509,14 @@ mod tests {
     #[test]
     fn what_was_read_waits_for_as_long_as_it_would_wait_for_company() {
         let of = |waits: &[u64], part| {
-            patience(waits.iter().map(|wait| Duration::from_secs(*wait)), part).as_millis()
+            let waits = waits.iter().map(|wait| Duration::from_secs(*wait));
+            let Patience { first, steady } = Patience::of(waits, part);
+            (first.as_millis(), steady.as_millis())
         };
-        assert_eq!((of(&[], 0), of(&[], u32::MAX)), (1_500, 3_999), "nobody waits for it");
-        assert_eq!((of(&[30, 5], 0), of(&[30, 60], 1 << 31)), (1_500, 2_750));
-        assert_eq!(of(&[30, 4], 0), 1_000);
-        assert_eq!((of(&[0], 7), of(&[1], u32::MAX)), (0, 0));
+        assert_eq!([0, u32::MAX].map(|part| of(&[], part)), [(2_500, 4_000), (3_999, 4_000)]);
+        assert_eq!(of(&[30, 5], 0), (2_500, 4_000));
+        assert_eq!(of(&[30, 60], 1 << 31), (3_250, 4_000));
+        assert_eq!(of(&[30, 4], 0), (2_000, 3_000));
+        assert_eq!([of(&[0], 7), of(&[1], u32::MAX)], [(0, 0); 2]);
     }
 }

@@ -114,6 +114,13 @@ impl Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReaderId(pub(super) usize);
 
+impl ReaderId {
+    /// Which of the names that the log was opened with it is.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// Why items went with a segment before some reader had acknowledged them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LossReason {

@@ -180,13 +180,8 @@ impl Follow {
 
     /// Continues where a position of another file says, if this one is a copy of what that was.
     pub(super) fn resume_copy(&mut self, record: &Record) -> io::Result<bool> {
-        let mut first = [0; HEAD];
-        let first = self.first(&mut first)?;
         let size = self.size()?;
-        let is_copy = size >= record.offset
-            && self.identity != record.identity
-            && record.head.matches(first)
-            && self.has_tail(record)?;
+        let is_copy = self.has_what_was_read(record)?;
         if is_copy {
             self.seen = size;
             self.go_on(record);
@@ -194,23 +189,36 @@ impl Follow {
         Ok(is_copy)
     }
 
+    /// Whether it has what a record says was read of another file.
+    pub(super) fn has_what_was_read(&self, record: &Record) -> io::Result<bool> {
+        let mut first = [0; HEAD];
+        let first = self.first(&mut first)?;
+        Ok(self.size()? >= record.offset
+            && self.identity != record.identity
+            && record.head.matches(first)
+            && self.has_tail(record)?)
+    }
+
     /// Whether it is a copy of another file, as far as it goes, or of what is known of that one if its
-    /// contents are gone. What is longer than its original is none: it was at the path before, and the
-    /// new one begins alike.
+    /// contents are gone. What is longer than its original, and that is as it was, is none: it was at the
+    /// path before, and the new one begins alike.
     pub(super) fn is_copy_of(&self, other: &Follow) -> io::Result<bool> {
         let mut first = [0; HEAD];
         let first = self.first(&mut first)?;
-        // Its own first: a copy is not longer than what the other has by then.
-        let size = self.size()?;
-        if size > 0 && size <= other.size()? && self.begins_like(other, size)? {
+        if self.is_beginning_of(other)? {
             return Ok(true);
         }
         // Cut off before, just now, or grown again since.
         Ok(!other.head.is_empty() && other.head.matches(first) && other.has_other_contents()?)
     }
 
-    /// Whether the first and the last of so many bytes are the same in both.
-    fn begins_like(&self, other: &Follow, size: u64) -> io::Result<bool> {
+    /// Whether all that it has is what another file begins with, by its first and its last bytes.
+    fn is_beginning_of(&self, other: &Follow) -> io::Result<bool> {
+        // Its own first: a copy is not longer than what the other has by then.
+        let size = self.size()?;
+        if size == 0 || size > other.size()? {
+            return Ok(false);
+        }
         for at in [0, size.saturating_sub(HEAD as u64)] {
             let (mut own, mut its) = ([0; HEAD], [0; HEAD]);
             let len = usize::try_from(size - at).map_or(HEAD, |rest| rest.min(HEAD));
@@ -223,12 +231,27 @@ impl Follow {
         Ok(true)
     }
 
+    /// Whether it has grown since it was opened.
+    pub(super) fn has_grown(&self) -> bool {
+        self.size().is_ok_and(|size| size > self.seen)
+    }
+
+    /// Notes how much of it is known to be in its original.
+    pub(super) fn grow_with(&mut self, original: &Follow, now: Instant) {
+        if self.has_grown() && self.is_beginning_of(original).unwrap_or_default() {
+            self.measure(now);
+        }
+    }
+
+    /// Whether all that is in this file, a copy of another when it was opened, was read there, or will be.
+    pub(super) fn is_within(&self, original: &Follow) -> bool {
+        self.is_read_by(&original.record()) || self.is_beginning_of(original).unwrap_or_default()
+    }
+
     /// Whether all that is in this file, a copy when it was opened, is what a record says was read of
     /// its original.
-    pub(super) fn is_within(&self, record: &Record) -> bool {
-        let is_known =
-            |size| size == self.seen || self.begins_with(record.head).unwrap_or_default();
-        self.size().is_ok_and(|size| size <= record.offset && is_known(size))
+    pub(super) fn is_read_by(&self, record: &Record) -> bool {
+        !self.has_grown() && self.seen <= record.offset
     }
 
     /// Takes all that there is as read.
@@ -320,12 +343,6 @@ impl Follow {
         let first = self.first(&mut first)?;
         let same = self.head.matches(first) || is_hole(first, self.head);
         Ok(!same || self.size()? < self.offset)
-    }
-
-    /// Whether it begins so.
-    pub(super) fn begins_with(&self, head: Head) -> io::Result<bool> {
-        let mut first = [0; HEAD];
-        Ok(head.matches(self.first(&mut first)?))
     }
 
     /// The size now.

@@ -196,15 +196,17 @@ impl FileSource {
         now: Instant,
     ) {
         self.counters.truncations += 1;
-        chain.cut = record.head;
+        chain.cut = Some(Box::new(*record));
         chain.rotated(record.modified_ns);
-        let mut held = chain.copy.take().map(|copy| *copy);
+        // What is held is a copy of the newest.
+        let is_newest = at.is_none_or(|at| at + 1 == chain.files.len());
+        let mut held = chain.copy.take_if(|_| is_newest).map(|copy| *copy);
         let is_held =
             held.as_mut().is_some_and(|copy| copy.resume_copy(record).unwrap_or_default());
         let copy = if is_held { held.take() } else { self.find_copy(home, record, now) };
         self.put_copy(path, chain, record, copy, at, now);
         if let Some(other) = held {
-            let is_read = other.is_within(record);
+            let is_read = other.is_read_by(record);
             self.release(path, chain, other, is_read);
         }
     }
@@ -250,8 +252,8 @@ impl FileSource {
         })
     }
 
-    /// A copy whose original was not truncated: all of it has been read there, or it was none and is
-    /// read now.
+    /// What was held as a copy, and is none of what was cut off: all of it has been read in its original, or it
+    /// is read now.
     pub(super) fn release(
         &mut self,
         path: &Rc<str>,
@@ -265,6 +267,9 @@ impl FileSource {
         }
         if is_read {
             copy.skip_all();
+        } else if let Some(newest) = chain.files.back().map(Follow::record) {
+            // As far as it is one. What can't be read now is read from its start.
+            let _ = copy.resume_copy(&newest);
         }
         copy.watch = self.watcher.watch_file(copy.file(), path, &self.root);
         chain.push_rotated(copy, Instant::now());
@@ -328,7 +333,9 @@ impl FileSource {
             return Role::Unknown;
         }
         // A copy of what was read before its contents were cut off.
-        let was_read = !chain.cut.is_empty() && file.begins_with(chain.cut).unwrap_or_default();
+        let was_read = chain.cut.as_ref().is_some_and(|record| {
+            !record.head.is_empty() && file.has_what_was_read(record).unwrap_or_default()
+        });
         let too_old = chain.born_ns > 0 && kin.born_ns().is_none_or(|born| born <= chain.born_ns);
         if was_read || too_old { Role::Other } else { Role::Unseen }
     }
@@ -342,6 +349,10 @@ impl FileSource {
         now: Instant,
     ) {
         self.owners.insert(copy.identity, path.clone());
+        if chain.copy.is_some() && chain.files.back_mut().is_some_and(Follow::is_cut) {
+            // What is held is of what was cut off, this one of what came after it.
+            self.cut(path, chain, now);
+        }
         if let Some(before) = chain.copy.replace(Box::new(copy)) {
             let is_read = chain.has_contents_of(&before);
             self.release(path, chain, *before, is_read);

@@ -384,7 +384,9 @@ impl FileSource {
             chain.write_position(block, &mut self.position);
         }
         if gone {
-            self.chains.retain(|_, chain| !chain.files.is_empty() || chain.save != Save::No);
+            self.chains.retain(|_, chain| {
+                !chain.files.is_empty() || chain.copy.is_some() || chain.save != Save::No
+            });
         }
     }
 

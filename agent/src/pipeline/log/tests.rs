@@ -19,6 +19,7 @@ impl Log {
             wal,
             readers: vec!["a".into()],
             sync_every,
+            cursor_every: Duration::from_secs(60),
             memory_bytes: 256 << 10,
         };
         Log::open(options).unwrap()
@@ -159,6 +160,28 @@ async fn nothing_is_lost_nor_reordered_while_the_disk_is_away_and_positions_stay
         "but for the segment that was read"
     );
     assert_eq!(log.stats().records, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cursor_is_written_at_once_and_synced_now_and_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = log(&dir);
+    let reader = log.reader("a").unwrap();
+    let mut due = Vec::new();
+    for number in 1..=9 {
+        tokio::time::advance(Duration::from_secs(17)).await;
+        write(&log, number).await;
+        due.push(log.is_cursor_due(reader));
+        let end = log.end();
+        log.acknowledge(reader, end).await;
+        // As a process that is started after this one was killed finds it.
+        let disk = Disk::new(dir.path()).unwrap();
+        let seen = Wal::open_to_read(disk, log.options.wal, &["a"]).unwrap();
+        assert_eq!(seen.cursor(seen.reader("a").unwrap()), end);
+    }
+    assert_eq!(due, [false, false, false, true, false, false, false, true, false]);
+    log.options.cursor_every = Duration::ZERO;
+    assert!(log.is_cursor_due(reader) && log.is_cursor_due(reader));
 }
 
 #[tokio::test(start_paused = true)]
