@@ -288,7 +288,17 @@ impl FileSource {
         // Where the clock's grain is too coarse, the names say what is later than a known file.
         let mut is_later = false;
         let home = self.root.home(Path::new(&**path));
-        for kin in kin::of(&home) {
+        let all = kin::of(&home);
+        if let Some(newest) = chain.files.back_mut()
+            && newest.place == Place::Current
+            && self.identity_at(path) != Some(newest.identity)
+        {
+            // Renamed since we looked, and perhaps not the last one: what was written later comes after it.
+            newest.place = Place::Rotated { since: now, replaced: false };
+            self.counters.rotations += 1;
+            self.scan_due = true;
+        }
+        for kin in all {
             is_later |= chain.files.iter().any(|file| file.identity == kin.identity);
             let is_known = self.owners.contains_key(&kin.identity)
                 || chain.done.contains(&kin.identity)

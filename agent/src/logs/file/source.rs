@@ -358,7 +358,7 @@ impl FileSource {
     }
 
     /// What a path leads to, if that is a regular file.
-    fn identity_at(&self, path: &str) -> Option<Identity> {
+    pub(super) fn identity_at(&self, path: &str) -> Option<Identity> {
         let metadata = std::fs::metadata(self.root.real(Path::new(path))).ok();
         let metadata = metadata.filter(|metadata| metadata.is_file())?;
         Some(Identity { device: metadata.dev(), inode: metadata.ino() })
