@@ -15,7 +15,9 @@ const BURST: u64 = 1 << 20;
 
 /// With this look the start is over: two rounds were made, and endpoints have been connected to.
 const STARTED: u32 = 4;
-/// How often what is seldom run is let go of.
+/// How often what is seldom run is let go of: after the start soon again, since what runs once in the first minutes
+/// (the second request, the first full block) has come back with its neighbours, and then each time twice as late.
+const SOON: Duration = Duration::from_secs(30);
 const SELDOM: Duration = Duration::from_secs(3_600);
 
 /// The budget, and what the system has to say.
@@ -28,8 +30,8 @@ pub(super) struct Memory {
     /// The highest that was told since there was enough.
     told: Cell<Pressure>,
     looks: Cell<u32>,
-    /// When code was let go of last.
-    let_go: Cell<Instant>,
+    /// When code is let go of next, and after how long again.
+    let_go: Cell<(Instant, Duration)>,
 }
 
 /// What the system says is looked at again when somebody is about to grow and it is older than this.
@@ -45,7 +47,7 @@ impl Memory {
             looked: Cell::new(Instant::now()),
             told: Cell::default(),
             looks: Cell::default(),
-            let_go: Cell::new(Instant::now()),
+            let_go: Cell::new((Instant::now(), SOON)),
         };
         memory.look();
         Rc::new(memory)
@@ -73,9 +75,9 @@ impl Memory {
         }
         let looks = self.looks.get().saturating_add(1);
         self.looks.set(looks);
-        let now = Instant::now();
-        if looks == STARTED || looks > STARTED && now >= self.let_go.get() + SELDOM {
-            self.let_go.set(now);
+        let (now, (due, pause)) = (Instant::now(), self.let_go.get());
+        if looks >= STARTED && now >= due {
+            self.let_go.set((now + pause, (pause * 2).min(SELDOM)));
             let_go_of_code();
         }
         if looks == STARTED {
