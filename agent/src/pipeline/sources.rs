@@ -294,7 +294,12 @@ impl Sources {
                 self.stages.rest();
                 lease = None;
             }
+            let since = Instant::now();
             self.wait(write_at, busy > 1).await;
+            if since.elapsed() > 2 * GATHER && write_at.is_none() {
+                // Nobody has said anything for so long.
+                busy = 0;
+            }
         }
     }
 

@@ -29,7 +29,7 @@
 //!
 //! `NAME.cursor`, a reader's acknowledged position: two slots, at 0 and at 512, each
 //! `"MOTECURS" generation:u64 position:u64 crc:u32`. A slot is written in turn and the valid one with
-//! the highest generation counts, so a torn write loses at most one step, which repeats and skips
+//! the highest generation counts, so a torn write falls back to an older position, and skips
 //! nothing. `LOCK` is held with flock while the log is open.
 //!
 //! # Operation

@@ -263,6 +263,8 @@ impl FileSource {
     ) {
         if is_read && !self.places.contains_key(&copy.identity) {
             chain.is_done(copy.identity);
+            // A chain of which nothing is left goes with its position.
+            chain.save(if chain.files.is_empty() { Save::Now } else { Save::No });
             return self.drop_file(copy);
         }
         if is_read {
@@ -288,6 +290,7 @@ impl FileSource {
         // Where the clock's grain is too coarse, the names say what is later than a known file.
         let mut is_later = false;
         let home = self.root.home(Path::new(&**path));
+        // Before it is looked what is at the path: whatever is in the list was renamed earlier than that.
         let all = kin::of(&home);
         if let Some(newest) = chain.files.back_mut()
             && newest.place == Place::Current
@@ -359,7 +362,13 @@ impl FileSource {
         now: Instant,
     ) {
         self.owners.insert(copy.identity, path.clone());
-        if chain.copy.is_some() && chain.files.back_mut().is_some_and(Follow::is_cut) {
+        let is_of_after = |newest: &Follow| {
+            // Else this one has what was cut off, and is to be held for it.
+            !copy.has_what_was_read(&newest.record()).unwrap_or_default()
+        };
+        if chain.copy.is_some()
+            && chain.files.back_mut().is_some_and(|newest| newest.is_cut() && is_of_after(newest))
+        {
             // What is held is of what was cut off, this one of what came after it.
             self.cut(path, chain, now);
         }
