@@ -117,7 +117,8 @@ const MOVED_BY_READING: &[(&str, &str)] = &[
 /// Flags without which this package is not upstream's node_exporter, or not what Mote does: the
 /// collector, its flag.
 const FLAGS: &[(&str, &str)] = &[
-    // Debian's package has other defaults for these two.
+    // Debian's package has other defaults for these.
+    ("textfile", "--collector.textfile.directory="),
     ("netdev", "--collector.netdev.device-exclude="),
     ("filesystem", FILESYSTEM),
 ];

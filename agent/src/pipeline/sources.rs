@@ -20,8 +20,8 @@ use super::{Phase, RunError, TOO_LARGE};
 use crate::config::Config;
 use crate::encode::{BLOCK, Positions, apply, decode_positions, encode_block};
 use crate::host::alarm;
-use crate::logs::docker::DockerSource;
-use crate::logs::file::FileSource;
+use crate::logs::docker::{self, DockerSource};
+use crate::logs::file::{self, FileSource};
 use crate::logs::journal::JournalSource;
 use crate::logs::kernel::KernelSource;
 use crate::logs::stage::Stages;
@@ -142,10 +142,14 @@ pub(super) fn build(
     sockets: &Sockets,
 ) -> Result<Vec<Box<dyn Source>>, RunError> {
     let positions = state.positions.borrow();
+    // Two of them are a block.
+    let buffer = block_bytes(config.agent.memory_limit) / 2;
     let changed = |error: &dyn std::fmt::Display| RunError::Changed(error.to_string());
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
     if !config.logs.files.is_empty() {
-        let source = FileSource::new(&config.logs.files, &positions, Rc::clone(&state.clock));
+        let limits = file::Limits { buffer, ..file::Limits::default() };
+        let clock = Rc::clone(&state.clock);
+        let source = FileSource::with_limits(&config.logs.files, &positions, clock, limits);
         sources.push(Box::new(source.map_err(|error| changed(&error))?));
     }
     if let Some(options) = &config.logs.journal {
@@ -164,7 +168,9 @@ pub(super) fn build(
     }
     if let Some(options) = &config.logs.docker {
         let (options, clock) = (options.clone(), Rc::clone(&state.clock));
-        sources.push(Box::new(DockerSource::new(options, &positions, clock, &config.host)));
+        let limits = docker::Limits { buffer, ..docker::Limits::default() };
+        let source = DockerSource::with_limits(options, &positions, clock, &config.host, limits);
+        sources.push(Box::new(source));
     }
     Ok(sources)
 }

@@ -41,8 +41,6 @@ pub(super) struct Report {
     pub(super) programs: Vec<OwnedFd>,
     /// The perf events that keep the programs attached.
     pub(super) events: Attachment,
-    /// When it was received, in nanoseconds of CLOCK_MONOTONIC: the programs run since before that.
-    pub(super) received_ns: u64,
 }
 
 /// Sends a report with its descriptors, which stay the caller's.
@@ -139,7 +137,6 @@ fn decode(bytes: &[u8], fds: Vec<OwnedFd>) -> Option<Report> {
         maps: fds.by_ref().take(maps).collect(),
         programs: fds.by_ref().take(programs).collect(),
         events: Attachment::new(fds.collect()),
-        received_ns: super::sweep::now_ns(),
     })
 }
 

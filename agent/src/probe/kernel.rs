@@ -8,7 +8,6 @@ use super::blackbox::{self, Victim, Whole};
 use super::kmsg::{Finding, Notice, OomKill, Recognizer};
 use super::oom::Kills;
 use super::proc::OomCount;
-use super::sweep;
 use crate::host::Host;
 use crate::host::SystemClock;
 use crate::host::kmsg::{Kmsg, Position, Start, unix_ns};
@@ -65,8 +64,8 @@ pub(super) struct Kernel {
     vmstat: OomCount,
     /// Kills of the log that /proc/vmstat has not been asked about.
     named: u64,
-    /// When it was opened, in microseconds since boot.
-    since_usec: u64,
+    /// The number of the first record that was not there yet when it was opened.
+    since: u64,
     whole: Whole,
     /// Whether something was found since the position was last kept.
     pub(super) moved: bool,
@@ -86,6 +85,10 @@ impl Kernel {
             let hint = if denied { " (run the agent as root, or give it CAP_SYSLOG)" } else { "" };
             format!("{error}{hint}")
         })?;
+        let since = match start {
+            Start::End => Some(log.position().next),
+            _ => Kernel::end(host),
+        };
         let mut vmstat = OomCount::default();
         // Kills from now on.
         let _ = vmstat.look(host);
@@ -97,11 +100,17 @@ impl Kernel {
             kills: Kills::default(),
             vmstat,
             named: 0,
-            since_usec: sweep::now_ns() / 1_000,
+            since: since.unwrap_or(0),
             whole: Whole::default(),
             moved: false,
             failing: false,
         })
+    }
+
+    /// The number that the kernel's next record will have; None where the log can't be read.
+    pub(super) fn end(host: &Host) -> Option<u64> {
+        let mut host = Host::new(host.roots().clone());
+        Kmsg::open(&mut host, Start::End).ok().map(|log| log.position().next)
     }
 
     /// A descriptor that is readable when the kernel has said something.
@@ -114,8 +123,8 @@ impl Kernel {
         self.log.position()
     }
 
-    /// Takes records; `in_log` says what becomes of what is said of a probe at some microsecond since
-    /// boot. True if there may be more.
+    /// Takes records; `in_log` says what becomes of what is said of a probe in the record of some number.
+    /// True if there may be more.
     pub(super) fn read(
         &mut self,
         host: &mut Host,
@@ -125,8 +134,8 @@ impl Kernel {
         for _ in 0..BATCH {
             let found = match self.log.read() {
                 Ok(Some(record)) => {
-                    let usec = record.usec;
-                    self.recognizer.look(&record).map(|finding| (finding, usec))
+                    let (number, usec) = (record.seq, record.usec);
+                    self.recognizer.look(&record).map(|finding| (finding, number, usec))
                 }
                 Ok(None) => {
                     self.failing = false;
@@ -139,13 +148,13 @@ impl Kernel {
                     return false;
                 }
             };
-            let Some((finding, usec)) = found else { continue };
+            let Some((finding, number, usec)) = found else { continue };
             self.moved = true;
-            let place = in_log(finding.notice.probe(), usec);
+            let place = in_log(finding.notice.probe(), number);
             let unseen_kill = match (place, &finding.notice) {
                 (InLog::Ignored, _) => continue,
                 (InLog::Told, _) => {
-                    self.count(&finding, usec);
+                    self.count(&finding, number);
                     None
                 }
                 (InLog::Unseen, Notice::OomKill(kill)) => Some(kill.unit.clone()),
@@ -176,11 +185,11 @@ impl Kernel {
         Some(Event { message: event.message, ..whole })
     }
 
-    fn count(&mut self, finding: &Finding, usec: u64) {
+    fn count(&mut self, finding: &Finding, number: u64) {
         if let Notice::OomKill(kill) = &finding.notice {
             self.kills.add(&kill.unit, finding.count);
             // What was before the start is not in what /proc/vmstat adds since.
-            if usec >= self.since_usec {
+            if number >= self.since {
                 self.named += finding.count;
             }
             return;

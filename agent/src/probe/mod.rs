@@ -176,9 +176,10 @@ struct Slot {
     spec: &'static Spec,
     status: ProbeStatus,
     probe: Option<Box<dyn Probe>>,
-    /// Since when its programs run, in nanoseconds of CLOCK_MONOTONIC: what the kernel's log says of the
-    /// time before, no program has seen.
-    since_ns: u64,
+    /// The number of the first record of the kernel's log that was not there yet when its programs ran:
+    /// what was said before, they have not seen. The log's times do not tell: its clock is not the
+    /// monotonic one, and is seconds off after a month.
+    since: u64,
 }
 
 impl Slot {
@@ -215,10 +216,10 @@ impl Slot {
     }
 
     /// What becomes of what the kernel's log says of this probe's.
-    fn in_log(&self, usec: u64) -> InLog {
+    fn in_log(&self, number: u64) -> InLog {
         match self.status.source {
             Source::Kmsg | Source::Proc => InLog::Told,
-            Source::Tracepoint if usec.saturating_mul(1_000) < self.since_ns => InLog::Unseen,
+            Source::Tracepoint if number < self.since => InLog::Unseen,
             Source::Tracepoint | Source::Off => InLog::Ignored,
         }
     }
@@ -252,7 +253,7 @@ impl Probes {
             }
             let source = Source::Off;
             let status = ProbeStatus { name: spec.name, wanted, source, reason };
-            probes.slots.push(Slot { spec, status, probe: None, since_ns: 0 });
+            probes.slots.push(Slot { spec, status, probe: None, since: 0 });
         }
         // Before the programs: what they see is not told a second time.
         let open = || Kernel::open(&mut Host::new(host.roots().clone()), options.position);
@@ -261,7 +262,9 @@ impl Probes {
             probes.load(options, host, &names);
         }
         let log = log.transpose();
+        let since = probes.slots.iter().any(|slot| slot.probe.is_some()).then(|| Kernel::end(host));
         for slot in &mut probes.slots {
+            slot.since = since.flatten().unwrap_or(0);
             slot.fall_back(log.as_ref().err());
         }
         probes.kernel = log.ok().flatten();
@@ -294,11 +297,9 @@ impl Probes {
             if !report.attached {
                 continue;
             }
-            let since_ns = report.received_ns;
             self.messages.attach(&report.programs);
             match (slot.spec.start)(report) {
                 Ok(probe) => {
-                    slot.since_ns = since_ns;
                     slot.status.source = Source::Tracepoint;
                     slot.probe = Some(probe);
                 }
@@ -443,9 +444,9 @@ impl Probes {
     fn read_log(&mut self, host: &mut Host) -> bool {
         let Some(kernel) = &mut self.kernel else { return false };
         let (slots, pending) = (&mut self.slots, &mut self.pending);
-        let in_log = |name: &str, usec| {
+        let in_log = |name: &str, number| {
             let slot = slots.iter().find(|slot| slot.spec.name == name);
-            slot.map_or(InLog::Ignored, |slot| slot.in_log(usec))
+            slot.map_or(InLog::Ignored, |slot| slot.in_log(number))
         };
         let mut kills = Vec::new();
         let more = kernel.read(host, in_log, |found| {

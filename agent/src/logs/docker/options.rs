@@ -109,6 +109,8 @@ pub struct Limits {
     pub relist: Duration,
     /// The same where no events are told.
     pub poll: Duration,
+    /// Bytes of the buffer that files of containers are read through.
+    pub buffer: usize,
 }
 
 impl Default for Limits {
@@ -119,6 +121,7 @@ impl Default for Limits {
             pause: (Duration::from_millis(500), Duration::from_secs(60)),
             relist: Duration::from_secs(600),
             poll: Duration::from_secs(10),
+            buffer: crate::logs::file::Limits::default().buffer,
         }
     }
 }

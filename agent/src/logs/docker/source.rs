@@ -81,8 +81,11 @@ impl DockerSource {
             let discovery = Discovery::new(asked, number, options, limits, reports).run();
             Host { daemon, discovery: Box::pin(discovery), hash, listed: false }
         };
-        let of_disk =
-            crate::logs::file::Limits { max_files: limits.max_containers, ..disk::limits() };
+        let of_disk = crate::logs::file::Limits {
+            max_files: limits.max_containers,
+            buffer: limits.buffer,
+            ..disk::limits()
+        };
         DockerSource {
             root: roots.root.clone(),
             disk: DiskContainers::new(positions, Rc::clone(&clock), of_disk),

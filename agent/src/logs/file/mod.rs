@@ -148,6 +148,8 @@ pub struct Limits {
     pub quiet: Duration,
     /// The same for a file whose path is empty: its writer may not have noticed yet.
     pub orphaned: Duration,
+    /// Bytes of the buffer that all files are read through, or more if a line may be longer.
+    pub buffer: usize,
 }
 
 impl Default for Limits {
@@ -159,6 +161,7 @@ impl Default for Limits {
             poll: Duration::from_secs(5),
             quiet: Duration::from_secs(10),
             orphaned: Duration::from_secs(3600),
+            buffer: 64 << 10,
         }
     }
 }

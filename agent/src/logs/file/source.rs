@@ -24,9 +24,6 @@ use crate::logs::watch::{Wake, Watcher};
 use crate::logs::{Progress, Source, Waiting};
 use crate::model::Block;
 
-/// The least size of the buffer that all files are read through.
-const BUFFER: usize = 64 << 10;
-
 /// Descriptors that are left to the rest of the agent, which needs some 40.
 const DESCRIPTORS_KEPT: usize = 128;
 
@@ -149,7 +146,7 @@ impl FileSource {
             next_poll: now,
             converter: Converter::default(),
             scratch: Vec::new(),
-            buffer: vec![0; BUFFER.max(longest)],
+            buffer: vec![0; limits.buffer.max(longest)],
             position: Vec::new(),
             wakes: Vec::new(),
         }
