@@ -7,7 +7,6 @@
 mod log_bench;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
@@ -21,9 +20,6 @@ fn copy_truncate(bench: &Bench, name: &str, to: &str, between: &str) {
     bench.append(name, between);
     OpenOptions::new().write(true).open(bench.path(name)).unwrap().set_len(0).unwrap();
 }
-
-/// Longer than from one look to the next where nothing happens.
-const RESCAN: Duration = Duration::from_secs(61);
 
 /// Writes fall into different ticks of the file system's clock.
 fn tick() {
@@ -181,66 +177,6 @@ async fn a_log_that_begins_as_the_one_before_did_is_no_copy_of_it() {
             bench.restart();
             assert_eq!(bench.read(), NOTHING);
         }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_taken_for_a_copy_and_is_none_is_read_late() {
-    let mut bench = Bench::new(&["app.log"]);
-    bench.append("app.log", "# header\n0\n");
-    bench.read();
-    tick();
-    bench.rename("app.log", "app.log.2");
-    bench.append("app.log", "# header\n");
-    bench.rename("app.log", "app.log.1");
-    bench.append("app.log", "# header\n2\n");
-    assert_eq!(bench.read(), ["app.log: # header", "app.log: 2"]);
-    // Its writer had not changed to the new one yet.
-    bench.append("app.log.1", "1\n");
-    advance(RESCAN).await;
-    assert_eq!(bench.read(), ["app.log: # header", "app.log: 1"], "it has a header too");
-    advance(QUIET).await;
-    assert_eq!(bench.read(), NOTHING);
-    bench.rename("app.log", "app.log.0");
-    bench.append("app.log", "# header\n3\n");
-    let mut read = bench.read();
-    read.sort();
-    assert_eq!(read, ["app.log: # header", "app.log: 3"]);
-    advance(QUIET).await;
-    assert_eq!(bench.read(), NOTHING);
-    bench.restart();
-    assert_eq!(bench.read(), NOTHING);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_copy_of_a_log_that_goes_on_behind_a_hole_is_not_read_again() {
-    for is_removed in [false, true] {
-        let mut bench = Bench::new(&["app.log"]);
-        // A writer that goes on at its own offset after the truncation.
-        let mut writer = File::create(bench.path("app.log")).unwrap();
-        for round in 0..3 {
-            writer.write_all(format!("{round} {}\n", "x".repeat(300)).as_bytes()).unwrap();
-            assert_eq!(bench.read().len(), 1, "{round}");
-            // Held while it is made.
-            let all = fs::read(bench.path("app.log")).unwrap();
-            let to = format!("app.log.{round}");
-            bench.append(&to, &all[..all.len() / 2]);
-            bench.source.scan();
-            bench.append(&to, &all[all.len() / 2..]);
-            bench.source.scan();
-            OpenOptions::new().write(true).open(bench.path("app.log")).unwrap().set_len(0).unwrap();
-            writer.write_all(b"next\n").unwrap();
-            assert_eq!(bench.read(), ["app.log: next"], "{round}");
-            if is_removed {
-                bench.remove(&to);
-            }
-            advance(RESCAN * 2).await;
-            assert_eq!(bench.read(), NOTHING, "{round}");
-        }
-        bench.rename("app.log", "app.log.9");
-        bench.append("app.log", "last\n");
-        assert_eq!(bench.read(), ["app.log: last"]);
-        assert_eq!(bench.source.counters().lost_bytes, 0);
     }
 }
 

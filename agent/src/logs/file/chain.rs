@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Limits;
 use super::follow::{Follow, Place, Sink, Step};
 use super::format::{Format, Stream};
-use super::position::{self, Identity, Record};
+use super::position::{self, Head, Identity};
 use super::section::Section;
 use super::writer::{Pen, Writer};
 use crate::model::{Block, Labels};
@@ -49,8 +49,8 @@ pub(super) struct Chain {
     /// When the newest of the files that were renamed away had last been written to: what rotation
     /// made later has not been seen. `i64::MAX`: nothing was renamed yet.
     pub(super) rotated_ns: i64,
-    /// Of contents that were cut off last, how far they were read.
-    pub(super) cut: Option<Box<Record>>,
+    /// Of contents that were cut off last, how they began.
+    pub(super) cut: Head,
     /// Not 0: what rotation made is unseen only if it was made later.
     pub(super) born_ns: i64,
     /// Files that were finished last, which are not read again.
@@ -75,7 +75,7 @@ impl Chain {
             files: VecDeque::with_capacity(1),
             copy: None,
             rotated_ns: i64::MAX,
-            cut: None,
+            cut: Head::default(),
             born_ns: 0,
             done: VecDeque::new(),
             last_ns: [i64::MIN; Stream::COUNT],
@@ -87,11 +87,6 @@ impl Chain {
     /// The file at the path.
     pub(super) fn current(&self) -> Option<&Follow> {
         self.files.back().filter(|file| file.place == Place::Current)
-    }
-
-    /// Whether all that is in what was held as a copy of the newest was read there, or will be.
-    pub(super) fn has_contents_of(&self, copy: &Follow) -> bool {
-        self.files.back().is_none_or(|newest| copy.is_within(newest))
     }
 
     /// Puts a file before the one at the path, and before those that were written later.

@@ -180,78 +180,53 @@ impl Follow {
 
     /// Continues where a position of another file says, if this one is a copy of what that was.
     pub(super) fn resume_copy(&mut self, record: &Record) -> io::Result<bool> {
-        let size = self.size()?;
-        let is_copy = self.has_what_was_read(record)?;
+        let mut first = [0; HEAD];
+        let first = self.first(&mut first)?;
+        self.seen = self.size()?;
+        let is_copy = self.seen >= record.offset
+            && self.identity != record.identity
+            && record.head.matches(first)
+            && self.has_tail(record)?;
         if is_copy {
-            self.seen = size;
             self.go_on(record);
         }
         Ok(is_copy)
     }
 
-    /// Whether it has what a record says was read of another file.
-    pub(super) fn has_what_was_read(&self, record: &Record) -> io::Result<bool> {
-        let mut first = [0; HEAD];
-        let first = self.first(&mut first)?;
-        Ok(self.size()? >= record.offset
-            && self.identity != record.identity
-            && record.head.matches(first)
-            && self.has_tail(record)?)
-    }
-
-    /// Whether it is a copy of another file, as far as it goes, or of what is known of that one if its
-    /// contents are gone. What is longer than its original, and that is as it was, is none: it was at the
-    /// path before, and the new one begins alike.
+    /// Whether it is a copy of another file as far as the shorter of the two goes, or of what is known
+    /// of that one if its contents are gone. What is longer than the other is none: it was at the path
+    /// before, and the new one, of which there is a header or half a line, begins alike.
     pub(super) fn is_copy_of(&self, other: &Follow) -> io::Result<bool> {
-        let mut first = [0; HEAD];
-        let first = self.first(&mut first)?;
-        if self.is_beginning_of(other)? {
-            return Ok(true);
+        let (mut own, mut its) = ([0; HEAD], [0; HEAD]);
+        let first = self.first(&mut own)?;
+        if !other.head.is_empty() && other.size()? < other.offset {
+            return Ok(other.head.matches(first));
         }
-        // Cut off before, just now, or grown again since.
-        Ok(!other.head.is_empty() && other.head.matches(first) && other.has_other_contents()?)
-    }
-
-    /// Whether all that it has is what another file begins with, by its first and its last bytes.
-    fn is_beginning_of(&self, other: &Follow) -> io::Result<bool> {
-        // Its own first: a copy is not longer than what the other has by then.
-        let size = self.size()?;
-        if size == 0 || size > other.size()? {
+        let same = |at: u64, own: &mut [u8], its: &mut [u8]| {
+            let got = fill(&self.file, own, at)?;
+            let len = fill(&other.file, its, at)?.min(got);
+            Ok::<_, io::Error>(len > 0 && own.get(..len) == its.get(..len))
+        };
+        let end = self.size()?;
+        if end > other.size()? {
             return Ok(false);
         }
-        for at in [0, size.saturating_sub(HEAD as u64)] {
-            let (mut own, mut its) = ([0; HEAD], [0; HEAD]);
-            let len = usize::try_from(size - at).map_or(HEAD, |rest| rest.min(HEAD));
-            let (own, its) = (own.get_mut(..len), its.get_mut(..len));
-            let (own, its) = (own.unwrap_or_default(), its.unwrap_or_default());
-            if fill(&self.file, own, at)? < len || fill(&other.file, its, at)? < len || own != its {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(same(0, &mut own, &mut its)?
+            && same(end.saturating_sub(HEAD as u64), &mut own, &mut its)?)
     }
 
-    /// Whether it has grown since it was opened.
-    pub(super) fn has_grown(&self) -> bool {
-        self.size().is_ok_and(|size| size > self.seen)
+    /// Whether it begins as another file is known to have begun, and is not longer than that, unless the
+    /// other has other contents now.
+    pub(super) fn has_head_of(&self, other: &Follow) -> io::Result<bool> {
+        let has_head = !other.head.is_empty() && self.begins_with(other.head)?;
+        Ok(has_head && (self.size()? <= other.size()? || other.has_other_contents()?))
     }
 
-    /// Notes how much of it is known to be in its original.
-    pub(super) fn grow_with(&mut self, original: &Follow, now: Instant) {
-        if self.has_grown() && self.is_beginning_of(original).unwrap_or_default() {
-            self.measure(now);
-        }
-    }
-
-    /// Whether all that is in this file, a copy of another when it was opened, was read there, or will be.
-    pub(super) fn is_within(&self, original: &Follow) -> bool {
-        self.is_read_by(&original.record()) || self.is_beginning_of(original).unwrap_or_default()
-    }
-
-    /// Whether all that is in this file, a copy when it was opened, is what a record says was read of
-    /// its original.
-    pub(super) fn is_read_by(&self, record: &Record) -> bool {
-        !self.has_grown() && self.seen <= record.offset
+    /// As [`is_cut`](Follow::is_cut), and learns nothing.
+    fn has_other_contents(&self) -> io::Result<bool> {
+        let mut first = [0; HEAD];
+        let first = self.first(&mut first)?;
+        Ok(!self.head.matches(first) || self.size()? < self.offset)
     }
 
     /// Takes all that there is as read.
@@ -337,12 +312,10 @@ impl Follow {
             || self.has_same_head().is_ok_and(|same| !same)
     }
 
-    /// As [`is_cut`](Follow::is_cut), and learns nothing.
-    fn has_other_contents(&self) -> io::Result<bool> {
+    /// Whether it begins so.
+    pub(super) fn begins_with(&self, head: Head) -> io::Result<bool> {
         let mut first = [0; HEAD];
-        let first = self.first(&mut first)?;
-        let same = self.head.matches(first) || is_hole(first, self.head);
-        Ok(!same || self.size()? < self.offset)
+        Ok(head.matches(self.first(&mut first)?))
     }
 
     /// The size now.

@@ -196,18 +196,15 @@ impl FileSource {
         now: Instant,
     ) {
         self.counters.truncations += 1;
-        chain.cut = Some(Box::new(*record));
+        chain.cut = record.head;
         chain.rotated(record.modified_ns);
-        // What is held is a copy of the newest.
-        let is_newest = at.is_none_or(|at| at + 1 == chain.files.len());
-        let mut held = chain.copy.take_if(|_| is_newest).map(|copy| *copy);
+        let mut held = chain.copy.take().map(|copy| *copy);
         let is_held =
             held.as_mut().is_some_and(|copy| copy.resume_copy(record).unwrap_or_default());
         let copy = if is_held { held.take() } else { self.find_copy(home, record, now) };
         self.put_copy(path, chain, record, copy, at, now);
         if let Some(other) = held {
-            let is_read = other.is_read_by(record);
-            self.release(path, chain, other, is_read);
+            self.release(path, chain, other);
         }
     }
 
@@ -252,29 +249,16 @@ impl FileSource {
         })
     }
 
-    /// What was held as a copy, and is none of what was cut off: all of it has been read in its original, or it
-    /// is read now.
-    pub(super) fn release(
-        &mut self,
-        path: &Rc<str>,
-        chain: &mut Chain,
-        mut copy: Follow,
-        is_read: bool,
-    ) {
-        if is_read && !self.places.contains_key(&copy.identity) {
-            chain.is_done(copy.identity);
-            // A chain of which nothing is left goes with its position.
-            chain.save(if chain.files.is_empty() { Save::Now } else { Save::No });
-            return self.drop_file(copy);
-        }
-        if is_read {
+    /// A copy whose original was not truncated: all of it has been read there.
+    pub(super) fn release(&mut self, path: &Rc<str>, chain: &mut Chain, mut copy: Follow) {
+        if self.places.contains_key(&copy.identity) {
             copy.skip_all();
-        } else if let Some(newest) = chain.files.back().map(Follow::record) {
-            // As far as it is one. What can't be read now is read from its start.
-            let _ = copy.resume_copy(&newest);
+            copy.watch = self.watcher.watch_file(copy.file(), path, &self.root);
+            chain.push_rotated(copy, Instant::now());
+        } else {
+            chain.is_done(copy.identity);
+            self.drop_file(copy);
         }
-        copy.watch = self.watcher.watch_file(copy.file(), path, &self.root);
-        chain.push_rotated(copy, Instant::now());
     }
 
     /// Looks for files that rotation made of a log and that nobody has seen under its name: what was
@@ -290,18 +274,7 @@ impl FileSource {
         // Where the clock's grain is too coarse, the names say what is later than a known file.
         let mut is_later = false;
         let home = self.root.home(Path::new(&**path));
-        // Before it is looked what is at the path: whatever is in the list was renamed earlier than that.
-        let all = kin::of(&home);
-        if let Some(newest) = chain.files.back_mut()
-            && newest.place == Place::Current
-            && self.identity_at(path) != Some(newest.identity)
-        {
-            // Renamed since we looked, and perhaps not the last one: what was written later comes after it.
-            newest.place = Place::Rotated { since: now, replaced: false };
-            self.counters.rotations += 1;
-            self.scan_due = true;
-        }
-        for kin in all {
+        for kin in kin::of(&home) {
             is_later |= chain.files.iter().any(|file| file.identity == kin.identity);
             let is_known = self.owners.contains_key(&kin.identity)
                 || chain.done.contains(&kin.identity)
@@ -346,9 +319,11 @@ impl FileSource {
             return Role::Unknown;
         }
         // A copy of what was read before its contents were cut off.
-        let was_read = chain.cut.as_ref().is_some_and(|record| {
-            !record.head.is_empty() && file.has_what_was_read(record).unwrap_or_default()
-        });
+        let was_read = !chain.cut.is_empty() && file.begins_with(chain.cut).unwrap_or_default();
+        // Cut off just now, or grown again since.
+        if current.is_some_and(|current| file.has_head_of(current).unwrap_or_default()) {
+            return Role::Copy;
+        }
         let too_old = chain.born_ns > 0 && kin.born_ns().is_none_or(|born| born <= chain.born_ns);
         if was_read || too_old { Role::Other } else { Role::Unseen }
     }
@@ -362,19 +337,8 @@ impl FileSource {
         now: Instant,
     ) {
         self.owners.insert(copy.identity, path.clone());
-        let is_of_after = |newest: &Follow| {
-            // Else this one has what was cut off, and is to be held for it.
-            !copy.has_what_was_read(&newest.record()).unwrap_or_default()
-        };
-        if chain.copy.is_some()
-            && chain.files.back_mut().is_some_and(|newest| newest.is_cut() && is_of_after(newest))
-        {
-            // What is held is of what was cut off, this one of what came after it.
-            self.cut(path, chain, now);
-        }
         if let Some(before) = chain.copy.replace(Box::new(copy)) {
-            let is_read = chain.has_contents_of(&before);
-            self.release(path, chain, *before, is_read);
+            self.release(path, chain, *before);
         }
         if chain.files.back_mut().is_some_and(Follow::is_cut) {
             self.cut(path, chain, now);

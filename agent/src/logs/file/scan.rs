@@ -178,33 +178,17 @@ impl FileSource {
             }
             chain.rotated(rotated_ns);
             // Its original will not be truncated any more, or the copy was somebody's own.
-            if let Some(copy) = &mut chain.copy
-                && let Some(newest) = chain.files.back()
-            {
-                copy.grow_with(newest, now);
-            }
-            let is_over = chain.copy.as_deref().is_some_and(|copy| {
-                let age = now.saturating_duration_since(copy.grew);
-                chain.current().is_none()
-                    || (copy.is_unlinked() && age > KEEP_COPY)
-                    // A copy does not grow beyond what its original has.
-                    || (copy.has_grown() && !chain.has_contents_of(copy))
-            });
-            if is_over {
+            let is_stale = |copy: &Follow| {
+                copy.is_unlinked() && now.saturating_duration_since(copy.grew) > KEEP_COPY
+            };
+            if chain.copy.as_deref().is_some_and(is_stale) || chain.current().is_none() {
                 copies.extend(chain.copy.take().map(|copy| (path.clone(), *copy)));
             }
         }
         for (path, copy) in copies {
             if let Some(mut chain) = self.chains.remove(&path) {
-                if chain.files.back_mut().is_some_and(Follow::is_cut) {
-                    chain.copy = Some(Box::new(copy));
-                    self.cut(&path, &mut chain, now);
-                } else {
-                    let is_read = chain.has_contents_of(&copy);
-                    self.release(&path, &mut chain, copy, is_read);
-                }
-                self.chains.insert(path.clone(), chain);
-                self.enqueue(&path);
+                self.release(&path, &mut chain, copy);
+                self.chains.insert(path, chain);
             }
         }
         for path in stirred {
@@ -240,8 +224,7 @@ impl FileSource {
                     if let Some(of) = self.original(path, &file) {
                         if let Some(mut chain) = self.chains.remove(&of) {
                             self.keep_copy(&of, &mut chain, file, now);
-                            self.chains.insert(of.clone(), chain);
-                            self.enqueue(&of);
+                            self.chains.insert(of, chain);
                         }
                         continue;
                     }

@@ -355,7 +355,7 @@ impl FileSource {
     }
 
     /// What a path leads to, if that is a regular file.
-    pub(super) fn identity_at(&self, path: &str) -> Option<Identity> {
+    fn identity_at(&self, path: &str) -> Option<Identity> {
         let metadata = std::fs::metadata(self.root.real(Path::new(path))).ok();
         let metadata = metadata.filter(|metadata| metadata.is_file())?;
         Some(Identity { device: metadata.dev(), inode: metadata.ino() })
@@ -381,9 +381,7 @@ impl FileSource {
             chain.write_position(block, &mut self.position);
         }
         if gone {
-            self.chains.retain(|_, chain| {
-                !chain.files.is_empty() || chain.copy.is_some() || chain.save != Save::No
-            });
+            self.chains.retain(|_, chain| !chain.files.is_empty() || chain.save != Save::No);
         }
     }
 
