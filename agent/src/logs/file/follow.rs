@@ -194,8 +194,7 @@ impl Follow {
     }
 
     /// Whether it is a copy of another file as far as the shorter of the two goes, or of what is known
-    /// of that one if its contents are gone. What is longer than the other is none: it was at the path
-    /// before, and the new one, of which there is a header or half a line, begins alike.
+    /// of that one if its contents are gone.
     pub(super) fn is_copy_of(&self, other: &Follow) -> io::Result<bool> {
         let (mut own, mut its) = ([0; HEAD], [0; HEAD]);
         let first = self.first(&mut own)?;
@@ -207,26 +206,23 @@ impl Follow {
             let len = fill(&other.file, its, at)?.min(got);
             Ok::<_, io::Error>(len > 0 && own.get(..len) == its.get(..len))
         };
-        let end = self.size()?;
-        if end > other.size()? {
-            return Ok(false);
-        }
+        let end = self.size()?.min(other.size()?);
         Ok(same(0, &mut own, &mut its)?
             && same(end.saturating_sub(HEAD as u64), &mut own, &mut its)?)
     }
 
-    /// Whether it begins as another file is known to have begun, and is not longer than that, unless the
-    /// other has other contents now.
+    /// Whether it begins as another file is known to have begun.
     pub(super) fn has_head_of(&self, other: &Follow) -> io::Result<bool> {
-        let has_head = !other.head.is_empty() && self.begins_with(other.head)?;
-        Ok(has_head && (self.size()? <= other.size()? || other.has_other_contents()?))
+        Ok(!other.head.is_empty() && self.begins_with(other.head)?)
     }
 
-    /// As [`is_cut`](Follow::is_cut), and learns nothing.
-    fn has_other_contents(&self) -> io::Result<bool> {
+    /// Whether it is longer than another file, whose contents are what they were: no copy of it, however it
+    /// begins.
+    pub(super) fn goes_beyond(&self, other: &Follow) -> io::Result<bool> {
         let mut first = [0; HEAD];
-        let first = self.first(&mut first)?;
-        Ok(!self.head.matches(first) || self.size()? < self.offset)
+        let is_same = other.head.matches(other.first(&mut first)?);
+        let size = other.size()?;
+        Ok(is_same && size >= other.offset && self.size()? > size)
     }
 
     /// Takes all that there is as read.

@@ -27,8 +27,8 @@
 //!   renamed: read whole, in the order of the times of writing;
 //! - a copy (copytruncate) by its first bytes and those before the offset: what it has more is read
 //!   from it, before what came after the truncation. A copy is held open from when it appears, since it
-//!   may be compressed at once; one that is matched too is not read twice. What is longer than the log
-//!   is none: the log was renamed, and the new one begins alike.
+//!   may be compressed at once; one that is matched too is not read twice. What is matched and longer
+//!   than the log is none: the log was renamed, and the new one begins alike.
 //!
 //! A file that is gone, or was compressed meanwhile, is counted (`lost_files`), and what of it was seen
 //! and not read (`lost_bytes`). One that is there and can't be opened keeps its position until it can. A

@@ -286,6 +286,7 @@ impl FileSource {
             chain.current().is_some_and(|current| {
                 kin::is_kin(&self.root.home(Path::new(of)), &own)
                     && file.is_copy_of(current).unwrap_or_default()
+                    && !file.goes_beyond(current).unwrap_or_default()
             })
         };
         self.chains.iter().find(|(of, chain)| is_original(of, chain)).map(|(of, _)| of.clone())
