@@ -48,13 +48,33 @@ struct Log {
     raced: BTreeSet<u64>,
     /// What was in deleted files, and when they were deleted.
     deleted: Vec<(Range<u64>, Instant)>,
+    /// What was done to it, when, and which line came next.
+    history: Vec<(&'static str, Instant, u64)>,
 }
 
 impl Log {
     fn new(path: PathBuf) -> Log {
         let file = create(&path);
-        let (raced, deleted) = Default::default();
-        Log { path, file, next: 0, first: 0, rotations: 0, raced, deleted }
+        let (raced, deleted, history) = Default::default();
+        Log { path, file, next: 0, first: 0, rotations: 0, raced, deleted, history }
+    }
+
+    fn note(&mut self, what: &'static str) {
+        self.history.push((what, Instant::now(), self.next));
+    }
+
+    /// What was done around these lines.
+    fn tell(&self, lines: &[u64]) -> String {
+        let (Some(first), Some(last)) = (lines.first(), lines.last()) else { return String::new() };
+        let start = self.history.partition_point(|(.., next)| next < first).saturating_sub(4);
+        let mut text = format!("{first}..={last}, {} lines:", lines.len());
+        let mut before = None;
+        for (what, at, next) in self.history.iter().skip(start).take_while(|h| h.2 <= last + 4000) {
+            let since = before.map_or(Duration::ZERO, |before| *at - before);
+            text.push_str(&format!(" +{since:.1?} {what} @{next};"));
+            before = Some(*at);
+        }
+        text
     }
 
     /// Whole lines in one piece, as programs write them.
@@ -77,26 +97,32 @@ impl Log {
 
     fn rename(&mut self, late: u64) {
         let aside = self.aside();
+        self.note("rename");
         fs::rename(&self.path, aside).unwrap();
         let new = create(&self.path);
         // The writer notices later than the new file is there.
         self.write(late);
         self.file = new;
+        self.note("renamed");
         self.first = self.next;
     }
 
     fn copy_truncate(&mut self, between: u64) {
         let aside = self.aside();
+        self.note("copy");
         fs::copy(&self.path, aside).unwrap();
+        self.note("copied");
         self.raced.extend(self.next..self.next + between);
         self.write(between);
         self.file.set_len(0).unwrap();
+        self.note("truncated");
         self.first = self.next;
     }
 
     fn delete(&mut self) {
         self.rotations += 1;
         fs::remove_file(&self.path).unwrap();
+        self.note("deleted");
         self.deleted.push((self.first..self.next, Instant::now()));
         self.file = create(&self.path);
         self.first = self.next;
@@ -266,7 +292,10 @@ fn a_flood_that_is_rotated_in_every_way_past_an_agent_that_dies_arrives_once_and
         let name = log.path.file_name().unwrap().to_str().unwrap();
         let got = lines(&loki, &log.path);
         let twisted = got.windows(2).find(|pair| pair[0] >= pair[1]);
-        assert_eq!(twisted, None, "{name}: twice or out of order");
+        if let Some(&[before, after]) = twisted {
+            let around = log.tell(&[after.min(before), before.max(after)]);
+            panic!("{name}: {after} after {before}, twice or out of order: {around}");
+        }
         let got: BTreeSet<u64> = got.into_iter().collect();
         let missing: Vec<u64> = (0..log.next).filter(|line| !got.contains(line)).collect();
         let (mut raced, mut deleted) = (0, 0);
@@ -337,7 +366,7 @@ fn an_agent_that_nobody_kills_loses_and_counts_no_more_than_copytruncate_takes()
         let got: BTreeSet<u64> = lines(&loki, &log.path).into_iter().collect();
         let missing = (0..log.next).filter(|line| !got.contains(line));
         let (raced, other): (Vec<u64>, Vec<u64>) = missing.partition(|l| log.raced.contains(l));
-        assert_eq!(other, Vec::<u64>::new(), "{}", log.path.display());
+        assert!(other.is_empty(), "{}: lost {}", log.path.display(), log.tell(&other));
         missing_bytes += raced.iter().map(|line| text_of(*line).len() as u64).sum::<u64>();
     }
     let rotations: u64 = logs.iter().map(|log| log.rotations).sum();
