@@ -132,6 +132,43 @@ async fn a_copy_that_is_matched_too_is_not_read_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_log_that_is_copied_and_truncated_again_before_it_was_read_loses_nothing() {
+    let mut bench = Bench::new(&["app.log"]);
+    let copied = |bench: &Bench, to: &str| {
+        fs::copy(bench.path("app.log"), bench.path(to)).unwrap();
+        File::create(bench.path("app.log")).unwrap();
+    };
+    for round in 0..3 {
+        bench.append("app.log", format!("{round} read\n"));
+        assert_eq!(bench.read(), [format!("app.log: {round} read")]);
+        tick();
+        copied(&bench, &format!("app.log.{round}-1"));
+        bench.append("app.log", format!("{round} not read\n"));
+        tick();
+        // At this look the second copy has been begun, and the log not been read since the first.
+        File::create(bench.path(&format!("app.log.{round}-2"))).unwrap();
+        bench.source.gather(tokio::time::Instant::now()).await;
+        copied(&bench, &format!("app.log.{round}-2"));
+        tick();
+        bench.append("app.log", format!("{round} new\n"));
+        let mut expected =
+            vec![format!("app.log: {round} not read"), format!("app.log: {round} new")];
+        if round == 1 {
+            // The log goes before anybody has looked again.
+            bench.rename("app.log", "app.log.1-3");
+            bench.append("app.log", "newer\n");
+            expected.push("app.log: newer".to_owned());
+        }
+        assert_eq!(bench.read(), expected, "{round}");
+        advance(QUIET).await;
+        assert_eq!(bench.read(), NOTHING);
+        tick();
+    }
+    assert_eq!(bench.source.counters().lost_bytes, 0);
+    assert_eq!(bench.source.counters().lost_files, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn somebodys_own_copy_takes_nothing_from_the_log() {
     let mut bench = Bench::new(&["app.log"]);
     bench.append("app.log", "1\n");

@@ -458,9 +458,18 @@ impl Follow {
         self.offset = 0;
         self.seen = 0;
         self.skipping = false;
-        self.head = Head::default();
         self.tail = Head::default();
+        self.head = Head::default();
+        // These contents may be cut off as well before they are read: what tells their copy is known now.
+        self.learn();
         unread
+    }
+
+    /// Notes how the contents begin, as far as that is not known yet, and how much there is of them.
+    pub(super) fn learn(&mut self) {
+        if self.has_same_head().unwrap_or_default() {
+            self.seen = self.size().unwrap_or_default().max(self.seen);
+        }
     }
 
     fn has_same_head(&mut self) -> io::Result<bool> {

@@ -172,16 +172,18 @@ impl FileSource {
         found
     }
 
-    /// The contents of a file of a chain that is not in the map were cut off or replaced.
-    pub(super) fn cut(&mut self, path: &Rc<str>, chain: &mut Chain, now: Instant) {
-        let Some(index) = chain.files.iter_mut().position(Follow::is_cut) else { return };
-        let Some(file) = chain.files.get_mut(index) else { return };
+    /// If the contents of a file of a chain that is not in the map were cut off or replaced, goes on with the
+    /// new ones. Whether there was such a file.
+    pub(super) fn cut(&mut self, path: &Rc<str>, chain: &mut Chain, now: Instant) -> bool {
+        let Some(index) = chain.files.iter_mut().position(Follow::is_cut) else { return false };
+        let Some(file) = chain.files.get_mut(index) else { return false };
         let record = file.record();
         file.restart();
         let home = self.root.home(Path::new(&**path));
         let at = Some(index);
         self.replaced(path, &home, chain, &record, at, now);
         chain.save(Save::Now);
+        true
     }
 
     /// What a record says was in a file is gone from it: a copy may have the rest, and takes its place
@@ -268,8 +270,11 @@ impl FileSource {
         if after_ns != i64::MAX {
             chain.rotated_ns = after_ns;
         }
-        if chain.files.back_mut().is_some_and(Follow::is_cut) {
-            self.cut(path, &mut chain, now);
+        // What was cut off is looked for before what nobody has read: it may be one and the same.
+        for _ in 0..chain.files.len() {
+            if !self.cut(path, &mut chain, now) {
+                break;
+            }
         }
         // Where the clock's grain is too coarse, the names say what is later than a known file.
         let mut is_later = false;
@@ -295,6 +300,10 @@ impl FileSource {
                     is_later = true;
                 }
                 Role::Unknown => {
+                    // A copy that is being made, of contents that may be gone at the next look.
+                    if let Some(file) = chain.files.back_mut() {
+                        file.learn();
+                    }
                     self.undecided.insert(path.clone());
                 }
                 Role::Other => {}
