@@ -7,7 +7,7 @@
 mod log_bench;
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::Duration;
 
 use log_bench::*;
@@ -166,6 +166,53 @@ async fn a_log_that_is_copied_and_truncated_again_before_it_was_read_loses_nothi
     }
     assert_eq!(bench.source.counters().lost_bytes, 0);
     assert_eq!(bench.source.counters().lost_files, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_whose_log_was_removed_while_stopped_is_not_read_from_its_start() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", "1\n");
+    assert_eq!(bench.read(), ["app.log: 1"]);
+    bench.restart();
+    bench.append("app.log", "2\n");
+    tick();
+    copy_truncate(&bench, "app.log", "app.log.1", "");
+    bench.remove("app.log");
+    tick();
+    bench.append("app.log", "3\n");
+    assert_eq!(bench.read(), ["app.log: 2", "app.log: 3"]);
+    assert_eq!(bench.source.counters().lost_files, 0);
+    advance(QUIET).await;
+    bench.restart();
+    assert_eq!(bench.read(), NOTHING);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_got_the_inode_of_a_removed_one_is_read_in_its_own_turn() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", "1\n");
+    assert_eq!(bench.read(), ["app.log: 1"]);
+    let inode = fs::metadata(bench.path("app.log")).unwrap().ino();
+    bench.remove("app.log");
+    bench.append("app.log", "2\n");
+    assert_eq!(bench.read(), ["app.log: 2"]);
+    // Nobody has the first file open any more.
+    bench.restart();
+    bench.append("app.log", "3\n");
+    bench.rename("app.log", "app.log.1");
+    tick();
+    let has_it = (0..10_000).any(|at| {
+        let name = format!("new-{at}");
+        bench.append(&name, "4\n");
+        let has_it = fs::metadata(bench.path(&name)).unwrap().ino() == inode;
+        if has_it {
+            bench.rename(&name, "app.log");
+        }
+        has_it
+    });
+    assert!(has_it, "this file system gives no inode away twice: nothing to see here");
+    assert_eq!(bench.read(), ["app.log: 3", "app.log: 4"]);
+    assert_eq!(bench.source.counters().truncations, 0);
 }
 
 #[tokio::test(start_paused = true)]

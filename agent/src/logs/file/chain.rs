@@ -46,9 +46,11 @@ pub(super) struct Chain {
     pub(super) files: VecDeque<Follow>,
     /// A copy of the last file, which may be about to be truncated.
     pub(super) copy: Option<Box<Follow>>,
-    /// When the newest of the files that were renamed away had last been written to: what rotation
-    /// made later has not been seen. `i64::MAX`: nothing was renamed yet.
-    pub(super) rotated_ns: i64,
+    /// When the newest of the files that were renamed away had last been written to. `i64::MAX`: nothing
+    /// was renamed yet.
+    rotated_ns: i64,
+    /// The same at the last look at what rotation made: what it made later has not been seen.
+    pub(super) settled_ns: i64,
     /// Of contents that were cut off last, how they began.
     pub(super) cut: Head,
     /// Not 0: what rotation made is unseen only if it was made later.
@@ -75,6 +77,7 @@ impl Chain {
             files: VecDeque::with_capacity(1),
             copy: None,
             rotated_ns: i64::MAX,
+            settled_ns: i64::MAX,
             cut: Head::default(),
             born_ns: 0,
             done: VecDeque::new(),
@@ -110,6 +113,14 @@ impl Chain {
         if modified_ns > 0 && (!known || modified_ns > self.rotated_ns) {
             self.rotated_ns = modified_ns;
         }
+        if !known {
+            self.settled_ns = self.rotated_ns;
+        }
+    }
+
+    /// What rotation has made so far is known.
+    pub(super) fn settle(&mut self) {
+        self.settled_ns = self.rotated_ns;
     }
 
     /// Remembers a file that is not read again.

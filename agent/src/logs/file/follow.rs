@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::format::{Format, Frame};
 use super::position::{HEAD, Head, Identity, Record};
+use super::times::{file_born_ns, modified_ns};
 
 /// How far back a line's beginning is looked for.
 const SKIP_AT_MOST: u64 = 4 << 20;
@@ -158,8 +159,9 @@ impl Follow {
     }
 
     /// Continues where a position says, if it is of this file. A device number may be another after a
-    /// boot; a file whose beginning is known is recognised all the same. `elsewhere`: the file was
-    /// found under another name.
+    /// boot; a file whose beginning is known is recognised all the same. Other contents in a file that is
+    /// younger than what was read are another file's, which has got the inode (ext4 gives it away at
+    /// once). `elsewhere`: the file was found under another name.
     pub(super) fn resume(&mut self, record: &Record, elsewhere: bool) -> io::Result<Resumed> {
         let mut first = [0; HEAD];
         let first = self.first(&mut first)?;
@@ -175,7 +177,9 @@ impl Follow {
             self.go_on(record);
             return Ok(Resumed::Same);
         }
-        Ok(Resumed::Cut)
+        let born_ns = file_born_ns(&self.file).unwrap_or_default();
+        let is_younger = record.modified_ns > 0 && born_ns > record.modified_ns;
+        Ok(if is_younger { Resumed::Other } else { Resumed::Cut })
     }
 
     /// Continues where a position of another file says, if this one is a copy of what that was.
@@ -531,11 +535,6 @@ fn no_log(first: &[u8]) -> Option<OpenError> {
         return Some(OpenError::Compressed);
     }
     is_any(&UTF_16).then_some(OpenError::Utf16)
-}
-
-/// When a file was last written to.
-pub(super) fn modified_ns(metadata: &std::fs::Metadata) -> i64 {
-    metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
 }
 
 /// Reads until the buffer is full or the file ends.

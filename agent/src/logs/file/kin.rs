@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use crate::sort;
 
-use super::follow::modified_ns;
 use super::position::Identity;
+use super::times::{self, modified_ns};
 
 /// How many files of one log are looked at.
 const MAX_KIN: usize = 1024;
@@ -60,8 +60,7 @@ impl Kin {
 
     /// When it was made, if the file system knows.
     pub(super) fn born_ns(&self) -> Option<i64> {
-        let born = std::fs::metadata(&self.path).ok()?.created().ok()?;
-        i64::try_from(born.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()
+        times::born_ns(&self.path)
     }
 
     /// Which was written earlier; by name where the clock's grain is too coarse.

@@ -70,6 +70,7 @@ mod root;
 mod scan;
 mod section;
 mod source;
+mod times;
 mod wake;
 mod writer;
 

@@ -20,10 +20,9 @@ use super::source::FileSource;
 const FIND_ATTEMPTS: usize = 3;
 
 impl FileSource {
-    /// Finds again what an earlier run followed. The paths whose logs were rotated meanwhile, each with
-    /// [`Chain::rotated_ns`] as the positions have it.
-    pub(super) fn restore(&mut self, sight: &Sight, now: Instant) -> BTreeMap<Rc<str>, i64> {
-        let mut rotated = BTreeMap::new();
+    /// Finds again what an earlier run followed. The paths whose logs were rotated meanwhile.
+    pub(super) fn restore(&mut self, sight: &Sight, now: Instant) -> BTreeSet<Rc<str>> {
+        let mut rotated = BTreeSet::new();
         let mut stored = std::mem::take(&mut self.stored);
         stored.retain(|path, _| self.section(path).is_some());
         let mut elsewhere = self.moved(&stored, sight);
@@ -61,26 +60,46 @@ impl FileSource {
                         self.own(&path, &mut chain, file);
                     }
                     None => {
-                        self.counters.lost_files += 1;
-                        let lost = record.seen.saturating_sub(record.offset);
-                        self.counters.lost_bytes += lost;
-                        log::warn!(
-                            "log file {path}: the file that was read up to byte {} is gone, with at \
-                             least {lost} bytes more",
-                            record.offset
-                        );
-                        chain.rotated(record.modified_ns);
-                        chain.save(Save::Now);
+                        is_rotated = true;
+                        self.gone(&path, &home, &mut chain, &record, now);
                     }
                 }
             }
             if is_rotated {
-                rotated.insert(path.clone(), chain.rotated_ns);
+                rotated.insert(path.clone());
             }
+            chain.settle();
             self.chains.insert(path.clone(), chain);
             self.enqueue(&path);
         }
         rotated
+    }
+
+    /// The file of a record is nowhere: a copy may have what was in it, as copytruncate leaves one.
+    fn gone(
+        &mut self,
+        path: &Rc<str>,
+        home: &Path,
+        chain: &mut Chain,
+        record: &Record,
+        now: Instant,
+    ) {
+        chain.save(Save::Now);
+        if let Some(copy) = self.find_copy(home, record, now) {
+            self.counters.truncations += 1;
+            chain.cut = record.head;
+            chain.rotated(record.modified_ns);
+            return self.put_copy(path, chain, record, Some(copy), None, now);
+        }
+        self.counters.lost_files += 1;
+        let lost = record.seen.saturating_sub(record.offset);
+        self.counters.lost_bytes += lost;
+        log::warn!(
+            "log file {path}: the file that was read up to byte {} is gone, with at least {lost} bytes \
+             more",
+            record.offset
+        );
+        chain.rotated(record.modified_ns);
     }
 
     fn own(&mut self, path: &Rc<str>, chain: &mut Chain, mut file: Follow) {
@@ -265,11 +284,8 @@ impl FileSource {
 
     /// Looks for files that rotation made of a log and that nobody has seen under its name: what was
     /// renamed twice is read before what is there now, a copy of what is there is kept.
-    pub(super) fn relatives(&mut self, path: &Rc<str>, after_ns: i64, now: Instant) {
+    pub(super) fn relatives(&mut self, path: &Rc<str>, now: Instant) {
         let Some(mut chain) = self.chains.remove(path) else { return };
-        if after_ns != i64::MAX {
-            chain.rotated_ns = after_ns;
-        }
         // What was cut off is looked for before what nobody has read: it may be one and the same.
         for _ in 0..chain.files.len() {
             if !self.cut(path, &mut chain, now) {
@@ -310,6 +326,7 @@ impl FileSource {
             }
         }
         chain.born_ns = 0;
+        chain.settle();
         self.chains.insert(path.clone(), chain);
         self.enqueue(path);
     }
@@ -320,7 +337,7 @@ impl FileSource {
             return Role::Copy;
         }
         let is_new =
-            kin.modified_ns > chain.rotated_ns || (is_later && kin.modified_ns == chain.rotated_ns);
+            kin.modified_ns > chain.settled_ns || (is_later && kin.modified_ns == chain.settled_ns);
         if self.places.contains_key(&kin.identity) || !is_new {
             return Role::Other;
         }

@@ -11,11 +11,12 @@ use tokio::time::Instant;
 
 use super::StartAt;
 use super::chain::{Chain, Save};
-use super::follow::{Follow, OpenError, Place, modified_ns};
+use super::follow::{Follow, OpenError, Place};
 use super::kin;
 use super::pattern::Found;
 use super::position::{Identity, MAX_RECORDS};
 use super::source::FileSource;
+use super::times::modified_ns;
 
 /// How many directories are watched at most; the rest is found by looking.
 const MAX_DIRECTORIES: usize = 4096;
@@ -50,15 +51,15 @@ impl FileSource {
         let known = |id, path| self.owners.get(id).filter(|own| *own == path).unwrap_or(path);
         let places = sight.at.iter().map(|(path, (id, _))| (*id, known(id, path).clone()));
         self.places = places.collect();
-        let mut rotated = BTreeMap::new();
+        let mut rotated = BTreeSet::new();
         if !self.stored.is_empty() {
             rotated = self.restore(&sight, now);
         }
         self.place(&sight, now);
         self.adopt_new(&sight, now);
         self.heirs(&mut rotated);
-        for (path, after_ns) in rotated {
-            self.relatives(&path, after_ns, now);
+        for path in rotated {
+            self.relatives(&path, now);
         }
         self.looked = true;
         self.troubles.retain(|path, trouble| {
@@ -72,10 +73,8 @@ impl FileSource {
     }
 
     /// Adds the logs of which new names may be rotated ones.
-    fn heirs(&mut self, out: &mut BTreeMap<Rc<str>, i64>) {
-        for path in std::mem::take(&mut self.undecided) {
-            out.entry(path).or_insert(i64::MAX);
-        }
+    fn heirs(&mut self, out: &mut BTreeSet<Rc<str>>) {
+        out.append(&mut self.undecided);
         let newcomers = std::mem::take(&mut self.newcomers);
         if newcomers.is_empty() {
             return;
@@ -84,7 +83,7 @@ impl FileSource {
         for path in self.chains.keys() {
             let home = self.root.home(Path::new(&**path));
             if newcomers.iter().any(|newcomer| kin::is_kin(&home, newcomer)) {
-                out.entry(path.clone()).or_insert(i64::MAX);
+                out.insert(path.clone());
             }
         }
     }
