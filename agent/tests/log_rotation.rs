@@ -216,6 +216,30 @@ async fn a_file_that_got_the_inode_of_a_removed_one_is_read_in_its_own_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_that_had_nothing_new_is_not_read_after_a_restart() {
+    let mut bench = Bench::new(&["app.log"]);
+    bench.append("app.log", "0\n");
+    assert_eq!(bench.read(), ["app.log: 0"]);
+    tick();
+    bench.append("app.log", "1\n");
+    copy_truncate(&bench, "app.log", "app.log-1", "");
+    bench.append("app.log", "2\n");
+    assert_eq!(bench.read(), ["app.log: 1", "app.log: 2"]);
+    tick();
+    // All that it has was read: it is forgotten at once, the copy before it is held for a while.
+    copy_truncate(&bench, "app.log", "app.log-2", "");
+    bench.append("app.log", "3\n");
+    assert_eq!(bench.read(), ["app.log: 3"]);
+    bench.restart();
+    assert_eq!(bench.read(), NOTHING);
+    tick();
+    bench.append("app.log", "4\n");
+    copy_truncate(&bench, "app.log", "app.log-3", "");
+    assert_eq!(bench.read(), ["app.log: 4"]);
+    assert_eq!(bench.source.counters().lost_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn somebodys_own_copy_takes_nothing_from_the_log() {
     let mut bench = Bench::new(&["app.log"]);
     bench.append("app.log", "1\n");

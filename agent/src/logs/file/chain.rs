@@ -49,8 +49,9 @@ pub(super) struct Chain {
     /// When the newest of the files that were renamed away had last been written to. `i64::MAX`: nothing
     /// was renamed yet.
     rotated_ns: i64,
-    /// The same at the last look at what rotation made: what it made later has not been seen.
-    pub(super) settled_ns: i64,
+    /// The same at the last look at what rotation made, or, of an earlier run, when anything of the chain
+    /// had last been written to as it was read: what rotation made later has not been seen.
+    settled_ns: i64,
     /// Of contents that were cut off last, how they began.
     pub(super) cut: Head,
     /// Not 0: what rotation made is unseen only if it was made later.
@@ -77,7 +78,7 @@ impl Chain {
             files: VecDeque::with_capacity(1),
             copy: None,
             rotated_ns: i64::MAX,
-            settled_ns: i64::MAX,
+            settled_ns: 0,
             cut: Head::default(),
             born_ns: 0,
             done: VecDeque::new(),
@@ -114,13 +115,28 @@ impl Chain {
             self.rotated_ns = modified_ns;
         }
         if !known {
-            self.settled_ns = self.rotated_ns;
+            self.settle(modified_ns);
         }
     }
 
-    /// What rotation has made so far is known.
-    pub(super) fn settle(&mut self) {
-        self.settled_ns = self.rotated_ns;
+    /// What rotation has made until then is known.
+    pub(super) fn settle(&mut self, modified_ns: i64) {
+        self.settled_ns = self.settled_ns.max(modified_ns);
+    }
+
+    /// What rotation has made until now is known.
+    pub(super) fn settle_all(&mut self) {
+        if self.rotated_ns != i64::MAX {
+            self.settle(self.rotated_ns);
+        }
+    }
+
+    /// Whether what rotation made, and what had last been written to then, has not been seen yet. `before`: the
+    /// same of the last one before it that is known: where the clock's grain is too coarse, the names tell.
+    pub(super) fn is_unseen(&self, modified_ns: i64, before: i64) -> bool {
+        self.rotated_ns != i64::MAX
+            && (modified_ns > self.settled_ns
+                || (modified_ns == self.settled_ns && modified_ns == before))
     }
 
     /// Remembers a file that is not read again.

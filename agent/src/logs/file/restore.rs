@@ -44,6 +44,7 @@ impl FileSource {
             let mut is_rotated =
                 records.last().is_none_or(|last| Some(last.identity.inode) != here);
             for record in records {
+                chain.settle(record.modified_ns);
                 match self.find_again(&home, &record, &mut elsewhere, now) {
                     Some((file, true)) => {
                         if record.is_blank() {
@@ -68,7 +69,7 @@ impl FileSource {
             if is_rotated {
                 rotated.insert(path.clone());
             }
-            chain.settle();
+            chain.settle_all();
             self.chains.insert(path.clone(), chain);
             self.enqueue(&path);
         }
@@ -292,11 +293,12 @@ impl FileSource {
                 break;
             }
         }
-        // Where the clock's grain is too coarse, the names say what is later than a known file.
-        let mut is_later = false;
+        let mut before_ns = 0;
         let home = self.root.home(Path::new(&**path));
         for kin in kin::of(&home) {
-            is_later |= chain.files.iter().any(|file| file.identity == kin.identity);
+            if chain.files.iter().any(|file| file.identity == kin.identity) {
+                before_ns = kin.modified_ns;
+            }
             let is_known = self.owners.contains_key(&kin.identity)
                 || chain.done.contains(&kin.identity)
                 || chain.files.len() >= MAX_RECORDS * 3 / 4
@@ -305,7 +307,7 @@ impl FileSource {
                 continue;
             }
             let Ok(file) = Follow::open(&kin.path, now) else { continue };
-            match self.role(&chain, &file, &kin, is_later) {
+            match self.role(&chain, &file, &kin, before_ns) {
                 Role::Copy => self.keep_copy(path, &mut chain, file, now),
                 Role::Unseen => {
                     self.counters.rotations += 1;
@@ -313,7 +315,7 @@ impl FileSource {
                     file.watch = self.watcher.watch_file(file.file(), path, &self.root);
                     self.owners.insert(file.identity, path.clone());
                     chain.push_rotated(file, now);
-                    is_later = true;
+                    before_ns = kin.modified_ns;
                 }
                 Role::Unknown => {
                     // A copy that is being made, of contents that may be gone at the next look.
@@ -326,18 +328,17 @@ impl FileSource {
             }
         }
         chain.born_ns = 0;
-        chain.settle();
+        chain.settle_all();
         self.chains.insert(path.clone(), chain);
         self.enqueue(path);
     }
 
-    fn role(&self, chain: &Chain, file: &Follow, kin: &Kin, is_later: bool) -> Role {
+    fn role(&self, chain: &Chain, file: &Follow, kin: &Kin, before_ns: i64) -> Role {
         let current = chain.current();
         if current.is_some_and(|current| file.is_copy_of(current).unwrap_or_default()) {
             return Role::Copy;
         }
-        let is_new =
-            kin.modified_ns > chain.settled_ns || (is_later && kin.modified_ns == chain.settled_ns);
+        let is_new = chain.is_unseen(kin.modified_ns, before_ns);
         if self.places.contains_key(&kin.identity) || !is_new {
             return Role::Other;
         }

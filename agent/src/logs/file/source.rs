@@ -231,6 +231,11 @@ impl FileSource {
             let turn = self.turn(&path, &mut chain, block, limit_bytes, now, &mut budget);
             full = turn == Turn::Full || budget == 0;
             self.chains.insert(path.clone(), chain);
+            if turn == Turn::Cut {
+                // Before anything newer is read: rotation may have made more.
+                self.undecided.insert(path.clone());
+                self.scan();
+            }
             if turn != Turn::Done {
                 self.enqueue(&path);
             }
@@ -292,7 +297,7 @@ impl FileSource {
         match result {
             Ok(Turn::Cut) => {
                 self.cut(path, chain, now);
-                Turn::Again
+                Turn::Cut
             }
             Ok(turn) => {
                 self.recovered(path);
