@@ -240,6 +240,33 @@ async fn a_copy_that_had_nothing_new_is_not_read_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_that_was_read_is_not_taken_for_one_of_later_contents_that_begin_alike() {
+    const BANNER: &str = "=== start ===\n";
+    for restarts in [false, true] {
+        let mut bench = Bench::new(&["app.log"]);
+        bench.append("app.log", format!("{BANNER}1\n"));
+        assert_eq!(bench.read(), ["app.log: === start ===", "app.log: 1"]);
+        tick();
+        copy_truncate(&bench, "app.log", "app.log-1", "");
+        tick();
+        bench.append("app.log", BANNER);
+        // Noticed, and not read.
+        bench.append("other", "");
+        bench.rename("other", "app.log-0");
+        bench.source.gather(tokio::time::Instant::now()).await;
+        if restarts {
+            bench.read_once(50, true);
+            bench.restart();
+        }
+        File::create(bench.path("app.log")).unwrap();
+        bench.append("app.log", "2\n");
+        let read = bench.read();
+        assert!(!read.contains(&"app.log: 1".to_owned()), "{restarts}: {read:?}");
+        assert_eq!(read.last().unwrap(), "app.log: 2");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn somebodys_own_copy_takes_nothing_from_the_log() {
     let mut bench = Bench::new(&["app.log"]);
     bench.append("app.log", "1\n");

@@ -454,9 +454,8 @@ impl Follow {
         (done(rest), false)
     }
 
-    /// From the start again: what was there is gone. Of how much it was known and not read.
-    pub(super) fn restart(&mut self) -> u64 {
-        let unread = self.unread();
+    /// From the start again: what was there is gone.
+    pub(super) fn restart(&mut self, now: Instant) {
         // Later than the copy was made that has what is gone.
         self.modified_ns = self.modified_ns();
         self.offset = 0;
@@ -465,14 +464,13 @@ impl Follow {
         self.tail = Head::default();
         self.head = Head::default();
         // These contents may be cut off as well before they are read: what tells their copy is known now.
-        self.learn();
-        unread
+        self.learn(now);
     }
 
     /// Notes how the contents begin, as far as that is not known yet, and how much there is of them.
-    pub(super) fn learn(&mut self) {
+    pub(super) fn learn(&mut self, now: Instant) {
         if self.has_same_head().unwrap_or_default() {
-            self.seen = self.size().unwrap_or_default().max(self.seen);
+            self.measure(now);
         }
     }
 

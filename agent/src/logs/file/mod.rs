@@ -24,12 +24,13 @@
 //! - the file of a position, by inode, first bytes and the bytes before its offset; a file with other
 //!   contents that is younger than what was read is another one, which got the inode;
 //! - a file that was renamed before anybody had read it, by its name (the log's own with a number or a
-//!   date, see `kin`) and by having been written to later than the last file that is known to have been
-//!   renamed: read whole, in the order of the times of writing;
+//!   date, see `kin`) and by having been written to later than what was known to be rotated at the last
+//!   look: read whole, in the order of the times of writing;
 //! - a copy (copytruncate) by its first bytes and those before the offset: what it has more is read
-//!   from it, before what came after the truncation, also if its log is gone. A copy is held open from when it appears, since it
-//!   may be compressed at once; one that is matched too is not read twice. What is matched and longer
-//!   than the log is none: the log was renamed, and the new one begins alike.
+//!   from it, before what came after the truncation, also if its log is gone. Of contents that were gone
+//!   before they were read the first bytes tell, and that the copy is younger. A copy is held open from
+//!   when it appears, since it may be compressed at once; one that is matched too is not read twice. What
+//!   is matched and longer than the log is none: the log was renamed, and the new one begins alike.
 //!
 //! A file that is gone, or was compressed meanwhile, is counted (`lost_files`), and what of it was seen
 //! and not read (`lost_bytes`). One that is there and can't be opened keeps its position until it can. A

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::chain::{Chain, Save};
 use super::follow::{Follow, OpenError, Place, Resumed};
 use super::kin::{self, Kin};
-use super::position::{MAX_RECORDS, Record};
+use super::position::{HEAD, MAX_RECORDS, Record};
 use super::scan::Sight;
 use super::source::FileSource;
 
@@ -88,7 +88,6 @@ impl FileSource {
         chain.save(Save::Now);
         if let Some(copy) = self.find_copy(home, record, now) {
             self.counters.truncations += 1;
-            chain.cut = record.head;
             chain.rotated(record.modified_ns);
             return self.put_copy(path, chain, record, Some(copy), None, now);
         }
@@ -198,7 +197,7 @@ impl FileSource {
         let Some(index) = chain.files.iter_mut().position(Follow::is_cut) else { return false };
         let Some(file) = chain.files.get_mut(index) else { return false };
         let record = file.record();
-        file.restart();
+        file.restart(now);
         let home = self.root.home(Path::new(&**path));
         let at = Some(index);
         self.replaced(path, &home, chain, &record, at, now);
@@ -218,7 +217,9 @@ impl FileSource {
         now: Instant,
     ) {
         self.counters.truncations += 1;
-        chain.cut = record.head;
+        if record.offset > 0 {
+            chain.cut = record.head;
+        }
         chain.rotated(record.modified_ns);
         let mut held = chain.copy.take().map(|copy| *copy);
         let is_held =
@@ -259,12 +260,20 @@ impl FileSource {
         chain.files.insert(at.unwrap_or(chain.files.len()), copy);
     }
 
-    /// A copy of what a record says was in a log, beside it; the newest.
+    /// A copy of what a record says was in a log, beside it; the newest. Where little was read, a copy from
+    /// before may begin alike: it has to be younger.
     fn find_copy(&self, home: &Path, record: &Record, now: Instant) -> Option<Follow> {
         if record.head.is_empty() {
             return None;
         }
-        kin::of(home).into_iter().rev().filter(|kin| kin.size >= record.offset).find_map(|kin| {
+        let may_be = |kin: &Kin| match record.offset {
+            0 => kin.modified_ns > record.modified_ns,
+            offset if offset <= HEAD as u64 => {
+                kin.size >= offset && kin.modified_ns >= record.modified_ns
+            }
+            offset => kin.size >= offset,
+        };
+        kin::of(home).into_iter().rev().filter(may_be).find_map(|kin| {
             let mut file = Follow::open(&kin.path, now).ok()?;
             let is_free = !self.owners.contains_key(&file.identity);
             (is_free && file.resume_copy(record).ok()?).then_some(file)
@@ -320,7 +329,7 @@ impl FileSource {
                 Role::Unknown => {
                     // A copy that is being made, of contents that may be gone at the next look.
                     if let Some(file) = chain.files.back_mut() {
-                        file.learn();
+                        file.learn(now);
                     }
                     self.undecided.insert(path.clone());
                 }

@@ -61,6 +61,8 @@ impl FileSource {
         for path in rotated {
             self.relatives(&path, now);
         }
+        // Beside these nothing new was seen.
+        self.chains.values_mut().for_each(|chain| chain.settle_all());
         self.looked = true;
         self.troubles.retain(|path, trouble| {
             sight.bad.contains(path)

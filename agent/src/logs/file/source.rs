@@ -233,8 +233,13 @@ impl FileSource {
             self.chains.insert(path.clone(), chain);
             if turn == Turn::Cut {
                 // Before anything newer is read: rotation may have made more.
-                self.undecided.insert(path.clone());
-                self.scan();
+                self.look();
+                if self.scan_due {
+                    self.scan();
+                }
+                // Contents that change all the time cost time as well, and make no entries.
+                budget = budget.saturating_sub(self.buffer.len() as u64);
+                full = budget == 0;
             }
             if turn != Turn::Done {
                 self.enqueue(&path);
@@ -481,7 +486,7 @@ enum Turn {
     Done,
     /// There may be more.
     Again,
-    /// The contents of a file are gone, and its place in the chain is not yet.
+    /// The contents of a file were gone: other ones, or what a copy has of them, are read next.
     Cut,
     /// The block has no room.
     Full,
