@@ -267,6 +267,11 @@ fn a_flood_that_is_rotated_in_every_way_past_an_agent_that_dies_arrives_once_and
     }
     told.stop.store(true, Ordering::SeqCst);
     let (logs, took) = writer.join().unwrap();
+    if lives.last().unwrap().end.is_some() {
+        // The time was over while it was killed.
+        agent.spawn();
+        lives.push(Life { ready: None, end: None, lost_files: 0, lost_bytes: 0 });
+    }
     if outage {
         loki.start();
     }
