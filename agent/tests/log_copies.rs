@@ -6,23 +6,10 @@
 
 mod log_bench;
 
-use std::fs::{self, File, OpenOptions};
-use std::time::Duration;
+use std::fs::{self, File};
 
 use log_bench::*;
 use tokio::time::advance;
-
-/// As logrotate's copytruncate does it, with what is written between the copy and the truncation.
-fn copy_truncate(bench: &Bench, name: &str, to: &str, between: &str) {
-    fs::copy(bench.path(name), bench.path(to)).unwrap();
-    bench.append(name, between);
-    OpenOptions::new().write(true).open(bench.path(name)).unwrap().set_len(0).unwrap();
-}
-
-/// Writes fall into different ticks of the file system's clock.
-fn tick() {
-    std::thread::sleep(Duration::from_millis(12));
-}
 
 #[tokio::test(start_paused = true)]
 async fn what_a_copy_has_and_was_not_read_before_the_truncation_is_read_from_it() {

@@ -6,32 +6,20 @@
 
 mod log_bench;
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use log_bench::*;
 use mote::logs::file::StartAt;
 use tokio::time::{advance, timeout};
 
-/// As logrotate's copytruncate does it, with what is written between the copy and the truncation.
-fn copy_truncate(bench: &Bench, name: &str, to: &str, between: &str) {
-    fs::copy(bench.path(name), bench.path(to)).unwrap();
-    bench.append(name, between);
-    OpenOptions::new().write(true).open(bench.path(name)).unwrap().set_len(0).unwrap();
-}
-
-/// Writes fall into different ticks of the file system's clock.
-fn tick() {
-    std::thread::sleep(Duration::from_millis(12));
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_file_that_got_the_inode_of_a_removed_one_is_read_in_its_own_turn() {
     let mut bench = Bench::new(&["app.log"]);
     bench.append("app.log", "1\n");
     assert_eq!(bench.read(), ["app.log: 1"]);
-    let inode = fs::metadata(bench.path("app.log")).unwrap().ino();
+    let inode = bench.inode("app.log");
     bench.remove("app.log");
     bench.append("app.log", "2\n");
     assert_eq!(bench.read(), ["app.log: 2"]);
@@ -43,7 +31,7 @@ async fn a_file_that_got_the_inode_of_a_removed_one_is_read_in_its_own_turn() {
     let has_it = (0..10_000).any(|at| {
         let name = format!("new-{at}");
         bench.append(&name, "4\n");
-        let has_it = fs::metadata(bench.path(&name)).unwrap().ino() == inode;
+        let has_it = bench.inode(&name) == inode;
         if has_it {
             bench.rename(&name, "app.log");
         }

@@ -27,6 +27,18 @@ pub const LIMIT: usize = 256 << 10;
 pub const QUIET: Duration = Duration::from_secs(11);
 pub const NOTHING: [&str; 0] = [];
 
+/// As logrotate's copytruncate does it, with what is written between the copy and the truncation.
+pub fn copy_truncate(bench: &Bench, name: &str, to: &str, between: &str) {
+    fs::copy(bench.path(name), bench.path(to)).unwrap();
+    bench.append(name, between);
+    OpenOptions::new().write(true).open(bench.path(name)).unwrap().set_len(0).unwrap();
+}
+
+/// Writes fall into different ticks of the file system's clock.
+pub fn tick() {
+    std::thread::sleep(Duration::from_millis(12));
+}
+
 /// A directory, a source that follows it, and what a WAL would have kept.
 pub struct Bench {
     pub dir: TempDir,

@@ -337,7 +337,6 @@ impl FileSource {
             }
         }
         chain.born_ns = 0;
-        chain.settle_all();
         self.chains.insert(path.clone(), chain);
         self.enqueue(path);
     }
