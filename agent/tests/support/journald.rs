@@ -2,11 +2,16 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::fs::{self, Permissions};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, UCred, sendmsg};
+use rustix::process::{Gid, Uid, getpid};
 
 /// It runs until it is dropped. Root and `unshare` are needed.
 pub(crate) struct Journald {
@@ -73,21 +78,22 @@ impl Journald {
         let id = fs::read_to_string("/etc/machine-id").unwrap();
         ["run/log/journal", "var/log/journal"].map(|path| self.root.join(path).join(id.trim()))
     }
-
-    /// Sends the entries that `script` echoes as another user would.
-    pub(crate) fn log_as(&self, user: u32, line: &str) {
-        let status = Command::new("setpriv")
-            .args([&format!("--reuid={user}"), "--clear-groups", "logger", "--socket"])
-            .arg(self.root.join("run/systemd/journal/dev-log"))
-            .arg(line)
-            .status()
-            .unwrap();
-        assert!(status.success());
-    }
 }
 
 /// One entry in journald's own protocol.
 pub(crate) fn send(socket: &UnixDatagram, number: usize, user: &str) {
     let text = format!("MESSAGE=line {number}\nNUMBER={number}\nTEST={user}\nPRIORITY=6\n");
     socket.send(text.as_bytes()).unwrap();
+}
+
+/// The same as another user would send it. Root's word about who it is counts for the kernel.
+pub(crate) fn send_as(socket: &UnixDatagram, number: usize, user: u32) {
+    let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
+    let message = SendAncillaryMessage::ScmCredentials(UCred { pid: getpid(), uid, gid });
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(ancillary.push(message));
+    let text = format!("MESSAGE=line {number}\nNUMBER={number}\nPRIORITY=6\n");
+    let text = [IoSlice::new(text.as_bytes())];
+    sendmsg(socket, &text, &mut ancillary, SendFlags::empty()).unwrap();
 }

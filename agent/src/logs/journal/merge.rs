@@ -4,7 +4,8 @@
 //! Of each file the next entry's key is known, so that the merge needs no descriptor. Files that are
 //! still written are looked at again when nothing else is left, and before a missing number is
 //! believed: journald writes one entry after the other, so that whoever sees one sees all before it,
-//! if he looks again.
+//! if he looks again. The look that found the one does not do: it went through the files one by one,
+//! and what it saw of the first is older than what it saw of the last.
 //!
 //! **A read that fails** (a card that says EIO once, no descriptor left) is no reason to pass over what it
 //! would have read: as long as tries are left, nothing behind it is given out, and the cursor stays. Then
@@ -151,7 +152,8 @@ impl Journal {
             self.tries = self.tries.saturating_add(1);
             self.look_again();
         }
-        let mut refreshed = false;
+        // Looked again since the last entry: because nothing was left, because of a gap.
+        let (mut at_end, mut at_gap) = (false, false);
         for _ in 0..self.limits.passed_over.max(1) {
             if self.stalled {
                 return self.stop();
@@ -161,11 +163,11 @@ impl Journal {
                 self.look_again();
             }
             let Some((at, key)) = self.first() else {
-                if refreshed {
+                if at_end {
                     self.tries = 0;
                     return Ok(if self.unfinished { Next::Busy } else { Next::Idle });
                 }
-                refreshed = true;
+                at_end = true;
                 self.look_again();
                 if let Some(error) = self.errors.pop_front() {
                     return Err(error);
@@ -182,12 +184,13 @@ impl Journal {
                 self.step(at);
                 continue;
             }
-            if !refreshed && self.points.missing(&key) > 0 {
-                refreshed = true;
+            if !at_gap && !self.points.is_next(&key) {
+                // Of the look that found it, another file's part can be older.
+                at_gap = true;
                 self.look_again();
                 continue;
             }
-            refreshed = false;
+            (at_end, at_gap) = (false, false);
             if !self.open(at) {
                 continue;
             }

@@ -158,11 +158,21 @@ impl Points {
     /// also where a user's file is a sequence of its own (as all are before systemd 254): the highest
     /// number of the boot is what it follows.
     pub(super) fn missing(&self, key: &Key) -> u64 {
+        let highest = self.highest(key);
+        highest.map_or(0, |highest| key.seqnum.saturating_sub(highest).saturating_sub(1))
+    }
+
+    /// Whether nothing can be missing before it. Of the first entry of all, or of a boot with a sequence
+    /// of its own, that can't be told.
+    pub(super) fn is_next(&self, key: &Key) -> bool {
+        self.highest(key).is_some() && self.missing(key) == 0
+    }
+
+    fn highest(&self, key: &Key) -> Option<u64> {
         let same = |point: &&Point| {
             point.key.boot_id == key.boot_id || point.key.seqnum_id == key.seqnum_id
         };
-        let highest = self.points.iter().filter(same).map(|point| point.key.seqnum).max();
-        highest.map_or(0, |highest| key.seqnum.saturating_sub(highest).saturating_sub(1))
+        self.points.iter().filter(same).map(|point| point.key.seqnum).max()
     }
 }
 
@@ -210,7 +220,11 @@ mod tests {
     #[test]
     fn missing_numbers_are_those_that_no_sequence_of_the_boot_has() {
         let mut points = Points::default();
+        assert!(!points.is_next(&key(1, 10, 1, 100, 1_000)));
         assert_eq!(points.add(&key(1, 10, 1, 100, 1_000), false), 0);
+        assert!(points.is_next(&key(2, 11, 1, 101, 1_001)));
+        assert!(!points.is_next(&key(2, 12, 1, 101, 1_001)));
+        assert!(!points.is_next(&key(2, 11, 2, 101, 1_001)));
         // A user's file begins.
         assert_eq!(points.add(&key(2, 11, 1, 101, 1_001), false), 0);
         assert_eq!(points.add(&key(1, 12, 1, 102, 1_002), false), 0);
