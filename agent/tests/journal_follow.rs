@@ -7,6 +7,7 @@ mod journald;
 #[path = "support/journals.rs"]
 mod journals;
 
+use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::thread;
@@ -18,7 +19,11 @@ use rustix::process::Signal;
 
 fn journal(directories: &[PathBuf]) -> Journal {
     let directory = |path: &PathBuf| Directory { path: path.clone(), subdirectories: false };
-    let fields = FieldSet::new().with("MESSAGE", 1_000).with("NUMBER", 20).with("TEST", 20);
+    let fields = FieldSet::new()
+        .with("MESSAGE", 1_000)
+        .with("NUMBER", 20)
+        .with("TEST", 20)
+        .with("SYSLOG_IDENTIFIER", 20);
     let limits = Limits { open_files: 3, ..Limits::default() };
     Journal::new(directories.iter().map(directory).collect(), fields, Matches::default(), limits)
 }
@@ -221,6 +226,40 @@ fn users_files_that_come_late_are_in_order_with_the_systems() {
     check(&restarted, COUNT);
     let files = straight.journal.files().count();
     assert_eq!(files, 1 + USERS, "{:?}", straight.journal.files().collect::<Vec<_>>());
+}
+
+/// What comes as one write has one time.
+#[test]
+fn equal_lines_of_one_write_are_all_given() {
+    let root = tempfile::tempdir().unwrap();
+    let journald = Journald::start(root.path(), "Storage=persistent\nSplitMode=none");
+    let directories = journald.directories();
+    let mut stream = journald.stream("test");
+    stream.write_all(b"same\nsame\nsame\nother\nsame\n").unwrap();
+    let mut journal = journal(&directories);
+    journal.seek(Start::Head);
+    let (mut entry, mut lines) = (Entry::new(), Vec::new());
+    let began = Instant::now();
+    while lines.last().is_none_or(|last| last != "last") {
+        assert!(began.elapsed() < Duration::from_secs(20), "{lines:?} {:?}", journal.counts());
+        if journal.next(&mut entry).unwrap() == Next::Entry
+            && entry.get("SYSLOG_IDENTIFIER") == Some(b"test")
+        {
+            let line = String::from_utf8(entry.get("MESSAGE").unwrap().to_vec()).unwrap();
+            if line == "same" && lines.len() == 4 {
+                stream.write_all(b"last\n").unwrap();
+            }
+            lines.push(line);
+        }
+    }
+    assert_eq!(lines, ["same", "same", "same", "other", "same", "last"]);
+    let theirs = journals::journalctl([
+        "--directory".as_ref(),
+        directories[1].as_os_str(),
+        "SYSLOG_IDENTIFIER=test".as_ref(),
+    ]);
+    assert_eq!(theirs.len(), lines.len());
+    assert_eq!((journal.counts().repeated, journal.counts().lost_entries), (0, 0));
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! A journald of the test's own: Debian's, with its own /run and /var/log/journal.
+//! A journald of the test's own: the machine's, with its own /run and /var/log/journal; or another
+//! system's, whose root `MOTE_JOURNALD_ROOT` names.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::fs::{self, Permissions};
-use std::io::IoSlice;
+use std::io::{IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -42,12 +43,17 @@ impl Journald {
             // Else it waits for the flush that a boot brings.
             fs::write(run.join("flushed"), "").unwrap();
         }
-        let script = "mkdir -p /var/log/journal && mount --bind \"$0/run\" /run && \
-                      mount --bind \"$0/var/log/journal\" /var/log/journal && \
-                      exec /lib/systemd/systemd-journald";
+        let script = "if [ \"$1\" ]; then \
+                          for name in dev proc sys; do mount --rbind /$name \"$1/$name\"; done; \
+                      fi; \
+                      mkdir -p \"$1/run\" \"$1/var/log/journal\" && \
+                      mount --bind \"$0/run\" \"$1/run\" && \
+                      mount --bind \"$0/var/log/journal\" \"$1/var/log/journal\" && \
+                      exec chroot \"$1/\" /lib/systemd/systemd-journald";
+        let system = std::env::var_os("MOTE_JOURNALD_ROOT").unwrap_or_default();
         let child = Command::new("unshare")
             .args(["--mount", "sh", "-c", script])
-            .arg(root)
+            .args([root.as_os_str(), &system])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -65,6 +71,15 @@ impl Journald {
     /// Where programs send their entries.
     pub(crate) fn socket(&self) -> PathBuf {
         self.root.join("run/systemd/journal/socket")
+    }
+
+    /// What a service's standard output is connected to.
+    pub(crate) fn stream(&self, identifier: &str) -> UnixStream {
+        let socket = self.root.join("run/systemd/journal/stdout");
+        let mut stream = UnixStream::connect(socket).unwrap();
+        // Its unit, the priority, and whether priorities stand before lines and where else they go.
+        stream.write_all(format!("{identifier}\n\n6\n0\n0\n0\n0\n").as_bytes()).unwrap();
+        stream
     }
 
     /// SIGUSR1 has it flush the volatile journal, SIGUSR2 rotate.

@@ -65,7 +65,8 @@ pub struct Journal {
     pages: Pages,
     fields: Fields,
     points: Points,
-    last: Option<Key>,
+    /// The entry that was given out or passed over last, and the number of its file.
+    last: Option<(Key, u32)>,
     /// The file that gave the last entry, and the first key of the others while they don't change.
     current: Option<(usize, Option<Key>)>,
     clock: u32,
@@ -175,10 +176,11 @@ impl Journal {
                 continue;
             };
             let Some(file) = self.files.get(at) else { return Ok(Next::Idle) };
-            let volatile = file.volatile;
-            if self.points.passed(&key, volatile)
-                || self.last.is_some_and(|last| last.is_same(&key))
-            {
+            let (volatile, number) = (file.volatile, file.number);
+            // Of one file they are two: what comes as one write has one time, and may be the same line
+            // twice.
+            let is_copy = |(last, from): (Key, u32)| from != number && last.is_same(&key);
+            if self.points.passed(&key, volatile) || self.last.is_some_and(is_copy) {
                 self.counts.repeated += 1;
                 self.points.add_repeated(&key, volatile);
                 self.step(at);
@@ -200,7 +202,7 @@ impl Journal {
             if self.refused.is_empty() {
                 self.counts.lost_entries = self.counts.lost_entries.saturating_add(missing);
             }
-            self.last = Some(key);
+            self.last = Some((key, number));
             self.step(at);
             if matches {
                 self.counts.entries += 1;
