@@ -9,7 +9,7 @@ mod journals;
 
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,18 +53,22 @@ impl Follower {
         }
     }
 
+    fn one(&mut self) -> Next {
+        let next = self.journal.next(&mut self.entry).unwrap();
+        if next == Next::Entry
+            && let Some(number) = self.entry.get("NUMBER")
+        {
+            self.numbers.push(std::str::from_utf8(number).unwrap().parse().unwrap());
+        }
+        next
+    }
+
     /// Reads what there is; begins anew with the cursor now and then.
     fn read(&mut self, restart: bool) {
         let mut read = 0;
         loop {
-            match self.journal.next(&mut self.entry).unwrap() {
-                Next::Entry => {
-                    read += 1;
-                    if let Some(number) = self.entry.get("NUMBER") {
-                        let number = std::str::from_utf8(number).unwrap().parse().unwrap();
-                        self.numbers.push(number);
-                    }
-                }
+            match self.one() {
+                Next::Entry => read += 1,
                 Next::Busy | Next::Later => {}
                 Next::Idle => break,
             }
@@ -72,12 +76,18 @@ impl Follower {
                 break;
             }
         }
-        if restart && let Some(cursor) = self.journal.cursor() {
-            self.lost += self.journal.counts().lost_entries;
-            self.journal = journal(&self.directories);
-            self.journal.seek(Start::After(cursor));
-            self.restarts += 1;
+        if restart {
+            self.restart();
         }
+    }
+
+    /// Begins anew with the cursor.
+    fn restart(&mut self) {
+        let Some(cursor) = self.journal.cursor() else { return };
+        self.lost += self.journal.counts().lost_entries;
+        self.journal = journal(&self.directories);
+        self.journal.seek(Start::After(cursor));
+        self.restarts += 1;
     }
 
     fn until(&mut self, count: usize, restarts: bool) {
@@ -105,6 +115,17 @@ fn check(follower: &Follower, count: usize) {
     assert_eq!(follower.numbers.len(), count);
     assert_eq!(follower.lost + follower.journal.counts().lost_entries, 0);
     assert_eq!(follower.journal.counts().damaged_objects, 0);
+}
+
+/// Waits until journald has written the entry.
+fn written(directory: &Path, number: usize) {
+    let field = format!("NUMBER={number}");
+    let arguments = ["--directory".as_ref(), directory.as_os_str(), field.as_ref()];
+    let began = Instant::now();
+    while journals::journalctl(arguments).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{field}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
@@ -154,10 +175,15 @@ fn rotated_while_followed_each_entry_arrives_once_and_in_order() {
     assert!(theirs.cloned().eq(ours));
 }
 
+/// Only in memory journald removes what it has flushed.
+fn volatile_root() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
 #[test]
 fn a_flush_of_the_volatile_journal_repeats_nothing() {
     for restarts in [false, true] {
-        let root = tempfile::tempdir().unwrap();
+        let root = volatile_root();
         let journald = Journald::start(root.path(), "Storage=auto");
         let directories = journald.directories();
         let own = UnixDatagram::unbound().unwrap();
@@ -228,6 +254,76 @@ fn users_files_that_come_late_are_in_order_with_the_systems() {
     assert_eq!(files, 1 + USERS, "{:?}", straight.journal.files().collect::<Vec<_>>());
 }
 
+/// A restart reads from a cursor in the volatile journal what by then has other, higher numbers.
+#[test]
+fn a_flush_while_nobody_reads_is_no_gap() {
+    let root = volatile_root();
+    let own = UnixDatagram::unbound().unwrap();
+    let journald = Journald::start(root.path(), "Storage=persistent");
+    let directories = journald.directories();
+    own.connect(journald.socket()).unwrap();
+    let mut follower = Follower::new(&directories);
+    for number in 0..500 {
+        send(&own, number, "earlier");
+    }
+    follower.until(500, false);
+    drop(journald);
+    std::fs::remove_dir_all(root.path().join("run")).unwrap();
+    let journald = Journald::start(root.path(), "Storage=auto");
+    own.connect(journald.socket()).unwrap();
+    for number in 500..700 {
+        send(&own, number, "volatile");
+    }
+    follower.until(700, false);
+    journald.signal(Signal::USR1);
+    written(&directories[1], 699);
+    let began = Instant::now();
+    while !root.path().join("run/systemd/journal/flushed").exists() {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(10));
+    }
+    follower.restart();
+    for number in 700..900 {
+        send(&own, number, "later");
+    }
+    follower.until(900, false);
+    check(&follower, 900);
+}
+
+/// journald finds its file as a kill left it, and puts it aside: under a name that says that it is done.
+#[test]
+fn what_a_killed_journald_had_written_is_read_by_whoever_is_behind() {
+    let root = tempfile::tempdir().unwrap();
+    let own = UnixDatagram::unbound().unwrap();
+    let journald = Journald::start(root.path(), "Storage=persistent");
+    let directories = journald.directories();
+    own.connect(journald.socket()).unwrap();
+    for number in 0..100 {
+        send(&own, number, "seen");
+    }
+    written(&directories[1], 99);
+    let mut follower = Follower::new(&directories);
+    while follower.numbers.len() < 10 {
+        follower.one();
+    }
+    for number in 100..300 {
+        send(&own, number, "unseen");
+    }
+    written(&directories[1], 299);
+    drop(journald);
+    let journald = Journald::start(root.path(), "Storage=persistent");
+    own.connect(journald.socket()).unwrap();
+    for number in 300..400 {
+        send(&own, number, "later");
+    }
+    written(&directories[1], 399);
+    follower.journal.rescan();
+    follower.until(400, false);
+    check(&follower, 400);
+    let aside = |path: &Path| path.extension().is_some_and(|end| end == "journal~");
+    assert!(std::fs::read_dir(&directories[1]).unwrap().any(|file| aside(&file.unwrap().path())));
+}
+
 /// What comes as one write has one time.
 #[test]
 fn equal_lines_of_one_write_are_all_given() {
@@ -288,13 +384,13 @@ fn what_was_vacuumed_unread_is_counted() {
     for number in 100..500 {
         send(&own, number, "own");
     }
-    thread::sleep(Duration::from_millis(300));
+    written(&directories[1], 499);
     journald.signal(Signal::USR2);
     wait(3);
     for number in 500..600 {
         send(&own, number, "own");
     }
-    thread::sleep(Duration::from_millis(300));
+    written(&directories[1], 599);
     for file in std::fs::read_dir(&directories[1]).unwrap() {
         let path = file.unwrap().path();
         if path.display().to_string().contains('@') {

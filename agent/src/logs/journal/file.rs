@@ -225,6 +225,10 @@ impl File {
                         return Ok(walked);
                     }
                     Err(Problem::Io(what, error)) => return Err(Problem::Io(what, error)),
+                    Err(_) if self.is_last_being_written() => {
+                        self.tag = pages.tag();
+                        return Ok(walked);
+                    }
                     Err(problem) => {
                         walked.add(problem);
                         self.done = true;
@@ -245,8 +249,7 @@ impl File {
                     self.bad += 1;
                     walked.add(problem);
                 }
-                // The count can be seen before the entry is.
-                Err(_) if !self.is_closed() && self.place.index + 1 == self.header.n_entries => {
+                Err(_) if self.is_last_being_written() => {
                     self.tag = pages.tag();
                     return Ok(walked);
                 }
@@ -264,6 +267,11 @@ impl File {
         }
         walked.unfinished = true;
         Ok(walked)
+    }
+
+    /// The count can be seen before the entry is, or the array that it begins.
+    fn is_last_being_written(&self) -> bool {
+        !self.is_closed() && self.place.index + 1 == self.header.n_entries
     }
 
     fn look(&self, pages: &mut Pages, place: Place) -> Result<Head, Problem> {
@@ -361,6 +369,12 @@ impl File {
             }
         }
         Ok(None)
+    }
+
+    /// The last good entry before the place that was entered.
+    pub(super) fn skipped(&self, pages: &mut Pages) -> Result<Option<Key>, Problem> {
+        let arrays = self.arrays(pages)?;
+        self.last_below(pages, &arrays, self.place.index)
     }
 
     fn go(&mut self, arrays: &[Place], index: u64) {

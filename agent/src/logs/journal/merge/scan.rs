@@ -56,7 +56,9 @@ impl Journal {
         }
         sort::stable_by(&mut tails, |(one, _), (other, _)| one.order(other));
         for (key, volatile) in tails {
-            if !self.points.passed(&key, volatile) {
+            if self.points.passed(&key, volatile) {
+                self.points.add_repeated(&key, volatile);
+            } else {
                 self.points.add(&key, volatile);
             }
         }
@@ -137,6 +139,10 @@ impl Journal {
         if let Some(file) = known.and_then(|at| self.files.get_mut(at))
             && file.header.file_id == header.file_id
         {
+            if file.path != path && file.header.compact == header.compact {
+                // What was written before it got a name that ends it counts.
+                (file.header, file.tag) = (header, self.pages.tag());
+            }
             (file.path, file.gone) = (path, false);
             return;
         }
@@ -197,7 +203,8 @@ impl Journal {
     }
 }
 
-/// Goes to where a new file is to be read from; at the end, with the key of the entry before it.
+/// Goes to where a new file is to be read from, with the key of the entry before it, if that counts as
+/// read.
 fn enter(
     file: &mut File,
     pages: &mut Pages,
@@ -222,9 +229,10 @@ fn enter(
             let new = |last: &Key| points.is_new_boot(last, boot);
             file.enter(pages, true, &|key| points.before(key), &new)?;
         }
-        Some(Start::Head) | None => {}
+        Some(Start::Head) | None => return Ok(None),
     }
-    Ok(None)
+    // Copies of what was read in the volatile journal are no gap.
+    Ok(file.skipped(pages)?.filter(|key| points.passed(key, volatile)))
 }
 
 /// Journald's volatile journal is below /run/log/journal, whatever root that is in.
