@@ -54,7 +54,6 @@ use crate::encode::{Positions, RoundEncoder, apply};
 use crate::host::alarm::Alarm;
 use crate::host::kmsg::Position;
 use crate::host::{Host, Notify, system_clock};
-use crate::logs::stage::Stages;
 use crate::memory::{Measured, Part};
 use crate::model::Samples;
 use crate::probe::{self, ProbeError, Probes};
@@ -408,13 +407,10 @@ async fn pipeline(
     *state.positions.borrow_mut() = positions;
     kept.sockets.retain(config.logs.syslog.iter().map(|syslog| &syslog.listen));
     if let Some(logs) = &logs {
-        let sources = sources::build(&config, &state, &kept.sockets)?;
-        let stages = Stages::new(&config.logs.stages, &state.positions.borrow(), Instant::now());
-        // What the last run held is given out also when nothing is read any more.
-        if !sources.is_empty() || stages.due().is_some() {
-            let (state, phase) = (Rc::clone(&state), watch_phase.clone());
-            let log = Rc::clone(logs);
-            let sources = Sources::new(&config, state, log, sources, stages, phase);
+        let built = sources::build(&config, &state, kept)?;
+        let (state, phase) = (Rc::clone(&state), watch_phase.clone());
+        let sources = Sources::new(&config, state, Rc::clone(logs), built, kept, phase);
+        if sources.are_needed() {
             sources.count();
             tasks.spawn_local(Measured::new(budget, Part::Logs, sources.run()));
         }
@@ -508,6 +504,9 @@ async fn pipeline(
     state.receive_all_events();
     let written = tokio::time::timeout(Duration::from_secs(2), state.write_events(true));
     let _ = written.await;
+    if matches!(end, End::Stop) {
+        kept.stop(&state.dropped);
+    }
     let reported = tokio::time::timeout(Duration::from_secs(2), state.report_losses(true));
     // The same is said in the agent's log.
     let _ = reported.await;

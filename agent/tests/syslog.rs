@@ -22,6 +22,16 @@ fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// The WAL compresses: what fills it has to be random. 1,000 bytes each time.
+fn noise() -> impl FnMut() -> String {
+    let mut state = 1u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        format!("{:08x}", state >> 32)
+    };
+    move || (0..125).map(|_| random()).collect()
+}
+
 struct Setup {
     loki: StrictLoki,
     agent: Agent,
@@ -336,15 +346,9 @@ fn a_full_wal_stops_tcp_senders_and_no_program_hangs_in_syslog() {
     let writer = std::thread::spawn({
         let mut tcp = tcp.try_clone().unwrap();
         move || {
-            // The WAL compresses: what fills it has to be random.
-            let mut state = 1u64;
-            let mut random = || {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                format!("{:08x}", state >> 32)
-            };
+            let mut filler = noise();
             for n in 0..count {
-                let filler: String = (0..125).map(|_| random()).collect();
-                tcp.write_all(format!("<14>tcp: line {n} {filler}\n").as_bytes()).unwrap();
+                tcp.write_all(format!("<14>tcp: line {n} {}\n", filler()).as_bytes()).unwrap();
             }
         }
     });
@@ -370,6 +374,71 @@ fn a_full_wal_stops_tcp_senders_and_no_program_hangs_in_syslog() {
     setup.await_count("lines", u64::from(count) + 2_000 - lost);
     drop(tcp);
     assert!(setup.agent.terminate().0.success());
+}
+
+/// Connections are made while other sources have more than can be read.
+#[test]
+fn nobody_waits_for_the_end_of_a_long_file() {
+    let mut setup = Setup::new("");
+    let mut filler = noise();
+    let text: String = (0..80_000).map(|n| format!("line {n} {}\n", filler())).collect();
+    fs::write(setup.agent.path("long.log"), &text).unwrap();
+    let path = setup.agent.path("long.log").display().to_string();
+    setup.configure(&format!(
+        "[[logs.file]]\npaths = [{path:?}]\n[wal.logs]\nmax_bytes = \"256MiB\"\n"
+    ));
+    setup.agent.start();
+    let mut tcp = TcpStream::connect(("127.0.0.1", setup.tcp)).unwrap();
+    tcp.write_all(b"<14>tcp: now\n").unwrap();
+    setup.await_count("lines", 1);
+    let status = setup.agent.status();
+    let sources = status["sources"].as_array().unwrap();
+    let files = sources.iter().find(|source| source["name"] == "file").unwrap();
+    let read = files["counts"]["bytes"].as_u64().unwrap();
+    assert!(read < text.len() as u64, "{read}");
+    assert!(setup.agent.terminate().0.success());
+}
+
+/// What was taken from a socket is nowhere else.
+#[test]
+fn a_reload_while_the_wal_is_full_loses_nothing() {
+    let mut setup = Setup::new("[wal.logs]\nmax_bytes = \"1MiB\"\n");
+    setup.loki.stop();
+    setup.agent.start();
+    let unix = UnixDatagram::unbound().unwrap();
+    unix.connect(setup.socket()).unwrap();
+    let mut random = noise();
+    let mut sent = 0;
+    let mut send = |count: usize| {
+        for _ in 0..count {
+            unix.send(format!("<14>app: line {sent} {}", random()).as_bytes()).unwrap();
+            sent += 1;
+        }
+        // The agent takes them; a datagram must not be dropped for want of room.
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let began = Instant::now();
+    while !setup.agent.log().contains("read no further") {
+        assert!(began.elapsed() < LONG);
+        send(5);
+    }
+    for reload in 1..=3 {
+        send(20);
+        setup.agent.signal(Signal::HUP);
+        setup.agent.wait("it is reloaded", LONG, |agent| {
+            agent.log().matches("reloading the configuration").count() == reload
+        });
+    }
+    send(20);
+    assert_eq!(setup.count("lost_entries"), 0);
+    setup.loki.start();
+    let lines = setup.await_lines(&[("way", "unix")], sent);
+    assert_eq!(lines.len(), sent);
+    for (n, line) in lines.iter().enumerate() {
+        assert!(line.starts_with(&format!("line {n} ")), "{n}: {}", &line[..20]);
+    }
+    assert!(setup.agent.terminate().0.success());
+    setup.loki.assert_clean();
 }
 
 #[test]

@@ -63,6 +63,11 @@ pub trait Source {
         false
     }
 
+    /// Whether nobody can be asked again for what it has given.
+    fn has_no_position(&self) -> bool {
+        false
+    }
+
     /// Nothing may be read for now, since the WAL is full: does what waiting would lose, for as long as it
     /// is polled, and does not end.
     fn hold(&mut self) -> Waiting<'_> {

@@ -2,7 +2,11 @@
 //! reads all sources in turn, each second if they have something to say, into one block, which is written every
 //! few seconds: what they say meanwhile costs the card one sync, and compresses better.
 
+mod begin;
+
+use std::cell::RefCell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -10,27 +14,23 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::begin::Unwritten;
+pub(super) use self::begin::{Kept, build, recover_positions};
 use super::clock::Now;
-use super::held;
 use super::log::Log;
 use super::report::rows;
 use super::send::{GATHER, at_most, of_host};
 use super::state::State;
-use super::{Phase, RunError, TOO_LARGE};
+use super::{Phase, TOO_LARGE};
 use crate::config::Config;
-use crate::encode::{BLOCK, Positions, apply, decode_positions, encode_block};
+use crate::encode::{BLOCK, Positions, apply, encode_block};
 use crate::host::alarm;
-use crate::logs::docker::{self, DockerSource};
-use crate::logs::file::{self, FileSource};
-use crate::logs::journal::JournalSource;
-use crate::logs::kernel::KernelSource;
 use crate::logs::stage::Stages;
-use crate::logs::syslog::{Sockets, SyslogSource};
 use crate::logs::{Progress, Source, Waiting};
 use crate::memory::{Lease, Part, Pressure};
 use crate::model::Block;
 use crate::status::StagesReport;
-use crate::wal::{AppendError, Encoded, Payload, WalError};
+use crate::wal::{AppendError, Encoded, Payload};
 
 /// Bytes of a block at least; and while the disk takes nothing, since `wal.memory` is small.
 const LEAST_BLOCK: usize = 32 << 10;
@@ -105,85 +105,6 @@ impl Payload for BlockPayload<'_> {
     }
 }
 
-/// The positions that the WAL holds: the newest segment that has a readable first record has all.
-pub(super) fn recover_positions(log: &Log) -> Result<Positions, WalError> {
-    let segments: Vec<u64> = log.with(|wal| wal.segments().collect()).unwrap_or_default();
-    let mut positions = Positions::new();
-    let mut payload = Vec::new();
-    for (index, &base) in segments.iter().enumerate() {
-        let mut at = base;
-        let mut complete = false;
-        // From this segment on to the end: newer ones that begin unreadable add what they can.
-        while let Some(Ok(Some(record))) = log.with(|wal| wal.scan(at, &mut payload)) {
-            if record.fresh {
-                positions.clear();
-                complete = true;
-            }
-            held::strip(&record, &mut payload);
-            if let Err(error) = decode_positions(&payload, &mut positions) {
-                log::warn!("the logs WAL's record at {}: {error}", record.position);
-            }
-            at = record.next;
-        }
-        if complete || index + 1 == segments.len() {
-            break;
-        }
-    }
-    Ok(positions)
-}
-
-/// The sources that the configuration asks for.
-///
-/// # Errors
-/// What the configuration has checked before went wrong now.
-pub(super) fn build(
-    config: &Config,
-    state: &State,
-    sockets: &Sockets,
-) -> Result<Vec<Box<dyn Source>>, RunError> {
-    let positions = state.positions.borrow();
-    // Two of them are a block.
-    let buffer = block_bytes(config.agent.memory_limit) / 2;
-    let changed = |error: &dyn std::fmt::Display| RunError::Changed(error.to_string());
-    let mut sources: Vec<Box<dyn Source>> = Vec::new();
-    if !config.logs.files.is_empty() {
-        let limits = file::Limits { buffer, ..file::Limits::default() };
-        let clock = Rc::clone(&state.clock);
-        let source = FileSource::with_limits(&config.logs.files, &positions, clock, limits);
-        sources.push(Box::new(source.map_err(|error| changed(&error))?));
-    }
-    if let Some(options) = &config.logs.journal {
-        let clock = state.clock.as_ref();
-        sources.push(Box::new(JournalSource::new(options, &config.host, &positions, clock)));
-    }
-    if let Some(kernel) = &config.logs.kernel {
-        let clock = Rc::clone(&state.clock);
-        let source = KernelSource::new(kernel, &positions, clock, &config.host);
-        sources.push(Box::new(source));
-    }
-    if !config.logs.syslog.is_empty() {
-        let clock = Rc::clone(&state.clock);
-        let source = SyslogSource::new(&config.logs.syslog, &config.host, clock, sockets);
-        sources.push(Box::new(source));
-    }
-    if let Some(options) = &config.logs.docker {
-        let (options, clock) = (options.clone(), Rc::clone(&state.clock));
-        let limits = docker::Limits { buffer, ..docker::Limits::default() };
-        let source = DockerSource::with_limits(options, &positions, clock, &config.host, limits);
-        sources.push(Box::new(source));
-    }
-    Ok(sources)
-}
-
-/// What stays of the sources over a reload.
-#[derive(Default)]
-pub(super) struct Kept {
-    /// How far they had read: what the disk has not taken must not be read again.
-    pub(super) positions: Positions,
-    /// What still receives meanwhile.
-    pub(super) sockets: Sockets,
-}
-
 /// What is known of one source.
 #[derive(Debug, Default)]
 pub(super) struct SourceCounts {
@@ -206,6 +127,9 @@ pub(super) struct Sources {
     /// How long what was read waits for more before it is written.
     patience: Patience,
     pub(super) phase: watch::Receiver<Phase>,
+    /// Entries in what is to be written that are nowhere else.
+    last_copies: u64,
+    unwritten: Rc<RefCell<Option<Unwritten>>>,
 }
 
 impl Sources {
@@ -213,15 +137,32 @@ impl Sources {
         config: &Config,
         state: Rc<State>,
         log: Rc<Log>,
-        sources: Vec<Box<dyn Source>>,
-        stages: Stages,
+        (sources, stages): (Vec<Box<dyn Source>>, Stages),
+        kept: &Kept,
         phase: watch::Receiver<Phase>,
     ) -> Sources {
         let (first_stages, max_line) = (config.logs.stages.first, config.logs.stages.max_line);
         let block_bytes = block_bytes(config.agent.memory_limit);
         let room = room(block_bytes, max_line);
         let patience = Patience::of(config.loki.iter().map(|loki| loki.wait), state.phase);
-        Sources { state, log, sources, stages, first_stages, block_bytes, room, patience, phase }
+        Sources {
+            state,
+            log,
+            sources,
+            stages,
+            first_stages,
+            block_bytes,
+            room,
+            patience,
+            phase,
+            last_copies: 0,
+            unwritten: Rc::clone(&kept.unwritten),
+        }
+    }
+
+    /// Whether there is anything to do: what the last run held is given out also when nothing is read any more.
+    pub(super) fn are_needed(&self) -> bool {
+        !self.sources.is_empty() || self.stages.due().is_some() || self.unwritten.borrow().is_some()
     }
 
     pub(super) async fn run(mut self) {
@@ -232,12 +173,24 @@ impl Sources {
         let mut first = 0;
         let mut busy = 0_u32;
         let mut last = false;
+        let unwritten = self.unwritten.take();
+        if let Some(Unwritten { mut blocks, last_copies }) = unwritten {
+            self.last_copies = last_copies;
+            while let Some(block) = blocks.first() {
+                if !self.write(block).await {
+                    return self.leave(blocks);
+                }
+                blocks.remove(0);
+            }
+            self.last_copies = 0;
+        }
         loop {
             if !block.is_empty() && self.is_short() {
                 if !self.write(&block).await {
-                    return;
+                    return self.leave(vec![block]);
                 }
                 (block, lease, write_at) = (Block::new(), None, None);
+                self.last_copies = 0;
             }
             if lease.is_none() {
                 lease = self.memory(&mut turn).await;
@@ -248,7 +201,8 @@ impl Sources {
                 None => self.block_bytes,
             };
             let room = most.saturating_sub(block.size()).max(1);
-            let (more, in_haste) = self.read(first, &mut turn, room);
+            let (more, in_haste, last_copies) = self.read(first, &mut turn, room);
+            self.last_copies += last_copies;
             // Whoever has much to say must not keep the others waiting.
             first += 1;
             self.stages.run(&mut turn, self.state.clock.now_ns(), Instant::now());
@@ -266,10 +220,11 @@ impl Sources {
                 let due = *write_at.get_or_insert(now + patience);
                 if more || in_haste || draining || !fits || due <= now || block.size() >= most {
                     if !self.write(&block).await {
-                        return;
+                        return self.leave(vec![block, turn]);
                     }
                     block.clear();
                     block.append(&mut turn);
+                    self.last_copies = if fits { 0 } else { last_copies };
                     (lease, write_at, written) = (None, None, true);
                 }
             }
@@ -282,6 +237,10 @@ impl Sources {
                     dropped.add_wanted("logs", reason, count);
                 });
                 self.count();
+            }
+            if more {
+                // What must not wait for the end of it: connections that are made, and new containers.
+                self.look().await;
             }
             if more || !block.is_empty() && write_at.is_none() {
                 continue;
@@ -307,6 +266,22 @@ impl Sources {
                 busy = 0;
             }
         }
+    }
+
+    /// Lets sources do what they do while they wait, without waiting.
+    async fn look(&mut self) {
+        let mut ready = pin!(any(&mut self.sources, |source| source.ready()));
+        poll_fn(|context| {
+            let _ = ready.as_mut().poll(context);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Leaves what could not be written to the next pipeline.
+    fn leave(self, blocks: Vec<Block>) {
+        let last_copies = self.last_copies;
+        self.unwritten.replace(Some(Unwritten { blocks, last_copies }));
     }
 
     /// Waits until there is something to do: to read, to write what was read, or to give out what stages hold. Who
@@ -374,21 +349,25 @@ impl Sources {
         }
     }
 
-    /// Reads all sources in turn, the `first`th first, up to so many bytes. Whether there is more, and whether what
-    /// was read is nowhere else.
-    fn read(&mut self, first: usize, turn: &mut Block, bytes: usize) -> (bool, bool) {
+    /// Reads all sources in turn, the `first`th first, up to so many bytes. Whether there is more, whether what was
+    /// read may not wait, and how many entries are nowhere else.
+    fn read(&mut self, first: usize, turn: &mut Block, bytes: usize) -> (bool, bool, u64) {
         let count = self.sources.len();
-        let (mut more, mut is_last_copy) = (false, false);
+        let (mut more, mut is_last_copy, mut last_copies) = (false, false, 0);
         for at in 0..count {
             if turn.size() >= bytes {
-                return (true, is_last_copy);
+                return (true, is_last_copy, last_copies);
             }
             let Some(source) = self.sources.get_mut((first + at) % count) else { break };
             let before = turn.len();
             more |= source.read(turn, bytes) == Progress::More;
-            is_last_copy |= source.is_last_copy() && turn.len() > before;
+            let got = turn.len().saturating_sub(before);
+            is_last_copy |= source.is_last_copy() && got > 0;
+            if source.has_no_position() {
+                last_copies += got as u64;
+            }
         }
-        (more, is_last_copy)
+        (more, is_last_copy, last_copies)
     }
 
     /// Tells the state what the sources have counted.
@@ -417,7 +396,7 @@ impl Sources {
     }
 
     /// Writes a block, for as long as it takes. False if the agent drains and the WAL has no room: the
-    /// entries stay in their sources, and the positions where they were.
+    /// positions stay where they were.
     async fn write(&mut self, block: &Block) -> bool {
         loop {
             let log = Rc::clone(&self.log);

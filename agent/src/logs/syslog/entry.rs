@@ -80,14 +80,16 @@ pub(super) struct Writer {
     /// This host's name, which its own messages need not repeat.
     hostname: String,
     zone: TimeZone,
-    /// The last time that was given out, and the last that a message carried with how often it came.
+    /// The last time that was given out.
     last_ns: i64,
-    carried: (i64, i64),
+    /// How many times were taken from messages.
+    taken: i64,
     pub(super) counters: Counters,
 }
 
 impl Writer {
-    pub(super) fn new(hostname: String, zone: TimeZone) -> Writer {
+    /// `now_ns`: what it numbers is set apart from what the one before it did, a message in a microsecond at most.
+    pub(super) fn new(hostname: String, zone: TimeZone, now_ns: i64) -> Writer {
         Writer {
             streams: HashMap::new(),
             key: Vec::new(),
@@ -98,7 +100,7 @@ impl Writer {
             hostname,
             zone,
             last_ns: i64::MIN,
-            carried: (i64::MIN, 0),
+            taken: now_ns.div_euclid(1_000),
             counters: Counters::default(),
         }
     }
@@ -140,16 +142,17 @@ impl Writer {
     }
 
     /// The time of reception, or the message's own. No two are the same: Loki takes an entry that repeats
-    /// another's time and text for the same.
+    /// another's time and text for the same. Messages give whole seconds, milliseconds or microseconds, of one
+    /// sender after the other or mixed; what they don't give is used to number them.
     fn time(&mut self, message: &Message<'_>, options: &Options, received_ns: i64) -> i64 {
         let carried = match message.stamp {
             Some(stamp) if options.use_timestamp => stamp.resolve(received_ns, &self.zone),
             _ => None,
         };
         if let Some(time) = carried {
-            let (last, count) = self.carried;
-            self.carried = if time == last { (last, count + 1) } else { (time, 0) };
-            return time.saturating_add(self.carried.1);
+            let free = if time % 1_000_000 == 0 { 1_000_000 } else { 1_000 };
+            self.taken = self.taken.wrapping_add(1);
+            return time.saturating_add(self.taken.rem_euclid(free));
         }
         let behind = self.last_ns.saturating_sub(received_ns);
         let late = (0..STEP_NS).contains(&behind);
@@ -244,7 +247,7 @@ mod tests {
     }
 
     fn writer() -> Writer {
-        Writer::new("nas".into(), TimeZone::utc())
+        Writer::new("nas".into(), TimeZone::utc(), 0)
     }
 
     fn sender(origin: Origin) -> Sender {
@@ -298,27 +301,32 @@ mod tests {
     }
 
     #[test]
-    fn own_times_are_taken_only_when_wanted_and_repetitions_stay_apart() {
-        let (mut writer, mut block) = (writer(), Block::new());
+    fn own_times_are_taken_only_when_wanted_and_no_two_are_the_same() {
+        let (mut first, mut block) = (writer(), Block::new());
         let now = 1_732_176_000_000_000_000; // 2024-11-21T08:00:00Z
+        let write = |writer: &mut Writer, block: &mut _, own, text: &str| {
+            let sender = sender(Origin::Local);
+            writer.write(block, &options(own), text.as_bytes(), now, sender, false);
+        };
         for (own, text) in [
             (true, "<30>Nov 21 07:59:01 a: x"),
             (true, "<30>Nov 21 07:59:01 a: x"),
             (true, "<30>Nov 21 07:59:02 a: x"),
+            (true, "<30>Nov 21 07:59:01 a: x"),
+            (true, "<30>1 2024-11-21T07:59:01.123456Z - a - - - x"),
             (true, "<30>a: x"),
             (false, "<30>Nov 21 07:59:01 a: x"),
         ] {
-            writer.write(
-                &mut block,
-                &options(own),
-                text.as_bytes(),
-                now,
-                sender(Origin::Local),
-                false,
-            );
+            write(&mut first, &mut block, own, text);
         }
+        // After a reload.
+        let mut second = Writer::new("nas".into(), TimeZone::utc(), 9_000);
+        write(&mut second, &mut block, true, "<30>Nov 21 07:59:01 a: x");
         let times: Vec<_> = entries(&block).iter().map(|entry| entry.1 - now).collect();
-        assert_eq!(times, [-59_000_000_000, -58_999_999_999, -58_000_000_000, 0, 1]);
+        let minute = -59_000_000_000;
+        let same = [minute + 1, minute + 2, minute + 1_000_000_003, minute + 4];
+        assert_eq!(times[..4], same);
+        assert_eq!(times[4..], [minute + 123_456_005, 0, 1, minute + 10]);
     }
 
     #[test]

@@ -20,7 +20,8 @@
 //! 32 parameters and 8 KiB, the others counted (`dropped_metadata`).
 //!
 //! **Times** are those of reception, rising; or by choice the messages' own, where RFC 3164's lack of year and zone is
-//! made up for by the nearest year and this host's zone. An own time that comes again gets a nanosecond more each time.
+//! made up for by the nearest year and this host's zone. Below what they give, a millisecond or a microsecond,
+//! messages are numbered, so that no two have one time: Loki would take them for one.
 //!
 //! **Strangers.** Other machines are heard only from the ranges that are allowed; the others' datagrams are dropped
 //! and connections closed, counted (`refused`). So are connections beyond [`Options::max_connections`].

@@ -87,6 +87,8 @@ pub struct SyslogSource {
     orphans: u64,
     /// Which connection is read first.
     turn: usize,
+    /// Whether datagrams were read before connections.
+    inbox_first: bool,
     /// No connections are taken before.
     accept_after: Option<Instant>,
     /// Drops of the kernel at the beginning, and when it was asked last and what it said.
@@ -115,7 +117,7 @@ impl SyslogSource {
             connections: Vec::new(),
             inbox: Rc::clone(&sockets.inbox),
             before: sockets.inbox.losses(),
-            writer: Writer::new(hostname(), zone(roots)),
+            writer: Writer::new(hostname(), zone(roots), clock.now_ns()),
             clock,
             sockets: sockets.clone(),
             roots: roots.clone(),
@@ -123,6 +125,7 @@ impl SyslogSource {
             orphans: 0,
             errors: 0,
             turn: 0,
+            inbox_first: false,
             accept_after: None,
             dropped: Default::default(),
         };
@@ -381,6 +384,10 @@ impl Source for SyslogSource {
         true
     }
 
+    fn has_no_position(&self) -> bool {
+        true
+    }
+
     fn ready(&mut self) -> Waiting<'_> {
         Box::pin(self.wait())
     }
@@ -401,7 +408,17 @@ impl Source for SyslogSource {
     }
 
     fn read(&mut self, block: &mut Block, limit_bytes: usize) -> Progress {
-        if self.read_inbox(block, limit_bytes) || self.read_connections(block, limit_bytes) {
+        // Neither has to wait until the other is silent.
+        self.inbox_first = !self.inbox_first;
+        let more = match self.inbox_first {
+            true => {
+                self.read_inbox(block, limit_bytes) || self.read_connections(block, limit_bytes)
+            }
+            false => {
+                self.read_connections(block, limit_bytes) || self.read_inbox(block, limit_bytes)
+            }
+        };
+        if more {
             return Progress::More;
         }
         self.close_idle(block);
