@@ -151,22 +151,29 @@ async fn every_transport_has_its_labels_and_odd_messages_arrive_whole() {
     send(&[b'y'; 4096], &[]);
     send(b"part ", &[("CONTAINER_PARTIAL_MESSAGE", b"true")]);
     send(b"end", &[]);
+    // What a container of Docker's ended with, which had no line end.
+    let docker: &[(&str, &[u8])] =
+        &[("CONTAINER_PARTIAL_MESSAGE", b"true"), ("CONTAINER_PARTIAL_ID", b"0123456789")];
+    send(b"fatal", docker);
+    send(&[b'z'; 16 << 10], docker);
     send(b"first", &[("MESSAGE", b"second")]);
     journald.send(&[("SYSLOG_IDENTIFIER", b"odd"), ("OTHER", b"no message")]);
     journald.syslog("<11>Nov 21 22:00:00 sys[1]: by syslog");
     send(b"last", &[]);
-    bench.follow("odd", 9).await;
+    bench.follow("odd", 11).await;
     let lines = bench.lines("odd");
     assert_eq!(lines[..3], ["two\nlines", "nul \0 and \u{fffd}", ""]);
     assert_eq!(lines[3], "x".repeat(4096));
     assert_eq!(lines[4], "y".repeat(4096));
-    assert_eq!(lines[5..], ["part ", "end", "first", "last"]);
+    assert_eq!(lines[5..8], ["part ", "end", "fatal"]);
+    assert_eq!(lines[9..], ["first", "last"]);
     let odd: Vec<&Got> =
         bench.got.iter().filter(|got| label(got, "syslog_identifier") == Some("odd")).collect();
     let levels: Vec<_> = odd.iter().map(|got| label(got, "level")).collect();
     assert_eq!(levels[..4], [Some("error"), None, Some("debug"), None]);
     let partial: Vec<_> = odd.iter().map(|got| got.partial).collect();
-    assert_eq!(partial, [false, false, false, false, false, true, false, false, false]);
+    let want: Vec<_> = (0..11).map(|at| [5, 8].contains(&at)).collect();
+    assert_eq!(partial, want);
     for got in &odd {
         assert_eq!(label(got, "transport"), Some("journal"));
         assert_eq!(label(got, "__source__"), Some("journal"));
@@ -179,7 +186,7 @@ async fn every_transport_has_its_labels_and_odd_messages_arrive_whole() {
     assert_eq!(label(sys, "syslog_identifier"), Some("sys"));
     assert_eq!(label(sys, "transport"), Some("syslog"));
     assert_eq!(label(sys, "level"), Some("error"));
-    assert_eq!(bench.count("truncated_lines"), 1);
+    assert_eq!(bench.count("truncated_lines"), 2);
     assert_eq!(bench.count("invalid_utf8"), 1);
     assert_eq!(bench.count("without_message"), 1);
 }

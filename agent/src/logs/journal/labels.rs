@@ -16,9 +16,19 @@ use std::borrow::Cow;
 /// Loki refuses a label's value that is longer.
 pub(super) const MAX_VALUE: usize = 2048;
 
-/// The fields that make labels.
-pub(super) const FIELDS: [&str; 5] =
-    ["_SYSTEMD_UNIT", "_SYSTEMD_USER_UNIT", "SYSLOG_IDENTIFIER", "_TRANSPORT", "PRIORITY"];
+/// The fields that make labels and tell parts, and how much of them is needed, in bytes.
+pub(super) const NEEDED: [(&str, usize); 7] = [
+    ("_SYSTEMD_UNIT", MAX_VALUE),
+    ("_SYSTEMD_USER_UNIT", MAX_VALUE),
+    ("SYSLOG_IDENTIFIER", MAX_VALUE),
+    ("_TRANSPORT", MAX_VALUE),
+    ("PRIORITY", MAX_VALUE),
+    ("CONTAINER_PARTIAL_MESSAGE", 8),
+    ("CONTAINER_PARTIAL_ID", 8),
+];
+
+/// What Docker's parts of a longer line have in bytes, at least (daemon/logger/copier.go).
+pub(super) const PART: usize = 16 << 10;
 
 /// The labels that are made of them, in the order of their values.
 pub const LABELS: [&str; 4] = ["unit", "syslog_identifier", "transport", "level"];
@@ -36,6 +46,13 @@ pub(super) fn values<'a>(get: impl Fn(&str) -> Option<&'a [u8]>) -> [Option<&'a 
         (None, unit) => unit,
     };
     [unit, identifier, transport, get("PRIORITY").and_then(level)]
+}
+
+/// Whether a message goes on in the next entry. Docker says so of what a container ended with, too, if that had no
+/// line end, which is not long; conmon, whose entries have no id for it, of parts alone, of any length.
+pub(super) fn is_part<'a>(get: impl Fn(&str) -> Option<&'a [u8]>, is_long: bool) -> bool {
+    get("CONTAINER_PARTIAL_MESSAGE") == Some(b"true")
+        && (is_long || get("CONTAINER_PARTIAL_ID").is_none())
 }
 
 /// Whether a unit says no more than that somebody is logged in.

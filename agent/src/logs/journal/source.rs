@@ -5,7 +5,7 @@
 //!
 //! **Entries.** The first `MESSAGE` is the line, with its line breaks; an entry without one is passed over
 //! and counted, as Alloy does (`without_message`). What is not UTF-8 becomes U+FFFD. One that says
-//! `CONTAINER_PARTIAL_MESSAGE=true` goes on in the next entry of its stream.
+//! `CONTAINER_PARTIAL_MESSAGE=true` goes on in the next entry of its stream, unless a container ended there.
 //!
 //! **Timestamps** are `__REALTIME_TIMESTAMP`, when journald got the entry, in the journal's order. They
 //! rise: an entry that is not later than the one before it gets a nanosecond more than that, since Loki
@@ -433,7 +433,7 @@ impl JournalSource {
             Some((name.as_str(), labels::text(value, MAX_METADATA)))
         });
         block.push_with::<&str, Cow<'_, str>>(stream, timestamp_ns, line.text, metadata);
-        if get("CONTAINER_PARTIAL_MESSAGE") == Some(b"true") {
+        if labels::is_part(get, bytes >= labels::PART || bytes > self.max_line) {
             block.set_partial();
         }
         self.counters.lines += 1;
@@ -553,10 +553,9 @@ fn limits() -> Limits {
 
 /// The fields that are needed, with a byte more of what is cut, so that the cut shows.
 fn fields(options: &Options, max_line: usize) -> FieldSet {
-    let mut set =
-        FieldSet::new().with("MESSAGE", max_line + 1).with("CONTAINER_PARTIAL_MESSAGE", 8);
-    for field in labels::FIELDS {
-        set = set.with(field, labels::MAX_VALUE);
+    let mut set = FieldSet::new().with("MESSAGE", max_line + 1);
+    for (field, most) in labels::NEEDED {
+        set = set.with(field, most);
     }
     for (_, field) in &options.labels_from {
         set = set.with(field, labels::MAX_VALUE);
