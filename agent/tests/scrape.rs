@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
+use std::sync::Barrier;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -200,8 +201,15 @@ fn hundreds_of_targets_each_have_their_series_in_order() {
 
 #[test]
 fn max_series_bounds_all_targets_together() {
+    /// The targets that are asked for the first time at once, so that neither has taken the room before.
+    static BOTH: Barrier = Barrier::new(2);
+    let page = |number| {
+        if number == 0 {
+            BOTH.wait();
+        }
+        (0..100).map(|n| format!("a{{n=\"{n}\"}} 1\n")).collect()
+    };
     let mimir = StrictMimir::new();
-    let page = |_| (0..100).map(|n| format!("a{{n=\"{n}\"}} 1\n")).collect();
     let (one, other) = (Pages::new(Page::Made(page)), Pages::new(Page::Made(page)));
     let more = scrape("one", &one.target(), "") + &scrape("other", &other.target(), "");
     let text = config(&mimir.url(), &more).replace("[metrics]\n", "[metrics]\nmax_series = 150\n");
