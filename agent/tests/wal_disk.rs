@@ -86,17 +86,15 @@ impl Field {
         self.loki.rest();
     }
 
-    /// Waits for a moment when this second's round was collected, and cursors are where the answers were.
+    /// Waits for a moment soon after a round, when cursors are where the answers were.
     fn quiet(&self) {
         let settled = |answered: Vec<Option<Instant>>| {
             let newest = answered.into_iter().flatten().max();
             newest.is_none_or(|at| at.elapsed() > SETTLED)
         };
         wait("a quiet moment", || {
-            let now = now_ms();
-            // Not just before the next round.
-            let seen = self.watch.rounds().last().is_some_and(|last| last / 1_000 == now / 1_000);
-            seen && now % 1_000 < 900
+            // Not just before the next one.
+            self.watch.rounds().last().is_some_and(|last| now_ms() - last < 800)
                 && self.mimir.busy() + self.loki.busy() == 0
                 && settled(self.mimir.answered())
                 && settled(self.loki.answered())
