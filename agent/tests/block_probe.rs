@@ -139,14 +139,19 @@ fn both(probes: &mut Probes, host: &mut Host, device: &str) -> [(Done, Done); 4]
 
 /// The bytes, and of which devices there are requests in flight, as `device operation`.
 fn told(out: &Samples, named: &str) -> (f64, Vec<String>) {
+    // loop1 and loop1p1, and not loop10.
+    let is_of = |device: &str| {
+        let rest = device.strip_prefix(named);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('p'))
+    };
     let (mut bytes, mut labels) = (0.0, Vec::new());
     for sample in out.iter() {
         let [(_, device), (_, operation)] = sample.labels().take(2).collect::<Vec<_>>()[..] else {
             continue;
         };
         match sample.name() {
-            "mote_block_io_bytes_total" if device.starts_with(named) => bytes += sample.value,
-            "mote_block_io_inflight" if device.starts_with(named) => {
+            "mote_block_io_bytes_total" if is_of(device) => bytes += sample.value,
+            "mote_block_io_inflight" if is_of(device) => {
                 labels.push(format!("{device} {operation}"));
             }
             _ => {}

@@ -67,11 +67,18 @@ impl Agent {
 
     #[track_caller]
     fn round(&mut self) -> Round {
+        let round = self.round_that_takes();
+        let took = round.took;
+        assert!(took < ROUND * u32::try_from(self.set.status().len()).unwrap(), "{took:?}");
+        round
+    }
+
+    /// One whose time the caller looks at.
+    fn round_that_takes(&mut self) -> Round {
         let began = Instant::now();
         let mut samples = Samples::with_limit(60_000);
         self.set.collect(&mut self.host, &mut samples);
         let took = began.elapsed();
-        assert!(took < ROUND * u32::try_from(self.set.status().len()).unwrap(), "{took:?}");
         let mut text = Vec::new();
         write_text(&samples, &mut text).unwrap();
         let text = lines(&String::from_utf8(text).unwrap(), &["node_scrape_"]);
@@ -417,23 +424,25 @@ fn a_service_that_hangs_or_is_slow_holds_a_round_for_three_seconds_at_most() {
         ("Type", slow, 3_000),
     ];
     for (name, rule, least) in cases {
-        // A new one each time: the types are known from before, and asked for of this one alone.
-        let fake = Fake::on_bus(agent.root(), &[SYSTEMD], machine::small());
-        if name == "Type" {
-            agent.set = Set::new(|entry| entry.name == "systemd", &Options::default());
-        }
-        fake.rule(name, rule);
-        let round = agent.round();
-        round.failed("timed out");
         let least = Duration::from_millis(least);
-        assert!(
-            round.took >= least && round.took < least + ROUND - Duration::from_secs(3),
-            "{name}: {round:?}"
-        );
-        fake.state().rules.clear();
-        // A late answer to an old question is nobody's.
-        assert_eq!(agent.good(), text, "{name}");
-        drop(fake);
+        let took = |agent: &mut Agent| {
+            // A new one each time: the types are known from before, and asked for of this one alone.
+            let fake = Fake::on_bus(agent.root(), &[SYSTEMD], machine::small());
+            if name == "Type" {
+                agent.set = Set::new(|entry| entry.name == "systemd", &Options::default());
+            }
+            fake.rule(name, rule.clone());
+            let round = agent.round_that_takes();
+            round.failed("timed out");
+            assert!(round.took >= least, "{name}: {round:?}");
+            fake.state().rules.clear();
+            // A late answer to an old question is nobody's.
+            assert_eq!(agent.good(), text, "{name}");
+            round.took
+        };
+        // A machine that stops for a moment does not do so three times.
+        let most = least + ROUND - Duration::from_secs(3);
+        assert!((0..3).any(|_| took(&mut agent) < most), "{name} takes more than {most:?}");
     }
     assert_eq!(sockets(), before);
 }

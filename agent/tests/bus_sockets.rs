@@ -80,7 +80,7 @@ fn what_is_no_bus_fails_in_time_whatever_it_says() {
         (b"l\x02\x01\x01\0\0\0\0\x01\0\0\0\x08\0\0\0\x05\x01u\0\x01\0\0\0", false),
         (&flood, true),
     ];
-    for (said, again) in cases {
+    let took = |said: &[u8], again: bool| {
         let root = tempfile::tempdir().unwrap();
         let mut agent = agent(root.path());
         let socket = root.path().join(SOCKET);
@@ -97,14 +97,20 @@ fn what_is_no_bus_fails_in_time_whatever_it_says() {
         });
         let began = Instant::now();
         let (outcome, text) = round(&mut agent);
+        let took = began.elapsed();
         assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
         assert!(!text.contains("node_systemd_"), "{text}");
-        assert!(began.elapsed() < Duration::from_millis(1_900), "{:?}", began.elapsed());
         thread.join().unwrap();
         // And then the right one comes.
         fs::remove_file(&socket).unwrap();
         let _fake = Fake::private(root.path(), machine::small());
         assert_eq!(round(&mut agent).0, Outcome::Good);
+        took
+    };
+    for (said, again) in cases {
+        // A machine that stops for a moment does not do so three times.
+        let in_time = (0..3).any(|_| took(said, again) < Duration::from_millis(1_900));
+        assert!(in_time, "{:?} holds it up", String::from_utf8_lossy(&said[..said.len().min(100)]));
     }
 }
 

@@ -438,7 +438,11 @@ async fn what_is_not_read_stays_with_the_daemon() {
     // A new container is connected to nevertheless: it may be gone before there is room.
     let brief = daemon.run("brief");
     daemon.lines(&brief, 1, 0..3);
-    let _ = timeout(Duration::from_millis(100), reader.source.hold()).await;
+    let end = Instant::now() + Duration::from_secs(20);
+    while daemon.state().open_logs < 2 {
+        assert!(Instant::now() < end, "it is not connected to");
+        let _ = timeout(Duration::from_millis(100), reader.source.hold()).await;
+    }
     daemon.remove(&brief);
     let _ = timeout(Duration::from_millis(100), reader.source.hold()).await;
     reader.lines(60_003).await;

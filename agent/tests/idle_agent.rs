@@ -10,7 +10,7 @@ use std::io::Write;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use support::{Agent, Dockerd, StrictLoki, StrictMimir};
+use support::{Agent, Dockerd, Port, StrictLoki, StrictMimir};
 
 /// Voluntary context switches of all its threads: how often they have waited for something.
 fn waits(agent: &Agent) -> u64 {
@@ -23,13 +23,20 @@ fn waits(agent: &Agent) -> u64 {
     fs::read_dir(tasks).unwrap().map(|task| of(task.unwrap())).sum()
 }
 
+/// Of UDP: a socket that holds it would have its messages.
 fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Everything that can be configured and does not hear what other programs of this machine do: the probes
 /// and the kernel's log do.
-fn everything(agent: &Agent, mimir: &StrictMimir, loki: &StrictLoki, docker: &Dockerd) -> String {
+fn everything(
+    agent: &Agent,
+    mimir: &StrictMimir,
+    loki: &StrictLoki,
+    docker: &Dockerd,
+    tcp: &Port,
+) -> String {
     let dir = agent.dir_of(&["logs", "journal"]);
     fs::write(agent.path("logs/a.log"), "a line\n").unwrap();
     format!(
@@ -44,7 +51,7 @@ fn everything(agent: &Agent, mimir: &StrictMimir, loki: &StrictLoki, docker: &Do
         loki.url(),
         docker.host(),
         free_port(),
-        free_port(),
+        tcp.number(),
     )
 }
 
@@ -53,7 +60,8 @@ fn an_idle_agent_with_everything_configured_sleeps() {
     let (mimir, loki, docker) = (StrictMimir::new(), StrictLoki::new(), Dockerd::new());
     docker.run("quiet");
     let mut agent = Agent::new("");
-    let config = everything(&agent, &mimir, &loki, &docker);
+    let held = Port::new();
+    let config = everything(&agent, &mimir, &loki, &docker, &held);
     agent.configure(&format!("interval = \"1h\"\n{config}"));
     agent.start();
     agent.wait("the first round and the line", Duration::from_secs(20), |_| {
@@ -61,12 +69,16 @@ fn an_idle_agent_with_everything_configured_sleeps() {
     });
     // Until what the start has begun is over: daemons that are absent are asked again, less and less often.
     std::thread::sleep(Duration::from_secs(5));
-    let before = waits(&agent);
-    std::thread::sleep(Duration::from_secs(13));
-    let woken = waits(&agent) - before;
-    println!("{woken} times woken in 13 s");
-    // The absent daemon's one.
-    assert!(woken <= 2, "woken {woken} times in 13 s by nothing; its log:\n{}", agent.log());
+    let woken = || {
+        let before = waits(&agent);
+        std::thread::sleep(Duration::from_secs(13));
+        let woken = waits(&agent) - before;
+        println!("{woken} times woken in 13 s");
+        woken
+    };
+    // The absent daemon's one. What a busy machine had not done by then is over in the next 13 s.
+    let idle = (0..3).any(|_| woken() <= 2);
+    assert!(idle, "woken more than twice in 13 s by nothing; its log:\n{}", agent.log());
     assert!(agent.terminate().0.success());
 }
 
@@ -74,7 +86,8 @@ fn an_idle_agent_with_everything_configured_sleeps() {
 fn a_round_wakes_the_agent_a_few_times_and_not_between() {
     let (mimir, loki, docker) = (StrictMimir::new(), StrictLoki::new(), Dockerd::new());
     let mut agent = Agent::new("");
-    let config = everything(&agent, &mimir, &loki, &docker);
+    let held = Port::new();
+    let config = everything(&agent, &mimir, &loki, &docker, &held);
     let config = config.replace("[[loki]]", "send_interval = \"1s\"\n[[loki]]");
     agent.configure(&format!("interval = \"2s\"\n{config}"));
     agent.start();

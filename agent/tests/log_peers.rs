@@ -17,7 +17,7 @@ use mote::logs::Source as _;
 use mote::logs::docker::{DockerSource, Limits, Options, Read};
 use mote::model::Block;
 use serde_json::json;
-use support::{Agent, Dockerd, Journald, StrictLoki};
+use support::{Agent, Dockerd, Journald, Port, StrictLoki};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -52,6 +52,7 @@ fn most(agent: &Agent, wait: Duration, until: impl Fn() -> bool) -> u64 {
     most
 }
 
+/// Of UDP: a socket that holds it would have its messages.
 fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -115,7 +116,8 @@ fn thousands_of_labels_on_many_containers_cost_bounded_memory() {
 #[test]
 fn storms_of_connections_datagrams_and_messages_without_end_cost_bounded_memory() {
     let loki = StrictLoki::new();
-    let (udp, tcp) = (free_port(), free_port());
+    let held = Port::new();
+    let (udp, tcp) = (free_port(), held.number());
     let mut agent = agent(
         &loki,
         &format!(
@@ -174,12 +176,13 @@ fn sources_in_which_nothing_happens_wake_nobody() {
     }
     let empty = tempfile::tempdir().unwrap();
     let file = format!("[[logs.file]]\npaths = [\"{}/*.log\"]\n", empty.path().display());
+    let held = Port::new();
     let sources = format!(
         "{}[[logs.syslog]]\nlisten = \"udp://127.0.0.1:{}\"\n\
          [[logs.syslog]]\nlisten = \"tcp://127.0.0.1:{}\"\n",
         docker(&daemon),
         free_port(),
-        free_port()
+        held.number()
     );
     let mut without = agent(&loki, &file);
     let mut with = agent(&loki, &format!("{file}{sources}"));
@@ -218,7 +221,8 @@ fn without_rights_each_source_says_so_once_and_the_others_go_on() {
     agent.wait("ready", LONG, Agent::is_ready);
     // Several attempts.
     std::thread::sleep(Duration::from_secs(5));
-    fs::write(&path, "first\nsecond\n").unwrap();
+    let mut file = fs::File::options().append(true).open(&path).unwrap();
+    file.write_all(b"second\n").unwrap();
     agent.wait("lines", LONG, |_| {
         loki.lines(&[("filename", &path.display().to_string())]).len() == 2
     });

@@ -119,8 +119,9 @@ fn what_was_read_and_is_not_written_yet_is_read_again() {
     let path = agent.path("mote.toml");
     let text = fs::read_to_string(&path).unwrap().replace("batch_wait = \"100ms\"\n", "");
     fs::write(&path, text).unwrap();
-    let mut written = 0;
+    let (mut written, mut late) = (0, false);
     for millis in [2_200, 2_900, 1_300, 3_700] {
+        let began = Instant::now();
         agent.start();
         agent.wait("ready", LONG, Agent::is_ready);
         let end = Instant::now() + Duration::from_millis(millis);
@@ -133,6 +134,7 @@ fn what_was_read_and_is_not_written_yet_is_read_again() {
             loki.stop();
         }
         agent.kill();
+        late |= began.elapsed() > Duration::from_millis(4_800);
     }
     loki.start();
     agent.start();
@@ -142,7 +144,8 @@ fn what_was_read_and_is_not_written_yet_is_read_again() {
     std::thread::sleep(Duration::from_millis(1_500));
     assert!(agent.terminate().0.success());
     assert_eq!(lines(&loki, &agent), expected(written + 5));
-    assert_eq!(loki.repeats(), 0);
+    // A busy machine may have killed it while it delivered.
+    assert!(late || loki.repeats() == 0, "{} repeats", loki.repeats());
     loki.assert_clean();
 }
 
@@ -290,9 +293,10 @@ fn what_was_given_up_is_told_in_an_entry_of_its_own_over_a_restart() {
     await_lines(&loki, &mut agent, 1);
     let mut dropped = 0;
     agent.wait("a round is refused", LONG, |agent| {
-        // The last answer has been counted if nothing more is.
-        let is_over = mimir.script_left() == 0;
+        // The last answer has been counted.
         let status = agent.status();
+        let mut endpoints = status["endpoints"].as_array().unwrap().iter();
+        let is_over = endpoints.any(|endpoint| endpoint["requests"]["400"] == 81);
         let refused = status["dropped"].as_array().unwrap().first().cloned();
         let before = dropped;
         dropped = refused.map_or(0, |refused| refused["count"].as_u64().unwrap());

@@ -81,6 +81,12 @@ fn lines_wait_where_they_are_until_there_is_memory() {
         std::thread::sleep(Duration::from_millis(200));
         agent.log().contains("log sources are read no further")
     });
+    // What was read before is delivered.
+    agent.wait("its delivery", LONG, |agent| {
+        let status = agent.status();
+        let mut endpoints = status["endpoints"].as_array().unwrap().iter();
+        endpoints.any(|endpoint| endpoint["signal"] == "logs" && endpoint["lag_seconds"] == 0.0)
+    });
     let read = lines(&loki).len();
     append(&agent, next..next + 50);
     fs::rename(agent.path("logs/app.log"), agent.path("logs/app.log.1")).unwrap();

@@ -100,18 +100,22 @@ fn probes_that_are_switched_off_end_and_hold_nobody_up() {
     while attached() != (0, 0) {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let mut probes = Probes::start(&options, &host);
-    let (before, _) = attached();
-    assert!(before > 5, "{before}");
-    let off = Options { default: Mode::Off, ..Options::default() };
-    let began = Instant::now();
-    probes.adjust(&off);
-    let took = began.elapsed();
-    // One after the other the kernel would wait for more than a second.
-    assert!(took < Duration::from_millis(250), "{took:?}");
-    while attached() != (0, 0) {
-        assert!(began.elapsed() < Duration::from_secs(30), "{:?} are still attached", attached());
-        std::thread::sleep(Duration::from_millis(5));
+    let mut shortest = Duration::MAX;
+    for _ in 0..3 {
+        let mut probes = Probes::start(&options, &host);
+        let (before, _) = attached();
+        assert!(before > 5, "{before}");
+        let off = Options { default: Mode::Off, ..Options::default() };
+        let began = Instant::now();
+        probes.adjust(&off);
+        let took = began.elapsed();
+        shortest = shortest.min(took);
+        while attached() != (0, 0) {
+            assert!(began.elapsed() < Duration::from_secs(30), "{:?} stay attached", attached());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        println!("{before} programs: {took:?}, and {:?} until the last was gone", began.elapsed());
     }
-    println!("{before} programs: {took:?}, and {:?} until the last was gone", began.elapsed());
+    // One after the other the kernel would wait for more than a second, each time.
+    assert!(shortest < Duration::from_millis(250), "{shortest:?}");
 }

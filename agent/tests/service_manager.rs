@@ -438,7 +438,9 @@ exec /lib/systemd/systemd --system --unit=default.target --log-target=console --
 #[test]
 fn a_real_systemd_starts_watches_reloads_and_stops_the_unit_as_it_is() {
     let root = tempfile::tempdir().unwrap();
-    let port = Agent::new("").port();
+    // It is never started, and holds its port.
+    let held = Agent::new("");
+    let port = held.port();
     // It never answers, so that the end takes as long as it may.
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = server.local_addr().unwrap();

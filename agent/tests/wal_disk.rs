@@ -14,12 +14,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use support::{Agent, StrictLoki, StrictMimir, Volume, Watch};
+use support::{Agent, Fault, StrictLoki, StrictMimir, Volume, Watch};
 
 const LONG: Duration = Duration::from_secs(60);
 
 /// A block has room for some dozens of rounds.
 const NOTICED: Duration = Duration::from_secs(150);
+
+/// From an answer to the cursor's write, on a machine that does other things as well.
+const SETTLED: Duration = Duration::from_millis(250);
 
 /// An agent between a disk, log files and two servers.
 struct Field {
@@ -67,14 +70,35 @@ impl Field {
     }
 
     fn servers(&mut self, up: bool) {
-        quiet();
         if up {
             self.mimir.start();
             self.loki.start();
-        } else {
-            self.mimir.stop();
-            self.loki.stop();
+            return;
         }
+        // What is stored is answered, so that nothing comes again.
+        self.mimir.play(|| Some(Fault::status(503)));
+        self.loki.play(|| Some(Fault::status(503)));
+        let (mimir, loki) = (&self.mimir, &self.loki);
+        wait("the last answers", || mimir.busy() + loki.busy() == 0);
+        self.mimir.stop();
+        self.loki.stop();
+        self.mimir.rest();
+        self.loki.rest();
+    }
+
+    /// Waits for a moment soon after a round, when cursors are where the answers were.
+    fn quiet(&self) {
+        let settled = |answered: Vec<Option<Instant>>| {
+            let newest = answered.into_iter().flatten().max();
+            newest.is_none_or(|at| at.elapsed() > SETTLED)
+        };
+        wait("a quiet moment", || {
+            // Not just before the next one.
+            self.watch.rounds().last().is_some_and(|last| now_ms() - last < 800)
+                && self.mimir.busy() + self.loki.busy() == 0
+                && settled(self.mimir.answered())
+                && settled(self.loki.answered())
+        });
     }
 
     /// Lets this many rounds pass, with a few lines in each.
@@ -207,11 +231,12 @@ impl Field {
     }
 }
 
-/// Waits for the middle of a second. Rounds are collected, and blocks of the lines that were written then
-/// are made, at its beginning: what was is done by then, and no request is under way.
-fn quiet() {
-    let into = now_ms() % 1_000;
-    std::thread::sleep(Duration::from_millis(((1_500 - into) % 1_000) as u64));
+fn wait(what: &str, until: impl Fn() -> bool) {
+    let end = Instant::now() + LONG;
+    while !until() {
+        assert!(Instant::now() < end, "{what}: not within {LONG:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn lines(numbers: std::ops::Range<u32>) -> Vec<String> {
@@ -262,7 +287,7 @@ fn full_disk_stops_neither_collecting_nor_delivering() {
     // What comes now is on the disk.
     field.servers(false);
     field.rounds(3);
-    quiet();
+    field.quiet();
     field.agent.kill();
     let on_disk: Vec<i64> = field.agent.rounds().iter().map(|(time, _)| *time).collect();
     let seen: Vec<i64> = field.watch.rounds().iter().rev().take(2).copied().collect();
@@ -294,7 +319,7 @@ fn full_disk_loses_nothing_while_the_servers_are_down_as_well() {
     field.volume().free();
     field.failing(false);
     field.rounds(1);
-    quiet();
+    field.quiet();
     field.agent.kill();
     let on_disk: Vec<i64> = field.agent.rounds().iter().map(|(time, _)| *time).collect();
     assert_eq!(field.watch.missing(first, &on_disk), [0; 0], "{on_disk:?}");
@@ -364,7 +389,7 @@ fn without_its_files(mut field: Field, take: impl FnOnce(&mut Field) -> PathBuf)
     field.servers(false);
     field.rounds(3);
     let from = field.agent.log().len();
-    quiet();
+    field.quiet();
     let new = take(&mut field);
     let (taken, first) = (now_ms(), field.lines);
     // The next round notices, and one of those that follow brings the new directory.
@@ -392,7 +417,7 @@ fn without_its_files(mut field: Field, take: impl FnOnce(&mut Field) -> PathBuf)
         assert!(warned == 1 && said.len() <= 2, "{said:#?}");
     }
     // The positions of the files came along, so that nothing is read again.
-    quiet();
+    field.quiet();
     field.agent.kill();
     field.agent.start();
     field.rounds(2);

@@ -357,11 +357,21 @@ impl Scraped {
         if ended {
             return (Counts::default(), Some(format!("{url}: not read to its end: {SHORT}")));
         }
-        match (got, page.finish()) {
+        let mut finished = page.finish();
+        // Pages that are read at once have each begun with the whole room.
+        let room = self.shared.room(&self.report) as u64;
+        if let Ok(counts) = finished
+            && counts.kept > room
+        {
+            let key = "metrics.max_series";
+            let error = ScrapeError::Limit { key, most: room, line: 0, token: String::new() };
+            finished = Err((error, counts));
+        }
+        match (got, finished) {
             (GetOutcome::Whole { .. }, Ok(counts)) => (counts, None),
             (GetOutcome::Whole { .. } | GetOutcome::Stopped, Err((error, counts))) => {
-                if let ScrapeError::Limit { key: "metrics.max_series", .. } = error {
-                    let over = counts.kept.saturating_sub(room as u64);
+                if let ScrapeError::Limit { key: "metrics.max_series", most, .. } = error {
+                    let over = counts.kept.saturating_sub(most);
                     self.shared.state.dropped.add("metrics", "max_series", over);
                 }
                 (counts, Some(format!("{url}: {error}")))

@@ -426,6 +426,7 @@ fn serve_one<S: Service>(
         _ => false,
     };
     let reply_by = if says_yes && own.status >= 400 { &Reply::Own } else { &fault.reply };
+    lock(&shared.requests)[number].replied = Some(Instant::now());
     let more = reply(reader, shared, reply_by, own);
     if more {
         lock(&shared.answered)[number] = Some(Instant::now());

@@ -29,6 +29,8 @@ pub struct Request {
     pub answer: Option<u16>,
     /// The client's address, as the server sees it.
     pub client: Option<SocketAddr>,
+    /// Just before its answer was written.
+    pub replied: Option<Instant>,
 }
 
 impl Request {
@@ -175,6 +177,7 @@ impl Reader {
             stored: false,
             answer: None,
             client: None,
+            replied: None,
         };
         match request.header("host") {
             Some(host) if !host.is_empty() => Ok(request),
