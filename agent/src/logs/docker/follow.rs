@@ -13,13 +13,10 @@ use super::discover::Trouble;
 use super::frames::{Frames, Message, Output};
 use super::labels::of_output;
 use super::position::{Mark, Resume};
-use super::said;
+use super::{PART, said};
 use crate::host::http::{self, Body, Head, Piece};
 use crate::logs::text::Converter;
 use crate::model::{Block, Labels, StreamId};
-
-/// Docker's parts of a line have so much text or more; what is shorter and has no end was a program's last.
-const DOCKER_PART: usize = 16 << 10;
 
 /// What an answer may say that is no log.
 const MAX_FAILURE: usize = 512;
@@ -472,7 +469,7 @@ impl Into<'_, '_> {
         counters.truncated_lines += u64::from(line.truncated || cut);
         counters.invalid_utf8 += u64::from(line.replaced);
         block.push(stream, given, line.text);
-        if partial && (!self.is_docker || text.len() >= DOCKER_PART) {
+        if partial && (!self.is_docker || text.len() >= PART) {
             block.set_partial();
         }
     }
