@@ -173,6 +173,31 @@ async fn frames_raw_output_and_parts_arrive_in_pieces_of_any_size() {
 }
 
 #[tokio::test]
+async fn parts_that_are_cut_at_max_line_are_parts() {
+    let daemon = Dockerd::new();
+    let web = daemon.run("web");
+    let tty = daemon.run_as("shell", |c| c.tty = true);
+    let part = "x".repeat(16 << 10);
+    for text in [&part, &part, "end\n", "no end"] {
+        daemon.write(&web, 1, text);
+        daemon.write(&tty, 1, &text.replace('\n', "\r\n"));
+    }
+    let mut options = options(&daemon);
+    options.max_line = 8 << 10;
+    let mut reader = Reader::new(options, limits());
+    reader.lines(7).await;
+    daemon.die(&web);
+    daemon.die(&tty);
+    reader.lines(8).await;
+    for name in ["web", "shell"] {
+        let of = reader.entries.iter().filter(|e| e.label("container") == name);
+        let parts: Vec<_> = of.map(|entry| (entry.line.len(), entry.partial)).collect();
+        assert_eq!(parts, [(8 << 10, true), (8 << 10, true), (3, false), (6, false)], "{name}");
+    }
+    daemon.assert_clean();
+}
+
+#[tokio::test]
 async fn connections_that_are_cut_anywhere_lose_and_repeat_nothing() {
     for (podman, filters_each) in [(false, false), (false, true), (true, false)] {
         let daemon = Dockerd::new();

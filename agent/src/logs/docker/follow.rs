@@ -469,7 +469,8 @@ impl Into<'_, '_> {
         counters.truncated_lines += u64::from(line.truncated || cut);
         counters.invalid_utf8 += u64::from(line.replaced);
         block.push(stream, given, line.text);
-        if partial && (!self.is_docker || text.len() >= PART) {
+        // What was cut had more text than is here.
+        if partial && (!self.is_docker || cut || text.len() >= PART) {
             block.set_partial();
         }
     }
