@@ -493,6 +493,40 @@ async fn no_more_containers_are_followed_than_may_be() {
 }
 
 #[tokio::test]
+async fn containers_that_are_gone_make_room_for_those_that_took_their_places() {
+    let daemon = Dockerd::new();
+    let old: Vec<String> = (0..4).map(|n| daemon.run(&format!("old{n}"))).collect();
+    for id in &old {
+        daemon.lines(id, 1, 0..2);
+    }
+    let relist = Duration::from_millis(50);
+    let mut reader = Reader::new(options(&daemon), Limits { max_known: 4, relist, ..limits() });
+    reader.lines(8).await;
+    // As while events are lost.
+    let quiet = |name: &str| {
+        let id = daemon.run_as(name, |c| c.running = false);
+        daemon.lines(&id, 1, 0..2);
+        id
+    };
+    let new = ["new0", "new1", "new2"].map(&quiet);
+    reader.no_more().await;
+    daemon.change(|state| {
+        for id in &old {
+            state.container(id).removed = true;
+        }
+    });
+    reader.lines(14).await;
+    reader.until("the old ones are forgotten", |reader| reader.positions.len() == 3).await;
+    // One place is left, and as many are followed as may be.
+    (quiet("new3"), quiet("new4"));
+    reader.lines(16).await;
+    reader.no_more().await;
+    daemon.change(|state| state.container(&new[0]).removed = true);
+    reader.lines(18).await;
+    daemon.assert_clean();
+}
+
+#[tokio::test]
 async fn a_first_reading_asks_for_nothing_older_than_max_age() {
     let daemon = Dockerd::new();
     let id = daemon.run("app");

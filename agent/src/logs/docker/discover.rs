@@ -16,9 +16,6 @@ use super::options::{Limits, Options};
 use super::said::{self, Container, Event};
 use crate::host::alarm::sleep_about;
 
-/// Containers of one daemon that are looked at, running or not.
-const MAX_KNOWN: usize = 2_000;
-
 /// How many times as long as any part of it a whole list may take.
 const LONGEST_LIST: u32 = 12;
 
@@ -182,39 +179,49 @@ impl Discovery {
         let mut answer = self.daemon.answer(api::LIST).await?;
         self.known.values_mut().for_each(|known| known.seen = false);
         let roots = answer.is_roots();
-        let mut new = Vec::new();
-        let mut more = 0u64;
+        let most = self.limits.max_known;
+        let (mut renamed, mut new, mut more) = (Vec::new(), Vec::new(), 0);
         let end = Instant::now() + self.limits.timeout * LONGEST_LIST;
         while let Some(container) = self.item(&mut answer, end).await? {
             let Some(container) = container else { continue };
-            let many = self.known.len() + new.len() >= MAX_KNOWN;
             match self.known.get_mut(&container.id) {
                 Some(known) if known.name == container.name => {
                     known.seen = true;
                     self.report(Report::Running(container.id, container.running));
                 }
-                None if many => more += 1,
-                _ => new.push(container),
+                Some(known) => {
+                    if !std::mem::replace(&mut known.seen, true) {
+                        renamed.push(container);
+                    }
+                }
+                None if new.len() < most => new.push(container),
+                None => more += 1,
             }
         }
+        // Those that are no more make room first. A description that was passed over may be a known one's.
+        if answer.too_long() == 0 {
+            let gone: Vec<String> =
+                self.known.extract_if(|_, known| !known.seen).map(|(id, _)| id).collect();
+            gone.into_iter().for_each(|id| self.report(Report::Removed(id)));
+        }
+        let room = most.saturating_sub(self.known.len());
+        more += new.len().saturating_sub(room);
+        new.truncate(room);
         let complete = more == 0 && answer.too_long() == 0;
         if !complete && !self.too_many {
             log::warn!(
-                "containers of {}: {more} are left out since there are more than {MAX_KNOWN}, and {} that are described in more than 256 KiB",
+                "containers of {}: {more} are left out since there are more than {most}, and {} that are described in more than 256 KiB",
                 self.daemon.endpoint,
                 answer.too_long()
             );
         }
         self.too_many = !complete;
         drop(answer);
-        for container in new {
+        for container in renamed.into_iter().chain(new) {
             let id = container.id.clone();
             self.inspect(&id, Some((container, roots))).await?;
         }
         if complete {
-            let gone: Vec<String> =
-                self.known.extract_if(|_, known| !known.seen).map(|(id, _)| id).collect();
-            gone.into_iter().for_each(|id| self.report(Report::Removed(id)));
             self.report(Report::Listed);
         }
         Ok(())
@@ -243,7 +250,7 @@ impl Discovery {
         id: &str,
         listed: Option<(Container, bool)>,
     ) -> Result<(), ApiError> {
-        if self.known.len() >= MAX_KNOWN && !self.known.contains_key(id) {
+        if self.known.len() >= self.limits.max_known && !self.known.contains_key(id) {
             // The next list says so.
             return Ok(());
         }
