@@ -626,6 +626,43 @@ async fn a_container_that_starts_while_describing_it_hangs_is_read() {
 }
 
 #[tokio::test]
+async fn a_line_of_a_clock_that_was_ahead_stops_nothing_when_it_is_rotated_away() {
+    let mut daemon = Dockerd::new();
+    let id = daemon.run("app");
+    let at = |daemon: &Dockerd, after_s: i64, line: u32| {
+        let time_ns = START + after_s * 1_000_000_000;
+        let text = format!("line {line}\n").into_bytes();
+        let message = Message { output: 1, time_ns, text };
+        daemon.change(|state| state.container(&id).log.push(message));
+    };
+    at(&daemon, 3 * 3_600, 0);
+    at(&daemon, 60, 1);
+    let mut reader = Reader::new(options(&daemon), limits());
+    reader.lines(2).await;
+    // The first is rotated away; what was written meanwhile stands behind the last that was read.
+    daemon.stop();
+    daemon.change(|state| state.container(&id).log.remove(0));
+    at(&daemon, 120, 2);
+    daemon.start();
+    reader.lines(3).await;
+    at(&daemon, 180, 3);
+    reader.lines(4).await;
+    // That is gone too: what is written from now on is told, and from the next time on all.
+    daemon.stop();
+    daemon.change(|state| state.container(&id).log.clear());
+    at(&daemon, 240, 100);
+    daemon.start();
+    reader.no_more().await;
+    at(&daemon, 3_600, 4);
+    reader.lines(5).await;
+    reader.restart();
+    at(&daemon, 3_600, 5);
+    reader.lines(6).await;
+    assert_eq!(reader.of("app", "stdout"), lines(0..6));
+    daemon.assert_clean();
+}
+
+#[tokio::test]
 async fn small_messages_that_fill_the_kernels_buffer_do_not_wait_for_entries_to_gather() {
     let daemon = Dockerd::new();
     let id = daemon.run("app");

@@ -85,6 +85,8 @@ pub struct Counters {
     pub truncated_lines: u64,
     /// Lines in which something was replaced by U+FFFD.
     pub invalid_utf8: u64,
+    /// Bytes of text that could not be told from what had been read, and were passed over.
+    pub lost_bytes: u64,
     /// Answers that were no log, and errors that a daemon told in one.
     pub errors: u64,
     /// Connections that broke.
@@ -134,6 +136,8 @@ pub(super) struct Follow {
     pub(super) running: bool,
     pub(super) mark: Mark,
     pub(super) link: Link,
+    /// When the log was asked for the last time.
+    pub(super) asked_ns: i64,
     /// It has ended, and all of its log was read.
     pub(super) complete: bool,
     /// Nobody can read its log until it is started anew.
@@ -161,6 +165,7 @@ impl Follow {
             running: false,
             mark,
             link: Link::Off,
+            asked_ns: 0,
             complete: false,
             unreadable: false,
             gone: false,
@@ -214,7 +219,7 @@ impl Follow {
             body: None,
             bytes: Vec::new(),
             frames: Frames::new(max_line),
-            resume: Resume::new(self.mark),
+            resume: Resume::new(self.mark, self.asked_ns),
             began: Instant::now(),
             ahead: Vec::new(),
             over: false,
@@ -407,6 +412,8 @@ impl Stream {
             Some(Head { status: 200, .. }) => {
                 let resume = &mut self.resume;
                 self.frames.finish(&mut |message| into.message(resume, message));
+                resume.end();
+                into.work.counters.lost_bytes += resume.take_lost();
                 End::Clean
             }
             Some(head) => End::Refused(head.status, said::failure(&self.bytes)),
@@ -458,7 +465,9 @@ impl Into<'_, '_> {
         // Not of the time that was told: lines may be the same, and their times.
         let hash = crc32c::crc32c_append(crc32c::crc32c(&given.to_le_bytes()), text);
         let hash = crc32c::crc32c_append(hash, &[place as u8]);
-        if !resume.is_new(told, hash) {
+        let is_new = resume.is_new(told, hash, text.len() as u64, self.work.now_ns);
+        self.work.counters.lost_bytes += resume.take_lost();
+        if !is_new {
             return;
         }
         self.mark.take(told, hash);

@@ -357,7 +357,7 @@ impl Source for DockerSource {
         out("truncated_lines", api.truncated_lines + disk.truncated_lines);
         out("invalid_utf8", api.invalid_utf8 + disk.invalid_utf8);
         out("rotations", disk.rotations);
-        out("lost_bytes", disk.lost_bytes);
+        out("lost_bytes", api.lost_bytes + disk.lost_bytes);
         out("lost_files", disk.lost_files);
         out("errors", api.errors + disk.errors);
         out("reconnects", api.reconnects);
