@@ -278,6 +278,57 @@ async fn a_container_goes_on_over_its_restarts_and_is_forgotten_with_its_removal
 }
 
 #[tokio::test]
+async fn runs_that_begin_and_end_unseen_are_read() {
+    let daemon = Dockerd::new();
+    let id = daemon.run("app");
+    daemon.lines(&id, 1, 0..3);
+    daemon.die(&id);
+    daemon.change(|state| state.faults.hold = true);
+    let mut reader = Reader::new(options(&daemon), limits());
+    reader.lines(3).await;
+    let brief = |lines| {
+        daemon.change(|state| {
+            state.container(&id).running = true;
+            state.event("start", &id);
+        });
+        daemon.lines(&id, 1, lines);
+        daemon.die(&id);
+    };
+    let seen = |count| daemon.asked(&format!("{id}/json")).len() == count;
+    // While an answer is open that was to end with the log; the daemon may say before or afterwards that it runs.
+    brief(3..6);
+    reader.until("the start is seen", |_| seen(2)).await;
+    reader.no_more().await;
+    daemon.change(|state| state.faults.hold = false);
+    reader.lines(6).await;
+    daemon.change(|state| state.faults.hold = true);
+    daemon.restart(&id);
+    reader.until("the start is seen", |_| !daemon.asked("follow=1").is_empty()).await;
+    daemon.lines(&id, 1, 6..9);
+    daemon.die(&id);
+    reader.lines(9).await;
+    daemon.restart(&id);
+    reader.until("the start is seen", |_| seen(4)).await;
+    daemon.lines(&id, 1, 9..12);
+    daemon.die(&id);
+    reader.no_more().await;
+    daemon.change(|state| state.faults.hold = false);
+    reader.lines(12).await;
+    // While there is none, and it has ended when the daemon is asked.
+    reader.no_more().await;
+    daemon.change(|state| {
+        state.now_ns += 1_003;
+        let (time_ns, text) = (state.now_ns, b"line 12\n".to_vec());
+        state.container(&id).log.push(Message { output: 1, time_ns, text });
+        state.event("start", &id);
+        state.event("die", &id);
+    });
+    reader.lines(13).await;
+    assert_eq!(reader.of("app", "stdout"), lines(0..13));
+    daemon.assert_clean();
+}
+
+#[tokio::test]
 async fn a_container_is_read_by_its_new_name_or_not_at_all() {
     let daemon = Dockerd::new();
     let id = daemon.run("old");

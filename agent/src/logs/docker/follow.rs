@@ -137,9 +137,11 @@ pub(super) struct Follow {
     pub(super) mark: Mark,
     pub(super) link: Link,
     /// When the log was asked for the last time.
-    pub(super) asked_ns: i64,
+    asked_ns: i64,
     /// It has ended, and all of its log was read.
     pub(super) complete: bool,
+    /// It may have run since the log was asked for the last time: the answer may lack that run.
+    again: bool,
     /// Nobody can read its log until it is started anew.
     unreadable: bool,
     /// It is no more: what is left of its log is read, if it can be.
@@ -167,6 +169,7 @@ impl Follow {
             link: Link::Off,
             asked_ns: 0,
             complete: false,
+            again: false,
             unreadable: false,
             gone: false,
             gone_for_long: false,
@@ -188,6 +191,19 @@ impl Follow {
         self.driver = container.driver;
         self.unreadable = false;
         self.set_running(container.running);
+        self.ran();
+    }
+
+    /// It may have run, also if it does not now.
+    pub(super) fn ran(&mut self) {
+        match self.link {
+            Link::Connecting(_) | Link::Open(_) => self.again = true,
+            Link::Off if !self.unreadable => {
+                self.complete = false;
+                self.link = Link::Wait(Instant::now());
+            }
+            Link::Off | Link::Wait(_) => {}
+        }
     }
 
     /// It may write, or not.
@@ -202,11 +218,19 @@ impl Follow {
             if matches!(self.link, Link::Wait(_)) {
                 self.link = Link::Off;
             }
+            self.ran();
         }
         self.running = running;
         if !self.complete && matches!(self.link, Link::Off) {
             self.link = Link::Wait(Instant::now());
         }
+    }
+
+    /// Asks for the log.
+    pub(super) fn ask(&mut self, answer: Connecting, now_ns: i64) {
+        self.link = Link::Connecting(answer);
+        self.asked_ns = now_ns;
+        self.again = false;
     }
 
     /// A connection was made, or not.
@@ -237,7 +261,7 @@ impl Follow {
         let (mut done, mut lived) = (false, false);
         if let Link::Open(stream) = &self.link {
             lived = stream.began.elapsed() >= longest;
-            done = matches!(end, End::Clean) && !self.running;
+            done = matches!(end, End::Clean) && !self.running && !self.again;
         }
         match end {
             End::Clean => {}
@@ -245,7 +269,7 @@ impl Follow {
                 counters.reconnects += 1;
                 log::debug!("logs of container {}: {reason}", self.name);
             }
-            End::Refused(404, _) => done = !self.running,
+            End::Refused(404, _) => done = !self.running && !self.again,
             End::Refused(code, said) => {
                 counters.errors += 1;
                 let (name, driver) = (&self.name, &self.driver);

@@ -168,8 +168,7 @@ impl Links {
                 let path = api::logs(&follow.id, follow.running, since);
                 let daemon = host.daemon.clone();
                 let socket = Box::pin(async move { daemon.ask(&path).await });
-                follow.link = Link::Connecting(socket);
-                follow.asked_ns = self.clock.now_ns();
+                follow.ask(socket, self.clock.now_ns());
                 (connecting, used) = (connecting + 1, used + 1);
             }
             if let Link::Connecting(socket) = &mut follow.link
