@@ -329,6 +329,40 @@ async fn runs_that_begin_and_end_unseen_are_read() {
 }
 
 #[tokio::test]
+async fn runs_between_two_lists_are_read_where_no_events_are_told() {
+    let daemon = Dockerd::new();
+    daemon.change(|state| state.faults.refuse.push(("/events".to_owned(), 403, String::new())));
+    let status = |id: &str, ago: &str| {
+        daemon.change(|state| state.container(id).status = format!("Exited (0) {ago} ago"));
+    };
+    let id = daemon.run_as("app", |c| c.running = false);
+    status(&id, "3 days");
+    daemon.lines(&id, 1, 0..3);
+    let mut reader = Reader::new(options(&daemon), limits());
+    reader.lines(3).await;
+    reader.no_more().await;
+    assert_eq!(daemon.asked("logs").len(), 1);
+    daemon.lines(&id, 1, 3..6);
+    status(&id, "Less than a second");
+    reader.lines(6).await;
+    // No more than it ran.
+    status(&id, "10 seconds");
+    reader.no_more().await;
+    let asked = daemon.asked("logs").len();
+    for ago in ["10 seconds", "About a minute", "47 hours", "3 days"] {
+        status(&id, ago);
+        reader.no_more().await;
+    }
+    assert_eq!(daemon.asked("logs").len(), asked);
+    // Longer ago than the last list, as after an interruption in which the clock was set.
+    daemon.lines(&id, 1, 6..9);
+    status(&id, "2 hours");
+    reader.lines(9).await;
+    assert_eq!(reader.of("app", "stdout"), lines(0..9));
+    daemon.assert_clean();
+}
+
+#[tokio::test]
 async fn a_container_is_read_by_its_new_name_or_not_at_all() {
     let daemon = Dockerd::new();
     let id = daemon.run("old");

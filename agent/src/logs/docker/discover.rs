@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -26,6 +27,8 @@ pub(super) enum Report {
     Found(Box<Container>, bool),
     /// Whether a known one may write.
     Running(String, bool),
+    /// A known one that does not run now may have done since the last list.
+    Ran(String),
     /// It is no more.
     Removed(String),
     /// All that the daemon has have been told.
@@ -47,6 +50,8 @@ pub(super) struct Discovery {
     events_trouble: Trouble,
     inspect_trouble: Trouble,
     too_many: bool,
+    /// When the last list began that came to its end.
+    listed: Option<Instant>,
     /// Of a container that an event told of nothing else is known.
     list_again: bool,
 }
@@ -55,7 +60,18 @@ pub(super) struct Discovery {
 struct Known {
     /// As the list has it: who is called otherwise is asked again.
     name: String,
+    /// As the list had it.
+    ended_s: Option<u64>,
     seen: bool,
+}
+
+impl Known {
+    /// Whether a run may have ended since the last list; one did so long ago. The daemon tells whole seconds, and
+    /// by a clock that may be set and goes on in a suspended machine.
+    fn ran(&self, ended_s: u64, since: Duration) -> bool {
+        ended_s <= since.as_secs().saturating_add(1)
+            || self.ended_s.is_none_or(|before| ended_s < before)
+    }
 }
 
 impl Discovery {
@@ -77,6 +93,7 @@ impl Discovery {
             events_trouble: Trouble::default(),
             inspect_trouble: Trouble::default(),
             too_many: false,
+            listed: None,
             list_again: false,
         }
     }
@@ -176,6 +193,7 @@ impl Discovery {
     }
 
     async fn list(&mut self) -> Result<(), ApiError> {
+        let began = Instant::now();
         let mut answer = self.daemon.answer(api::LIST).await?;
         self.known.values_mut().for_each(|known| known.seen = false);
         let roots = answer.is_roots();
@@ -187,7 +205,14 @@ impl Discovery {
             match self.known.get_mut(&container.id) {
                 Some(known) if known.name == container.name => {
                     known.seen = true;
-                    self.report(Report::Running(container.id, container.running));
+                    let since = self.listed.map_or(Duration::MAX, |listed| listed.elapsed());
+                    let ran = container.ended_s.is_some_and(|ended| known.ran(ended, since));
+                    known.ended_s = container.ended_s;
+                    let (id, running) = (container.id, container.running);
+                    if ran && !running {
+                        self.report(Report::Ran(id.clone()));
+                    }
+                    self.report(Report::Running(id, running));
                 }
                 Some(known) => {
                     if !std::mem::replace(&mut known.seen, true) {
@@ -198,6 +223,7 @@ impl Discovery {
                 None => more += 1,
             }
         }
+        self.listed = Some(began);
         // Those that are no more make room first. A description that was passed over may be a known one's.
         if answer.too_long() == 0 {
             let gone: Vec<String> =
@@ -254,6 +280,7 @@ impl Discovery {
             // The next list says so.
             return Ok(());
         }
+        let ended_s = listed.as_ref().and_then(|(container, _)| container.ended_s);
         let asked = async {
             let mut answer = self.daemon.answer(&api::inspect(id)).await?;
             let read = |json: &[u8]| self.needed(said::inspected(json));
@@ -286,7 +313,7 @@ impl Discovery {
             }
         };
         if let Some((container, roots)) = found {
-            let known = Known { name: container.name.clone(), seen: true };
+            let known = Known { name: container.name.clone(), ended_s, seen: true };
             self.known.insert(container.id.clone(), known);
             self.report(Report::Found(Box::new(container), roots));
         }

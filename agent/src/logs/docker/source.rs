@@ -135,6 +135,11 @@ impl DockerSource {
                         follow.set_running(running);
                     }
                 }
+                Report::Ran(id) => {
+                    if let Some(follow) = self.links.find(&id) {
+                        follow.ran();
+                    }
+                }
                 Report::Removed(id) => self.removed(&id),
                 Report::Listed => self.listed(host),
             }
