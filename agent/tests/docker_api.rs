@@ -557,6 +557,33 @@ async fn what_is_not_read_stays_with_the_daemon() {
 }
 
 #[tokio::test]
+async fn what_a_removed_container_left_is_read_however_long_that_takes() {
+    let daemon = Dockerd::new();
+    let relist = Duration::from_millis(30);
+    let mut reader = Reader::new(options(&daemon), Limits { relist, ..limits() });
+    reader.until("a list", |_| !daemon.asked(LIST).is_empty()).await;
+    let id = daemon.run("app");
+    daemon.lines(&id, 1, 0..3);
+    // The WAL is full, for some lists.
+    let _ = timeout(Duration::from_millis(200), reader.source.hold()).await;
+    daemon.remove(&id);
+    let _ = timeout(Duration::from_millis(200), reader.source.hold()).await;
+    reader.lines(3).await;
+    assert_eq!(reader.of("app", "stdout"), lines(0..3));
+    reader.until("it is forgotten", |reader| reader.positions.is_empty()).await;
+    assert_eq!(reader.source.counters().errors, 0);
+    // An answer that a daemon does not end is given up, and said so.
+    let id = daemon.run("deaf");
+    daemon.lines(&id, 1, 0..3);
+    daemon.change(|state| state.faults.hold = true);
+    reader.lines(6).await;
+    daemon.remove(&id);
+    reader.until("it is forgotten", |reader| reader.positions.is_empty()).await;
+    assert_eq!(reader.source.counters().errors, 1);
+    daemon.assert_clean();
+}
+
+#[tokio::test]
 async fn no_more_containers_are_followed_than_may_be() {
     let daemon = Dockerd::new();
     let ids: Vec<String> = (0..12).map(|n| daemon.run(&format!("c{n}"))).collect();

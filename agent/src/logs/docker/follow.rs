@@ -87,7 +87,7 @@ pub struct Counters {
     pub invalid_utf8: u64,
     /// Bytes of text that could not be told from what had been read, and were passed over.
     pub lost_bytes: u64,
-    /// Answers that were no log, and errors that a daemon told in one.
+    /// Answers that were no log, that had no end, and errors that a daemon told in one.
     pub errors: u64,
     /// Connections that broke.
     pub reconnects: u64,
@@ -146,8 +146,10 @@ pub(super) struct Follow {
     unreadable: bool,
     /// It is no more: what is left of its log is read, if it can be.
     pub(super) gone: bool,
-    /// It was no more when the last list began.
+    /// It was no more when the last list began, and nothing of it was left to be read then.
     pub(super) gone_for_long: bool,
+    /// When it was looked at for the last time, since the last list, there was nothing to read.
+    pub(super) quiet: bool,
     /// It has been counted as waiting.
     pub(super) waits: bool,
     pause: Duration,
@@ -173,6 +175,7 @@ impl Follow {
             unreadable: false,
             gone: false,
             gone_for_long: false,
+            quiet: false,
             waits: false,
             pause: Duration::ZERO,
             stamps: [Stamp::default(); 2],
