@@ -691,6 +691,42 @@ async fn a_log_is_read_from_disk_where_root_says_so_and_goes_on_by_the_api() {
 }
 
 #[tokio::test]
+async fn a_container_that_gets_an_unwanted_name_is_not_read_from_disk_either() {
+    let daemon = Dockerd::new();
+    let dir = tempfile::tempdir().unwrap();
+    let id = daemon.run("db");
+    let folder = dir.path().join("containers").join(&id);
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(format!("{id}-json.log"));
+    daemon.change(|state| state.container(&id).log_path = path.display().to_string());
+    let write = |lines| {
+        daemon.lines(&id, 1, lines);
+        write_json_file(&path, &daemon.state().container(&id).log.clone());
+    };
+    write(0..5);
+    let exclude = vec![Selector::parse("tmp-*").unwrap()];
+    let options = Options { read: Read::Auto, exclude, ..options(&daemon) };
+    let mut reader = Reader::new(options, limits());
+    reader.lines(5).await;
+    daemon.rename(&id, "tmp-db");
+    reader.until("the rename is seen", |_| daemon.asked(&format!("{id}/json")).len() == 2).await;
+    reader.no_more().await;
+    assert_eq!(reader.source.followed(), (0, 0));
+    write(5..10);
+    reader.no_more().await;
+    // Also by the next run, which knows how far it has been read.
+    reader.restart();
+    reader.no_more().await;
+    daemon.rename(&id, "db");
+    reader.lines(10).await;
+    reader.no_more().await;
+    assert_eq!(reader.of("db", "stdout"), lines(0..10));
+    daemon.remove(&id);
+    reader.until("it is forgotten", |reader| reader.positions.is_empty()).await;
+    daemon.assert_clean();
+}
+
+#[tokio::test]
 async fn lines_with_one_text_and_one_time_are_told_apart_over_restarts() {
     let daemon = Dockerd::new();
     let id = daemon.run("app");
