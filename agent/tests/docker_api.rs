@@ -4,136 +4,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
+mod docker_reader;
 mod support;
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
-use mote::host::{Endpoint, ManualClock, Roots};
-use mote::logs::docker::{DockerSource, KEY_PREFIX, Limits, Options, Read, Selector};
+use docker_reader::{Entry, Positions, Reader, limits, lines, options};
+use mote::logs::docker::{KEY_PREFIX, Limits, Options, Read, Selector};
 use mote::logs::{Progress, Source};
-use mote::model::{Block, Labels};
 use serde_json::json;
 use support::dockerd::{LIST, Message, START, expected, write_json_file};
 use support::{Dice, Dockerd};
 use tokio::time::{Instant, timeout};
-
-type Positions = BTreeMap<String, Vec<u8>>;
-
-#[derive(Clone, Debug, PartialEq)]
-struct Entry {
-    labels: Labels,
-    time_ns: i64,
-    line: String,
-    partial: bool,
-}
-
-impl Entry {
-    fn label(&self, name: &str) -> &str {
-        self.labels.get(name).unwrap_or_default()
-    }
-}
-
-struct Reader {
-    source: DockerSource,
-    options: Options,
-    limits: Limits,
-    positions: Positions,
-    entries: Vec<Entry>,
-    limit: usize,
-}
-
-fn limits() -> Limits {
-    Limits {
-        timeout: Duration::from_millis(300),
-        pause: (Duration::from_millis(5), Duration::from_millis(50)),
-        poll: Duration::from_millis(50),
-        ..Limits::default()
-    }
-}
-
-fn options(daemon: &Dockerd) -> Options {
-    let hosts = vec![Endpoint::parse(&daemon.host()).unwrap()];
-    Options { hosts, read: Read::Api, ..Options::default() }
-}
-
-fn build(options: &Options, positions: &Positions, limits: Limits) -> DockerSource {
-    let clock = Rc::new(ManualClock::at(START + 3_600_000_000_000));
-    DockerSource::with_limits(options.clone(), positions, clock, &Roots::default(), limits)
-}
-
-impl Reader {
-    fn new(options: Options, limits: Limits) -> Reader {
-        let positions = Positions::new();
-        let source = build(&options, &positions, limits);
-        Reader { source, options, limits, positions, entries: Vec::new(), limit: 64 << 10 }
-    }
-
-    /// As after a SIGKILL: only what was stored is known.
-    fn restart(&mut self) {
-        self.source = build(&self.options, &self.positions, self.limits);
-    }
-
-    fn read(&mut self) -> Progress {
-        let mut block = Block::new();
-        let progress = self.source.read(&mut block, self.limit);
-        // At most a message more than it should be.
-        assert!(block.size() <= self.limit + (1 << 16) + 2 * 128, "{}", block.size());
-        for entry in block.entries() {
-            self.entries.push(Entry {
-                labels: block.streams()[usize::from(entry.stream.0)].clone(),
-                time_ns: entry.timestamp_ns,
-                line: entry.line.to_owned(),
-                partial: entry.partial,
-            });
-        }
-        for position in block.positions() {
-            match position.position {
-                [] => self.positions.remove(position.key),
-                bytes => self.positions.insert(position.key.to_owned(), bytes.to_vec()),
-            };
-        }
-        progress
-    }
-
-    /// Reads until a condition holds.
-    async fn until(&mut self, what: &str, condition: impl Fn(&Reader) -> bool) {
-        let end = Instant::now() + Duration::from_secs(20);
-        loop {
-            while self.read() == Progress::More {}
-            if condition(self) {
-                return;
-            }
-            assert!(Instant::now() < end, "{what}: {} entries", self.entries.len());
-            let _ = timeout(Duration::from_millis(20), self.source.ready()).await;
-        }
-    }
-
-    async fn lines(&mut self, count: usize) {
-        self.until(&format!("{count} lines"), |reader| reader.entries.len() >= count).await;
-    }
-
-    /// Reads for a while, in which nothing more may come.
-    async fn no_more(&mut self) {
-        let before = self.entries.len();
-        let end = Instant::now() + Duration::from_millis(150);
-        while Instant::now() < end {
-            let _ = timeout(Duration::from_millis(10), self.source.ready()).await;
-            self.read();
-        }
-        assert_eq!(self.entries[before..], []);
-    }
-
-    fn of(&self, container: &str, stream: &str) -> Vec<String> {
-        let of = |e: &&Entry| e.label("container") == container && e.label("stream") == stream;
-        self.entries.iter().filter(of).map(|entry| entry.line.clone()).collect()
-    }
-}
-
-fn lines(range: std::ops::Range<u32>) -> Vec<String> {
-    range.map(|line| format!("line {line}")).collect()
-}
 
 #[tokio::test]
 async fn frames_raw_output_and_parts_arrive_in_pieces_of_any_size() {
@@ -274,91 +156,6 @@ async fn a_container_goes_on_over_its_restarts_and_is_forgotten_with_its_removal
     daemon.change(|state| state.container(&id).removed = true);
     reader.restart();
     reader.until("it is forgotten", |reader| reader.positions.is_empty()).await;
-    daemon.assert_clean();
-}
-
-#[tokio::test]
-async fn runs_that_begin_and_end_unseen_are_read() {
-    let daemon = Dockerd::new();
-    let id = daemon.run("app");
-    daemon.lines(&id, 1, 0..3);
-    daemon.die(&id);
-    daemon.change(|state| state.faults.hold = true);
-    let mut reader = Reader::new(options(&daemon), limits());
-    reader.lines(3).await;
-    let brief = |lines| {
-        daemon.change(|state| {
-            state.container(&id).running = true;
-            state.event("start", &id);
-        });
-        daemon.lines(&id, 1, lines);
-        daemon.die(&id);
-    };
-    let seen = |count| daemon.asked(&format!("{id}/json")).len() == count;
-    // While an answer is open that was to end with the log; the daemon may say before or afterwards that it runs.
-    brief(3..6);
-    reader.until("the start is seen", |_| seen(2)).await;
-    reader.no_more().await;
-    daemon.change(|state| state.faults.hold = false);
-    reader.lines(6).await;
-    daemon.change(|state| state.faults.hold = true);
-    daemon.restart(&id);
-    reader.until("the start is seen", |_| !daemon.asked("follow=1").is_empty()).await;
-    daemon.lines(&id, 1, 6..9);
-    daemon.die(&id);
-    reader.lines(9).await;
-    daemon.restart(&id);
-    reader.until("the start is seen", |_| seen(4)).await;
-    daemon.lines(&id, 1, 9..12);
-    daemon.die(&id);
-    reader.no_more().await;
-    daemon.change(|state| state.faults.hold = false);
-    reader.lines(12).await;
-    // While there is none, and it has ended when the daemon is asked.
-    reader.no_more().await;
-    daemon.change(|state| {
-        state.now_ns += 1_003;
-        let (time_ns, text) = (state.now_ns, b"line 12\n".to_vec());
-        state.container(&id).log.push(Message { output: 1, time_ns, text });
-        state.event("start", &id);
-        state.event("die", &id);
-    });
-    reader.lines(13).await;
-    assert_eq!(reader.of("app", "stdout"), lines(0..13));
-    daemon.assert_clean();
-}
-
-#[tokio::test]
-async fn runs_between_two_lists_are_read_where_no_events_are_told() {
-    let daemon = Dockerd::new();
-    daemon.change(|state| state.faults.refuse.push(("/events".to_owned(), 403, String::new())));
-    let status = |id: &str, ago: &str| {
-        daemon.change(|state| state.container(id).status = format!("Exited (0) {ago} ago"));
-    };
-    let id = daemon.run_as("app", |c| c.running = false);
-    status(&id, "3 days");
-    daemon.lines(&id, 1, 0..3);
-    let mut reader = Reader::new(options(&daemon), limits());
-    reader.lines(3).await;
-    reader.no_more().await;
-    assert_eq!(daemon.asked("logs").len(), 1);
-    daemon.lines(&id, 1, 3..6);
-    status(&id, "Less than a second");
-    reader.lines(6).await;
-    // No more than it ran.
-    status(&id, "10 seconds");
-    reader.no_more().await;
-    let asked = daemon.asked("logs").len();
-    for ago in ["10 seconds", "About a minute", "47 hours", "3 days"] {
-        status(&id, ago);
-        reader.no_more().await;
-    }
-    assert_eq!(daemon.asked("logs").len(), asked);
-    // Longer ago than the last list, as after an interruption in which the clock was set.
-    daemon.lines(&id, 1, 6..9);
-    status(&id, "2 hours");
-    reader.lines(9).await;
-    assert_eq!(reader.of("app", "stdout"), lines(0..9));
     daemon.assert_clean();
 }
 
@@ -557,33 +354,6 @@ async fn what_is_not_read_stays_with_the_daemon() {
 }
 
 #[tokio::test]
-async fn what_a_removed_container_left_is_read_however_long_that_takes() {
-    let daemon = Dockerd::new();
-    let relist = Duration::from_millis(30);
-    let mut reader = Reader::new(options(&daemon), Limits { relist, ..limits() });
-    reader.until("a list", |_| !daemon.asked(LIST).is_empty()).await;
-    let id = daemon.run("app");
-    daemon.lines(&id, 1, 0..3);
-    // The WAL is full, for some lists.
-    let _ = timeout(Duration::from_millis(200), reader.source.hold()).await;
-    daemon.remove(&id);
-    let _ = timeout(Duration::from_millis(200), reader.source.hold()).await;
-    reader.lines(3).await;
-    assert_eq!(reader.of("app", "stdout"), lines(0..3));
-    reader.until("it is forgotten", |reader| reader.positions.is_empty()).await;
-    assert_eq!(reader.source.counters().errors, 0);
-    // An answer that a daemon does not end is given up, and said so.
-    let id = daemon.run("deaf");
-    daemon.lines(&id, 1, 0..3);
-    daemon.change(|state| state.faults.hold = true);
-    reader.lines(6).await;
-    daemon.remove(&id);
-    reader.until("it is forgotten", |reader| reader.positions.is_empty()).await;
-    assert_eq!(reader.source.counters().errors, 1);
-    daemon.assert_clean();
-}
-
-#[tokio::test]
 async fn no_more_containers_are_followed_than_may_be() {
     let daemon = Dockerd::new();
     let ids: Vec<String> = (0..12).map(|n| daemon.run(&format!("c{n}"))).collect();
@@ -601,40 +371,6 @@ async fn no_more_containers_are_followed_than_may_be() {
     }
     reader.lines(24).await;
     assert_eq!(daemon.state().most_logs, 4);
-    daemon.assert_clean();
-}
-
-#[tokio::test]
-async fn containers_that_are_gone_make_room_for_those_that_took_their_places() {
-    let daemon = Dockerd::new();
-    let old: Vec<String> = (0..4).map(|n| daemon.run(&format!("old{n}"))).collect();
-    for id in &old {
-        daemon.lines(id, 1, 0..2);
-    }
-    let relist = Duration::from_millis(50);
-    let mut reader = Reader::new(options(&daemon), Limits { max_known: 4, relist, ..limits() });
-    reader.lines(8).await;
-    // As while events are lost.
-    let quiet = |name: &str| {
-        let id = daemon.run_as(name, |c| c.running = false);
-        daemon.lines(&id, 1, 0..2);
-        id
-    };
-    let new = ["new0", "new1", "new2"].map(&quiet);
-    reader.no_more().await;
-    daemon.change(|state| {
-        for id in &old {
-            state.container(id).removed = true;
-        }
-    });
-    reader.lines(14).await;
-    reader.until("the old ones are forgotten", |reader| reader.positions.len() == 3).await;
-    // One place is left, and as many are followed as may be.
-    (quiet("new3"), quiet("new4"));
-    reader.lines(16).await;
-    reader.no_more().await;
-    daemon.change(|state| state.container(&new[0]).removed = true);
-    reader.lines(18).await;
     daemon.assert_clean();
 }
 
@@ -685,42 +421,6 @@ async fn a_log_is_read_from_disk_where_root_says_so_and_goes_on_by_the_api() {
     reader.no_more().await;
     assert_eq!(reader.of("app", "stdout"), lines(0..70));
     assert_eq!(reader.of("app", "stderr"), lines(0..50));
-    daemon.remove(&id);
-    reader.until("it is forgotten", |reader| reader.positions.is_empty()).await;
-    daemon.assert_clean();
-}
-
-#[tokio::test]
-async fn a_container_that_gets_an_unwanted_name_is_not_read_from_disk_either() {
-    let daemon = Dockerd::new();
-    let dir = tempfile::tempdir().unwrap();
-    let id = daemon.run("db");
-    let folder = dir.path().join("containers").join(&id);
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join(format!("{id}-json.log"));
-    daemon.change(|state| state.container(&id).log_path = path.display().to_string());
-    let write = |lines| {
-        daemon.lines(&id, 1, lines);
-        write_json_file(&path, &daemon.state().container(&id).log.clone());
-    };
-    write(0..5);
-    let exclude = vec![Selector::parse("tmp-*").unwrap()];
-    let options = Options { read: Read::Auto, exclude, ..options(&daemon) };
-    let mut reader = Reader::new(options, limits());
-    reader.lines(5).await;
-    daemon.rename(&id, "tmp-db");
-    reader.until("the rename is seen", |_| daemon.asked(&format!("{id}/json")).len() == 2).await;
-    reader.no_more().await;
-    assert_eq!(reader.source.followed(), (0, 0));
-    write(5..10);
-    reader.no_more().await;
-    // Also by the next run, which knows how far it has been read.
-    reader.restart();
-    reader.no_more().await;
-    daemon.rename(&id, "db");
-    reader.lines(10).await;
-    reader.no_more().await;
-    assert_eq!(reader.of("db", "stdout"), lines(0..10));
     daemon.remove(&id);
     reader.until("it is forgotten", |reader| reader.positions.is_empty()).await;
     daemon.assert_clean();
