@@ -136,8 +136,8 @@ pub(super) struct Follow {
     pub(super) running: bool,
     pub(super) mark: Mark,
     pub(super) link: Link,
-    /// When the log was asked for the last time.
-    asked_ns: i64,
+    /// From when on a message can't be older than the last request for the log.
+    live_ns: i64,
     /// It has ended, and all of its log was read.
     pub(super) complete: bool,
     /// It may have run since the log was asked for the last time: the answer may lack that run.
@@ -169,7 +169,7 @@ impl Follow {
             running: false,
             mark,
             link: Link::Off,
-            asked_ns: 0,
+            live_ns: 0,
             complete: false,
             again: false,
             unreadable: false,
@@ -230,9 +230,9 @@ impl Follow {
     }
 
     /// Asks for the log.
-    pub(super) fn ask(&mut self, answer: Connecting, now_ns: i64) {
+    pub(super) fn ask(&mut self, answer: Connecting, live_ns: i64) {
         self.link = Link::Connecting(answer);
-        self.asked_ns = now_ns;
+        self.live_ns = live_ns;
         self.again = false;
     }
 
@@ -246,7 +246,7 @@ impl Follow {
             body: None,
             bytes: Vec::new(),
             frames: Frames::new(max_line),
-            resume: Resume::new(self.mark, self.asked_ns),
+            resume: Resume::new(self.mark, self.live_ns),
             began: Instant::now(),
             ahead: Vec::new(),
             over: false,

@@ -11,7 +11,7 @@ use super::api::{self, Daemon};
 use super::discover::Reports;
 use super::follow::{Counters, End, Follow, Link, Stream, Turn, Work};
 use super::options::{Limits, Options};
-use crate::host::Clock;
+use crate::host::{Clock, Endpoint};
 use crate::logs::Progress;
 use crate::logs::text::Converter;
 use crate::model::Block;
@@ -173,7 +173,8 @@ impl Links {
                 let path = api::logs(&follow.id, follow.running, since);
                 let daemon = host.daemon.clone();
                 let socket = Box::pin(async move { daemon.ask(&path).await });
-                follow.ask(socket, self.clock.now_ns());
+                let is_here = matches!(host.daemon.endpoint, Endpoint::Unix(_));
+                follow.ask(socket, follow.mark.live_from(self.clock.now_ns(), is_here));
                 (connecting, used) = (connecting + 1, used + 1);
             }
             if let Link::Connecting(socket) = &mut follow.link

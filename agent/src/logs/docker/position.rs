@@ -113,6 +113,13 @@ impl Mark {
         self.hash = hash;
     }
 
+    /// From which timestamp on a message was written after a request of this time: another host's clock may be
+    /// ahead, and the mark with it.
+    pub fn live_from(&self, asked_ns: i64, is_here: bool) -> i64 {
+        let told = is_here || self.latest_ns.saturating_sub(asked_ns) > SKEW_NS;
+        if told { asked_ns } else { i64::MAX }
+    }
+
     /// The whole second since which the daemon is to be asked; none: from the start. Docker before 23.0
     /// leaves out each message before it, later ones all before the first one behind it: where the clock is
     /// behind what was read, only all will do.
@@ -122,6 +129,9 @@ impl Mark {
     }
 }
 
+/// How far the clock of another host may be ahead.
+const SKEW_NS: i64 = 300 * 1_000_000_000;
+
 /// How far a message's time may be behind the moment at which it is looked at.
 const SLACK_NS: i64 = 1_000_000_000;
 
@@ -129,8 +139,8 @@ const SLACK_NS: i64 = 1_000_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Resume {
     mark: Mark,
-    /// When the log was asked for.
-    asked_ns: i64,
+    /// What has this timestamp or a later one was written after the request.
+    live_ns: i64,
     /// How many of those that are counted have come again; none: the first has not.
     again: Option<u64>,
     over: bool,
@@ -140,9 +150,9 @@ pub struct Resume {
 }
 
 impl Resume {
-    /// Goes on behind this mark, in an answer to what was asked at that time of the daemon's clock.
-    pub fn new(mark: Mark, asked_ns: i64) -> Resume {
-        Resume { mark, asked_ns, again: None, over: mark.taken == 0, passed: 0, lost: 0 }
+    /// Goes on behind this mark, in an answer in which from a timestamp on all is new, see [`Mark::live_from`].
+    pub fn new(mark: Mark, live_ns: i64) -> Resume {
+        Resume { mark, live_ns, again: None, over: mark.taken == 0, passed: 0, lost: 0 }
     }
 
     /// Whether the next message of the stream, of so many bytes, is a new one.
@@ -155,7 +165,7 @@ impl Resume {
         let again = match self.again {
             None if timestamp_ns < self.mark.latest_ns => {
                 // Not what the log may have from before the clock was set back.
-                let live = self.asked_ns..=now_ns.saturating_add(SLACK_NS);
+                let live = self.live_ns..=now_ns.saturating_add(SLACK_NS);
                 if !is_last && live.contains(&timestamp_ns) {
                     self.end();
                     return true;
@@ -231,6 +241,20 @@ mod tests {
         mark.take(10_500_000_000, 0);
         assert_eq!(mark.since(10_500_000_000), Some(9));
         assert_eq!(mark.since(10_499_999_999), None);
+    }
+
+    #[test]
+    fn the_clock_of_another_host_may_be_ahead() {
+        let minute = 60_000_000_000;
+        let mark = Mark { latest_ns: 100 * minute, taken: 1, ..Mark::default() };
+        for (asked, is_here, expected) in [
+            (99 * minute, true, 99 * minute),
+            (99 * minute, false, i64::MAX),
+            (90 * minute, false, 90 * minute),
+            (101 * minute, false, i64::MAX),
+        ] {
+            assert_eq!(mark.live_from(asked, is_here), expected);
+        }
     }
 
     #[test]
