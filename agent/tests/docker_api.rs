@@ -4,136 +4,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
+mod docker_reader;
 mod support;
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
-use mote::host::{Endpoint, ManualClock, Roots};
-use mote::logs::docker::{DockerSource, KEY_PREFIX, Limits, Options, Read, Selector};
+use docker_reader::{Entry, Positions, Reader, limits, lines, options};
+use mote::logs::docker::{KEY_PREFIX, Limits, Options, Read, Selector};
 use mote::logs::{Progress, Source};
-use mote::model::{Block, Labels};
 use serde_json::json;
 use support::dockerd::{LIST, Message, START, expected, write_json_file};
 use support::{Dice, Dockerd};
 use tokio::time::{Instant, timeout};
-
-type Positions = BTreeMap<String, Vec<u8>>;
-
-#[derive(Clone, Debug, PartialEq)]
-struct Entry {
-    labels: Labels,
-    time_ns: i64,
-    line: String,
-    partial: bool,
-}
-
-impl Entry {
-    fn label(&self, name: &str) -> &str {
-        self.labels.get(name).unwrap_or_default()
-    }
-}
-
-struct Reader {
-    source: DockerSource,
-    options: Options,
-    limits: Limits,
-    positions: Positions,
-    entries: Vec<Entry>,
-    limit: usize,
-}
-
-fn limits() -> Limits {
-    Limits {
-        timeout: Duration::from_millis(300),
-        pause: (Duration::from_millis(5), Duration::from_millis(50)),
-        poll: Duration::from_millis(50),
-        ..Limits::default()
-    }
-}
-
-fn options(daemon: &Dockerd) -> Options {
-    let hosts = vec![Endpoint::parse(&daemon.host()).unwrap()];
-    Options { hosts, read: Read::Api, ..Options::default() }
-}
-
-fn build(options: &Options, positions: &Positions, limits: Limits) -> DockerSource {
-    let clock = Rc::new(ManualClock::at(START + 3_600_000_000_000));
-    DockerSource::with_limits(options.clone(), positions, clock, &Roots::default(), limits)
-}
-
-impl Reader {
-    fn new(options: Options, limits: Limits) -> Reader {
-        let positions = Positions::new();
-        let source = build(&options, &positions, limits);
-        Reader { source, options, limits, positions, entries: Vec::new(), limit: 64 << 10 }
-    }
-
-    /// As after a SIGKILL: only what was stored is known.
-    fn restart(&mut self) {
-        self.source = build(&self.options, &self.positions, self.limits);
-    }
-
-    fn read(&mut self) -> Progress {
-        let mut block = Block::new();
-        let progress = self.source.read(&mut block, self.limit);
-        // At most a message more than it should be.
-        assert!(block.size() <= self.limit + (1 << 16) + 2 * 128, "{}", block.size());
-        for entry in block.entries() {
-            self.entries.push(Entry {
-                labels: block.streams()[usize::from(entry.stream.0)].clone(),
-                time_ns: entry.timestamp_ns,
-                line: entry.line.to_owned(),
-                partial: entry.partial,
-            });
-        }
-        for position in block.positions() {
-            match position.position {
-                [] => self.positions.remove(position.key),
-                bytes => self.positions.insert(position.key.to_owned(), bytes.to_vec()),
-            };
-        }
-        progress
-    }
-
-    /// Reads until a condition holds.
-    async fn until(&mut self, what: &str, condition: impl Fn(&Reader) -> bool) {
-        let end = Instant::now() + Duration::from_secs(20);
-        loop {
-            while self.read() == Progress::More {}
-            if condition(self) {
-                return;
-            }
-            assert!(Instant::now() < end, "{what}: {} entries", self.entries.len());
-            let _ = timeout(Duration::from_millis(20), self.source.ready()).await;
-        }
-    }
-
-    async fn lines(&mut self, count: usize) {
-        self.until(&format!("{count} lines"), |reader| reader.entries.len() >= count).await;
-    }
-
-    /// Reads for a while, in which nothing more may come.
-    async fn no_more(&mut self) {
-        let before = self.entries.len();
-        let end = Instant::now() + Duration::from_millis(150);
-        while Instant::now() < end {
-            let _ = timeout(Duration::from_millis(10), self.source.ready()).await;
-            self.read();
-        }
-        assert_eq!(self.entries[before..], []);
-    }
-
-    fn of(&self, container: &str, stream: &str) -> Vec<String> {
-        let of = |e: &&Entry| e.label("container") == container && e.label("stream") == stream;
-        self.entries.iter().filter(of).map(|entry| entry.line.clone()).collect()
-    }
-}
-
-fn lines(range: std::ops::Range<u32>) -> Vec<String> {
-    range.map(|line| format!("line {line}")).collect()
-}
 
 #[tokio::test]
 async fn frames_raw_output_and_parts_arrive_in_pieces_of_any_size() {
@@ -169,6 +51,31 @@ async fn frames_raw_output_and_parts_arrive_in_pieces_of_any_size() {
                 compose_service=\"web\", container=\"web\", image=\"busybox:1\", stream=\"stdout\"}";
     assert_eq!(first.labels.to_string(), text.replace("ID", &web));
     assert_eq!(first.time_ns, START + 1_003);
+    daemon.assert_clean();
+}
+
+#[tokio::test]
+async fn parts_that_are_cut_at_max_line_are_parts() {
+    let daemon = Dockerd::new();
+    let web = daemon.run("web");
+    let tty = daemon.run_as("shell", |c| c.tty = true);
+    let part = "x".repeat(16 << 10);
+    for text in [&part, &part, "end\n", "no end"] {
+        daemon.write(&web, 1, text);
+        daemon.write(&tty, 1, &text.replace('\n', "\r\n"));
+    }
+    let mut options = options(&daemon);
+    options.max_line = 8 << 10;
+    let mut reader = Reader::new(options, limits());
+    reader.lines(7).await;
+    daemon.die(&web);
+    daemon.die(&tty);
+    reader.lines(8).await;
+    for name in ["web", "shell"] {
+        let of = reader.entries.iter().filter(|e| e.label("container") == name);
+        let parts: Vec<_> = of.map(|entry| (entry.line.len(), entry.partial)).collect();
+        assert_eq!(parts, [(8 << 10, true), (8 << 10, true), (3, false), (6, false)], "{name}");
+    }
     daemon.assert_clean();
 }
 
@@ -567,6 +474,43 @@ async fn a_container_that_starts_while_describing_it_hangs_is_read() {
     reader.until("the request", |_| !daemon.asked(&format!("{late}/json")).is_empty()).await;
     daemon.change(|state| state.faults.hang = vec![format!("{late}/json")]);
     reader.lines(4).await;
+    daemon.assert_clean();
+}
+
+#[tokio::test]
+async fn a_line_of_a_clock_that_was_ahead_stops_nothing_when_it_is_rotated_away() {
+    let mut daemon = Dockerd::new();
+    let id = daemon.run("app");
+    let at = |daemon: &Dockerd, after_s: i64, line: u32| {
+        let time_ns = START + after_s * 1_000_000_000;
+        let text = format!("line {line}\n").into_bytes();
+        let message = Message { output: 1, time_ns, text };
+        daemon.change(|state| state.container(&id).log.push(message));
+    };
+    at(&daemon, 3 * 3_600, 0);
+    at(&daemon, 60, 1);
+    let mut reader = Reader::new(options(&daemon), limits());
+    reader.lines(2).await;
+    // The first is rotated away; what was written meanwhile stands behind the last that was read.
+    daemon.stop();
+    daemon.change(|state| state.container(&id).log.remove(0));
+    at(&daemon, 120, 2);
+    daemon.start();
+    reader.lines(3).await;
+    at(&daemon, 180, 3);
+    reader.lines(4).await;
+    // That is gone too: what is written from now on is told, and from the next time on all.
+    daemon.stop();
+    daemon.change(|state| state.container(&id).log.clear());
+    at(&daemon, 240, 100);
+    daemon.start();
+    reader.no_more().await;
+    at(&daemon, 3_600, 4);
+    reader.lines(5).await;
+    reader.restart();
+    at(&daemon, 3_600, 5);
+    reader.lines(6).await;
+    assert_eq!(reader.of("app", "stdout"), lines(0..6));
     daemon.assert_clean();
 }
 

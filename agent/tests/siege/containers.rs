@@ -75,6 +75,7 @@ fn come_and_go(daemon: &Dockerd, stop: &AtomicBool) -> usize {
                     driver: "json-file".to_owned(),
                     log_path: String::new(),
                     running: true,
+                    status: "Up 1 second".to_owned(),
                     removed: false,
                     log: vec![message],
                 });

@@ -38,6 +38,8 @@ pub struct Container {
     pub driver: String,
     pub log_path: String,
     pub running: bool,
+    /// As lists have it.
+    pub status: String,
     pub removed: bool,
     pub log: Vec<Message>,
 }
@@ -51,6 +53,8 @@ pub struct Faults {
     pub hang: Vec<String>,
     /// Log connections are cut after between one and so many bytes.
     pub cut: Option<u64>,
+    /// Logs that are told are not ended as long as this holds.
+    pub hold: bool,
     /// Logs are written in pieces of so few bytes.
     pub dribble: Option<usize>,
     /// Messages before `since` are left out one by one, as before 23.0, and not only up to the first behind.
@@ -194,6 +198,7 @@ impl Dockerd {
                 driver: "json-file".to_owned(),
                 log_path: String::new(),
                 running: true,
+                status: "Up 2 hours".to_owned(),
                 removed: false,
                 log: Vec::new(),
             };
@@ -372,7 +377,7 @@ fn list(shared: &Shared, stream: &mut (impl Read + Write)) -> std::io::Result<()
     let item = |c: &Container| {
         json!({ "Id": c.id, "Names": [format!("/{}", c.name)], "Image": c.image, "ImageID": "sha256:0",
             "Command": "sh -c '{\"[\\\\'", "Created": 1, "Ports": [], "Labels": c.labels,
-            "State": if c.running { "running" } else { "exited" }, "Status": "Up 2 hours" })
+            "State": if c.running { "running" } else { "exited" }, "Status": c.status })
     };
     let all: Vec<Value> = state.containers.iter().filter(|c| !c.removed).map(item).collect();
     drop(state);
@@ -495,6 +500,7 @@ fn logs(
             let new: Vec<Message> = c.log[next..].iter().take(200).cloned().collect();
             drop(state);
             if new.is_empty() && ended {
+                drop(wait_while(shared, |state| state.life == life && state.faults.hold));
                 return stream.write_all(b"0\r\n\r\n");
             }
             next += new.len();

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -15,9 +16,6 @@ use super::api::{self, Answer, ApiError, Daemon};
 use super::options::{Limits, Options};
 use super::said::{self, Container, Event};
 use crate::host::alarm::sleep_about;
-
-/// Containers of one daemon that are looked at, running or not.
-const MAX_KNOWN: usize = 2_000;
 
 /// How many times as long as any part of it a whole list may take.
 const LONGEST_LIST: u32 = 12;
@@ -29,6 +27,8 @@ pub(super) enum Report {
     Found(Box<Container>, bool),
     /// Whether a known one may write.
     Running(String, bool),
+    /// A known one that does not run now may have done since the last list.
+    Ran(String),
     /// It is no more.
     Removed(String),
     /// All that the daemon has have been told.
@@ -50,6 +50,8 @@ pub(super) struct Discovery {
     events_trouble: Trouble,
     inspect_trouble: Trouble,
     too_many: bool,
+    /// When the last list began that came to its end.
+    listed: Option<Instant>,
     /// Of a container that an event told of nothing else is known.
     list_again: bool,
 }
@@ -58,7 +60,18 @@ pub(super) struct Discovery {
 struct Known {
     /// As the list has it: who is called otherwise is asked again.
     name: String,
+    /// As the list had it.
+    ended_s: Option<u64>,
     seen: bool,
+}
+
+impl Known {
+    /// Whether a run may have ended since the last list; one did so long ago. The daemon tells whole seconds, and
+    /// by a clock that may be set and goes on in a suspended machine.
+    fn ran(&self, ended_s: u64, since: Duration) -> bool {
+        ended_s <= since.as_secs().saturating_add(1)
+            || self.ended_s.is_none_or(|before| ended_s < before)
+    }
 }
 
 impl Discovery {
@@ -80,6 +93,7 @@ impl Discovery {
             events_trouble: Trouble::default(),
             inspect_trouble: Trouble::default(),
             too_many: false,
+            listed: None,
             list_again: false,
         }
     }
@@ -179,42 +193,61 @@ impl Discovery {
     }
 
     async fn list(&mut self) -> Result<(), ApiError> {
+        let began = Instant::now();
         let mut answer = self.daemon.answer(api::LIST).await?;
         self.known.values_mut().for_each(|known| known.seen = false);
         let roots = answer.is_roots();
-        let mut new = Vec::new();
-        let mut more = 0u64;
+        let most = self.limits.max_known;
+        let (mut renamed, mut new, mut more) = (Vec::new(), Vec::new(), 0);
         let end = Instant::now() + self.limits.timeout * LONGEST_LIST;
         while let Some(container) = self.item(&mut answer, end).await? {
             let Some(container) = container else { continue };
-            let many = self.known.len() + new.len() >= MAX_KNOWN;
             match self.known.get_mut(&container.id) {
                 Some(known) if known.name == container.name => {
                     known.seen = true;
-                    self.report(Report::Running(container.id, container.running));
+                    let since = self.listed.map_or(Duration::MAX, |listed| listed.elapsed());
+                    let ran = container.ended_s.is_some_and(|ended| known.ran(ended, since));
+                    known.ended_s = container.ended_s;
+                    let (id, running) = (container.id, container.running);
+                    if ran && !running {
+                        self.report(Report::Ran(id.clone()));
+                    }
+                    self.report(Report::Running(id, running));
                 }
-                None if many => more += 1,
-                _ => new.push(container),
+                Some(known) => {
+                    if !std::mem::replace(&mut known.seen, true) {
+                        renamed.push(container);
+                    }
+                }
+                None if new.len() < most => new.push(container),
+                None => more += 1,
             }
         }
+        self.listed = Some(began);
+        // Those that are no more make room first. A description that was passed over may be a known one's.
+        if answer.too_long() == 0 {
+            let gone: Vec<String> =
+                self.known.extract_if(|_, known| !known.seen).map(|(id, _)| id).collect();
+            gone.into_iter().for_each(|id| self.report(Report::Removed(id)));
+        }
+        let room = most.saturating_sub(self.known.len());
+        more += new.len().saturating_sub(room);
+        new.truncate(room);
         let complete = more == 0 && answer.too_long() == 0;
         if !complete && !self.too_many {
             log::warn!(
-                "containers of {}: {more} are left out since there are more than {MAX_KNOWN}, and {} that are described in more than 256 KiB",
+                "containers of {}: {more} are left out since there are more than {most}, and {} that are described in more than 256 KiB",
                 self.daemon.endpoint,
                 answer.too_long()
             );
         }
         self.too_many = !complete;
         drop(answer);
-        for container in new {
+        for container in renamed.into_iter().chain(new) {
             let id = container.id.clone();
             self.inspect(&id, Some((container, roots))).await?;
         }
         if complete {
-            let gone: Vec<String> =
-                self.known.extract_if(|_, known| !known.seen).map(|(id, _)| id).collect();
-            gone.into_iter().for_each(|id| self.report(Report::Removed(id)));
             self.report(Report::Listed);
         }
         Ok(())
@@ -243,10 +276,11 @@ impl Discovery {
         id: &str,
         listed: Option<(Container, bool)>,
     ) -> Result<(), ApiError> {
-        if self.known.len() >= MAX_KNOWN && !self.known.contains_key(id) {
+        if self.known.len() >= self.limits.max_known && !self.known.contains_key(id) {
             // The next list says so.
             return Ok(());
         }
+        let ended_s = listed.as_ref().and_then(|(container, _)| container.ended_s);
         let asked = async {
             let mut answer = self.daemon.answer(&api::inspect(id)).await?;
             let read = |json: &[u8]| self.needed(said::inspected(json));
@@ -279,7 +313,7 @@ impl Discovery {
             }
         };
         if let Some((container, roots)) = found {
-            let known = Known { name: container.name.clone(), seen: true };
+            let known = Known { name: container.name.clone(), ended_s, seen: true };
             self.known.insert(container.id.clone(), known);
             self.report(Report::Found(Box::new(container), roots));
         }

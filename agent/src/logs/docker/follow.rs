@@ -13,13 +13,10 @@ use super::discover::Trouble;
 use super::frames::{Frames, Message, Output};
 use super::labels::of_output;
 use super::position::{Mark, Resume};
-use super::said;
+use super::{PART, said};
 use crate::host::http::{self, Body, Head, Piece};
 use crate::logs::text::Converter;
 use crate::model::{Block, Labels, StreamId};
-
-/// Docker's parts of a line have so much text or more; what is shorter and has no end was a program's last.
-const DOCKER_PART: usize = 16 << 10;
 
 /// What an answer may say that is no log.
 const MAX_FAILURE: usize = 512;
@@ -88,7 +85,9 @@ pub struct Counters {
     pub truncated_lines: u64,
     /// Lines in which something was replaced by U+FFFD.
     pub invalid_utf8: u64,
-    /// Answers that were no log, and errors that a daemon told in one.
+    /// Bytes of text that could not be told from what had been read, and were passed over.
+    pub lost_bytes: u64,
+    /// Answers that were no log, that had no end, and errors that a daemon told in one.
     pub errors: u64,
     /// Connections that broke.
     pub reconnects: u64,
@@ -137,14 +136,20 @@ pub(super) struct Follow {
     pub(super) running: bool,
     pub(super) mark: Mark,
     pub(super) link: Link,
+    /// From when on a message can't be older than the last request for the log.
+    live_ns: i64,
     /// It has ended, and all of its log was read.
     pub(super) complete: bool,
+    /// It may have run since the log was asked for the last time: the answer may lack that run.
+    again: bool,
     /// Nobody can read its log until it is started anew.
     unreadable: bool,
     /// It is no more: what is left of its log is read, if it can be.
     pub(super) gone: bool,
-    /// It was no more when the last list began.
+    /// It was no more when the last list began, and nothing of it was left to be read then.
     pub(super) gone_for_long: bool,
+    /// When it was looked at for the last time, since the last list, there was nothing to read.
+    pub(super) quiet: bool,
     /// It has been counted as waiting.
     pub(super) waits: bool,
     pause: Duration,
@@ -164,10 +169,13 @@ impl Follow {
             running: false,
             mark,
             link: Link::Off,
+            live_ns: 0,
             complete: false,
+            again: false,
             unreadable: false,
             gone: false,
             gone_for_long: false,
+            quiet: false,
             waits: false,
             pause: Duration::ZERO,
             stamps: [Stamp::default(); 2],
@@ -186,6 +194,19 @@ impl Follow {
         self.driver = container.driver;
         self.unreadable = false;
         self.set_running(container.running);
+        self.ran();
+    }
+
+    /// It may have run, also if it does not now.
+    pub(super) fn ran(&mut self) {
+        match self.link {
+            Link::Connecting(_) | Link::Open(_) => self.again = true,
+            Link::Off if !self.unreadable => {
+                self.complete = false;
+                self.link = Link::Wait(Instant::now());
+            }
+            Link::Off | Link::Wait(_) => {}
+        }
     }
 
     /// It may write, or not.
@@ -200,11 +221,19 @@ impl Follow {
             if matches!(self.link, Link::Wait(_)) {
                 self.link = Link::Off;
             }
+            self.ran();
         }
         self.running = running;
         if !self.complete && matches!(self.link, Link::Off) {
             self.link = Link::Wait(Instant::now());
         }
+    }
+
+    /// Asks for the log.
+    pub(super) fn ask(&mut self, answer: Connecting, live_ns: i64) {
+        self.link = Link::Connecting(answer);
+        self.live_ns = live_ns;
+        self.again = false;
     }
 
     /// A connection was made, or not.
@@ -217,7 +246,7 @@ impl Follow {
             body: None,
             bytes: Vec::new(),
             frames: Frames::new(max_line),
-            resume: Resume::new(self.mark),
+            resume: Resume::new(self.mark, self.live_ns),
             began: Instant::now(),
             ahead: Vec::new(),
             over: false,
@@ -235,7 +264,7 @@ impl Follow {
         let (mut done, mut lived) = (false, false);
         if let Link::Open(stream) = &self.link {
             lived = stream.began.elapsed() >= longest;
-            done = matches!(end, End::Clean) && !self.running;
+            done = matches!(end, End::Clean) && !self.running && !self.again;
         }
         match end {
             End::Clean => {}
@@ -243,7 +272,7 @@ impl Follow {
                 counters.reconnects += 1;
                 log::debug!("logs of container {}: {reason}", self.name);
             }
-            End::Refused(404, _) => done = !self.running,
+            End::Refused(404, _) => done = !self.running && !self.again,
             End::Refused(code, said) => {
                 counters.errors += 1;
                 let (name, driver) = (&self.name, &self.driver);
@@ -410,6 +439,8 @@ impl Stream {
             Some(Head { status: 200, .. }) => {
                 let resume = &mut self.resume;
                 self.frames.finish(&mut |message| into.message(resume, message));
+                resume.end();
+                into.work.counters.lost_bytes += resume.take_lost();
                 End::Clean
             }
             Some(head) => End::Refused(head.status, said::failure(&self.bytes)),
@@ -461,7 +492,9 @@ impl Into<'_, '_> {
         // Not of the time that was told: lines may be the same, and their times.
         let hash = crc32c::crc32c_append(crc32c::crc32c(&given.to_le_bytes()), text);
         let hash = crc32c::crc32c_append(hash, &[place as u8]);
-        if !resume.is_new(told, hash) {
+        let is_new = resume.is_new(told, hash, text.len() as u64, self.work.now_ns);
+        self.work.counters.lost_bytes += resume.take_lost();
+        if !is_new {
             return;
         }
         self.mark.take(told, hash);
@@ -472,7 +505,8 @@ impl Into<'_, '_> {
         counters.truncated_lines += u64::from(line.truncated || cut);
         counters.invalid_utf8 += u64::from(line.replaced);
         block.push(stream, given, line.text);
-        if partial && (!self.is_docker || text.len() >= DOCKER_PART) {
+        // What was cut had more text than is here.
+        if partial && (!self.is_docker || cut || text.len() >= PART) {
             block.set_partial();
         }
     }

@@ -11,7 +11,7 @@ use super::api::{self, Daemon};
 use super::discover::Reports;
 use super::follow::{Counters, End, Follow, Link, Stream, Turn, Work};
 use super::options::{Limits, Options};
-use crate::host::Clock;
+use crate::host::{Clock, Endpoint};
 use crate::logs::Progress;
 use crate::logs::text::Converter;
 use crate::model::Block;
@@ -104,6 +104,11 @@ impl Links {
         if ready {
             return Poll::Ready(Wake::Data);
         }
+        if until == Until::Data {
+            // Else a turn would tell, which there is none of where nothing can be read.
+            let open = self.follows.iter_mut().filter(|f| matches!(f.link, Link::Open(_)));
+            open.for_each(|follow| follow.quiet = true);
+        }
         self.poll_timer(now, context)
     }
 
@@ -168,7 +173,8 @@ impl Links {
                 let path = api::logs(&follow.id, follow.running, since);
                 let daemon = host.daemon.clone();
                 let socket = Box::pin(async move { daemon.ask(&path).await });
-                follow.link = Link::Connecting(socket);
+                let is_here = matches!(host.daemon.endpoint, Endpoint::Unix(_));
+                follow.ask(socket, follow.mark.live_from(self.clock.now_ns(), is_here));
                 (connecting, used) = (connecting + 1, used + 1);
             }
             if let Link::Connecting(socket) = &mut follow.link
@@ -221,15 +227,23 @@ impl Links {
         }
     }
 
-    /// A list of a daemon's has ended: what was no more when the last one did, the daemon does not end.
+    /// A list of a daemon's has ended: what was no more when the last one did, the daemon does not end. What
+    /// nobody has read meanwhile it may have ended.
     pub(super) fn forget_gone(&mut self, host: usize) {
-        while let Some(index) =
-            self.follows.iter().position(|follow| follow.gone_for_long && follow.host == host)
+        while let Some(index) = self
+            .follows
+            .iter()
+            .position(|follow| follow.gone_for_long && follow.quiet && follow.host == host)
         {
+            self.counters.errors += 1;
+            if let Some(follow) = self.follows.get(index) {
+                log::debug!("logs of container {}: they don't end, though it is gone", follow.name);
+            }
             self.forget(index);
         }
-        let of_host = self.follows.iter_mut().filter(|follow| follow.host == host);
-        of_host.for_each(|follow| follow.gone_for_long = follow.gone);
+        for follow in self.follows.iter_mut().filter(|follow| follow.host == host) {
+            follow.gone_for_long = follow.gone && std::mem::take(&mut follow.quiet);
+        }
     }
 
     /// A container is no more, and no more is read of it.
@@ -290,6 +304,7 @@ impl Links {
                 self.bound_held();
             }
             let Some(follow) = self.follows.get_mut(index) else { break };
+            follow.quiet = matches!(turn, Turn::Quiet);
             match turn {
                 Turn::Quiet => quiet += 1,
                 Turn::Read(count) => {

@@ -50,6 +50,10 @@ pub use source::DockerSource;
 /// What metrics and labels call the source.
 pub const NAME: &str = "docker";
 
+/// Docker's parts of a line have so much text, or more where something in it was no UTF-8; what is shorter
+/// and has no end was a program's last.
+const PART: usize = 16 << 10;
+
 /// What every key of a position by the API starts with; the container's id follows.
 pub const KEY_PREFIX: &str = "docker:api:";
 

@@ -101,6 +101,8 @@ impl Options {
 pub struct Limits {
     /// How many containers are followed at once.
     pub max_containers: usize,
+    /// Containers of one daemon that are looked at, running or not.
+    pub max_known: usize,
     /// For connecting, and for each answer to go on.
     pub timeout: Duration,
     /// The pauses after a failure, the shortest and the longest.
@@ -117,6 +119,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             max_containers: 200,
+            max_known: 2_000,
             timeout: Duration::from_secs(10),
             pause: (Duration::from_millis(500), Duration::from_secs(60)),
             relist: Duration::from_secs(600),

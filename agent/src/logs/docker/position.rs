@@ -15,6 +15,11 @@
 //! What comes before the first message with that timestamp has been taken, and from it on so many messages
 //! as are counted. A later timestamp can't have been taken. This holds for timestamps of any precision, and
 //! where the clock was set back.
+//!
+//! **Rotated away.** Where a clock that was ahead gave the latest timestamp, all that is written until it is
+//! reached is earlier. If the log has the first message with it no more, the last one that was taken ends what
+//! has been, by its CRC-32C; without that one too, what was written since the connection was made is new, and
+//! the rest can't be told apart: it is passed over, and counted.
 
 use std::fmt;
 
@@ -108,6 +113,13 @@ impl Mark {
         self.hash = hash;
     }
 
+    /// From which timestamp on a message was written after a request of this time: another host's clock may be
+    /// ahead, and the mark with it.
+    pub fn live_from(&self, asked_ns: i64, is_here: bool) -> i64 {
+        let told = is_here || self.latest_ns.saturating_sub(asked_ns) > SKEW_NS;
+        if told { asked_ns } else { i64::MAX }
+    }
+
     /// The whole second since which the daemon is to be asked; none: from the start. Docker before 23.0
     /// leaves out each message before it, later ones all before the first one behind it: where the clock is
     /// behind what was read, only all will do.
@@ -117,30 +129,54 @@ impl Mark {
     }
 }
 
+/// How far the clock of another host may be ahead.
+const SKEW_NS: i64 = 300 * 1_000_000_000;
+
+/// How far a message's time may be behind the moment at which it is looked at.
+const SLACK_NS: i64 = 1_000_000_000;
+
 /// Tells which messages of a stream that begins before a mark have been taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Resume {
     mark: Mark,
+    /// What has this timestamp or a later one was written after the request.
+    live_ns: i64,
     /// How many of those that are counted have come again; none: the first has not.
     again: Option<u64>,
     over: bool,
+    /// Bytes of messages before the first that is counted.
+    passed: u64,
+    lost: u64,
 }
 
 impl Resume {
-    /// Goes on behind this mark.
-    pub fn new(mark: Mark) -> Resume {
-        Resume { mark, again: None, over: mark.taken == 0 }
+    /// Goes on behind this mark, in an answer in which from a timestamp on all is new, see [`Mark::live_from`].
+    pub fn new(mark: Mark, live_ns: i64) -> Resume {
+        Resume { mark, live_ns, again: None, over: mark.taken == 0, passed: 0, lost: 0 }
     }
 
-    /// Whether the next message of the stream is a new one.
-    pub fn is_new(&mut self, timestamp_ns: i64, hash: u32) -> bool {
+    /// Whether the next message of the stream, of so many bytes, is a new one.
+    pub fn is_new(&mut self, timestamp_ns: i64, hash: u32, bytes: u64, now_ns: i64) -> bool {
         if self.over {
             return true;
         }
+        // A time to the nanosecond is its message's own, whatever else has gone from the log.
+        let is_last = timestamp_ns % 1_000_000_000 != 0 && hash == self.mark.hash;
         let again = match self.again {
-            None if timestamp_ns < self.mark.latest_ns => return false,
+            None if timestamp_ns < self.mark.latest_ns => {
+                // Not what the log may have from before the clock was set back.
+                let live = self.live_ns..=now_ns.saturating_add(SLACK_NS);
+                if !is_last && live.contains(&timestamp_ns) {
+                    self.end();
+                    return true;
+                }
+                self.passed = self.passed.saturating_add(bytes);
+                self.over = is_last;
+                return false;
+            }
             // The daemon has it no more.
             None if timestamp_ns > self.mark.latest_ns => {
+                self.end();
                 self.over = true;
                 return true;
             }
@@ -152,10 +188,20 @@ impl Resume {
             Some(again) => again + 1,
         };
         self.again = Some(again);
-        // A time to the nanosecond is its message's own, whatever else has gone from the log.
-        let exact = timestamp_ns % 1_000_000_000 != 0;
-        self.over = again >= self.mark.taken || (exact && hash == self.mark.hash);
+        self.over = again >= self.mark.taken || is_last;
         false
+    }
+
+    /// The log is at its end: a mark that has not come is not there.
+    pub fn end(&mut self) {
+        if !self.over && self.again.is_none() {
+            self.lost = self.lost.saturating_add(std::mem::take(&mut self.passed));
+        }
+    }
+
+    /// Bytes that were passed over without a mark behind them, since this was asked last.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 }
 
@@ -198,14 +244,74 @@ mod tests {
     }
 
     #[test]
+    fn the_clock_of_another_host_may_be_ahead() {
+        let minute = 60_000_000_000;
+        let mark = Mark { latest_ns: 100 * minute, taken: 1, ..Mark::default() };
+        for (asked, is_here, expected) in [
+            (99 * minute, true, 99 * minute),
+            (99 * minute, false, i64::MAX),
+            (90 * minute, false, 90 * minute),
+            (101 * minute, false, i64::MAX),
+        ] {
+            assert_eq!(mark.live_from(asked, is_here), expected);
+        }
+    }
+
+    #[test]
     fn a_log_that_was_rotated_away_goes_on_with_what_is_later() {
         let mut mark = Mark::default();
         (0..5).for_each(|n| mark.take(1_000, n));
-        let mut resume = Resume::new(mark);
-        assert!(resume.is_new(1_001, 9) && resume.is_new(999, 9));
+        let mut resume = Resume::new(mark, 2_000);
+        assert!(resume.is_new(1_001, 9, 1, 2_000) && resume.is_new(999, 9, 1, 2_000));
         // Two of the five are gone.
-        let mut resume = Resume::new(mark);
-        assert_eq!([2, 3, 4, 5].map(|n| resume.is_new(1_000, n)), [false, false, false, true]);
+        let mut resume = Resume::new(mark, 2_000);
+        let is_new = [2, 3, 4, 5].map(|n| resume.is_new(1_000, n, 1, 2_000));
+        assert_eq!(is_new, [false, false, false, true]);
+        assert_eq!(resume.take_lost(), 0);
+    }
+
+    #[test]
+    fn a_mark_of_a_clock_that_was_ahead_and_is_rotated_away_stops_nothing() {
+        let second = 1_000_000_000;
+        let start = 1_000 * second + 1;
+        let mut mark = Mark::default();
+        mark.take(start + 7_200 * second, 1);
+        mark.take(start, 2);
+        // The last one that was taken is there: what is behind it is new, what was before is not.
+        let asked = start + 5 * second;
+        let mut resume = Resume::new(mark, asked);
+        let log = [(start - 1, 9), (start, 2), (start + second, 3)];
+        let is_new = log.map(|(time, hash)| resume.is_new(time, hash, 1, asked));
+        assert_eq!((is_new, resume.take_lost()), ([false, false, true], 0));
+        // It is not: what can't be told apart is counted, and what comes then is taken.
+        let mut resume = Resume::new(mark, asked);
+        for hash in [4, 5] {
+            assert!(!resume.is_new(start + second, hash, 7, asked));
+        }
+        assert_eq!(resume.take_lost(), 0);
+        let log = [(6, 6), (8, 8)].map(|(after, now)| {
+            resume.is_new(start + after * second, after as u32, 1, start + now * second)
+        });
+        assert_eq!((log, resume.take_lost()), ([true; 2], 14));
+        // A log that ends so has not got it either.
+        let mut resume = Resume::new(mark, asked);
+        assert!(!resume.is_new(start + second, 4, 7, asked));
+        resume.end();
+        assert_eq!(resume.take_lost(), 7);
+    }
+
+    #[test]
+    fn a_mark_of_a_clock_that_was_ahead_is_waited_for_over_all_that_was_before_it() {
+        let mut mark = Mark::default();
+        let ahead = 100_000_000_001..100_000_000_005;
+        ahead.clone().for_each(|time| mark.take(time, time as u32));
+        // The clock is right again, and within what the log has.
+        let asked = 50_000_000_001;
+        let mut resume = Resume::new(mark, asked);
+        let now = asked + 1;
+        assert!(ahead.clone().all(|time| !resume.is_new(time, time as u32, 1, now)));
+        assert!(resume.is_new(asked + 1, 0, 1, now));
+        assert_eq!(resume.take_lost(), 0);
     }
 
     /// A log: timestamps as the daemon shows them, of any precision and order.
@@ -236,10 +342,11 @@ mod tests {
             // As Docker answers from 23.0 on: all from the first that is not before.
             let since = mark.since(i64::MAX).unwrap_or(0) * 1_000_000_000;
             let from = log.iter().position(|time| *time >= since).unwrap_or(log.len());
-            let mut resume = Resume::new(Mark::decode(&mark.encode()).unwrap());
-            let new: Vec<usize> =
-                (from..log.len()).filter(|&n| resume.is_new(log[n], n as u32)).collect();
+            let mut resume = Resume::new(Mark::decode(&mark.encode()).unwrap(), i64::MAX);
+            let mut is_new = |n: &usize| resume.is_new(log[*n], *n as u32, 1, i64::MAX);
+            let new: Vec<usize> = (from..log.len()).filter(&mut is_new).collect();
             prop_assert_eq!(new, (at..log.len()).collect::<Vec<_>>());
+            prop_assert_eq!(resume.take_lost(), 0);
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Container {
     pub labels: BTreeMap<String, String>,
     /// It may write now.
     pub running: bool,
+    /// Seconds since its last run ended, or some less, as lists have it.
+    pub ended_s: Option<u64>,
     /// Who writes the log, such as `json-file`; empty if that is not known.
     pub driver: String,
     /// Where, if the daemon tells.
@@ -53,6 +55,8 @@ struct Listed {
     labels: BTreeMap<String, String>,
     #[serde(rename = "State", default)]
     state: String,
+    #[serde(rename = "Status", default)]
+    status: String,
 }
 
 /// An item of `GET /containers/json`.
@@ -66,6 +70,7 @@ pub(super) fn listed(json: &[u8]) -> Option<Container> {
         image: clean(&listed.image),
         labels: listed.labels,
         running: is_running(&listed.state),
+        ended_s: ended_s(&listed.status),
         id: listed.id,
         ..Container::default()
     };
@@ -124,6 +129,7 @@ pub(super) fn inspected(json: &[u8]) -> Option<Container> {
         image: clean(&inspected.config.image),
         labels: inspected.config.labels,
         running: is_running(&inspected.state.status),
+        ended_s: None,
         driver: clean(&inspected.host.log.driver),
         log_path: inspected.log_path.unwrap_or_default(),
         hostname_path: inspected.hostname_path.unwrap_or_default(),
@@ -192,6 +198,34 @@ fn is_running(state: &str) -> bool {
     matches!(state, "running" | "paused")
 }
 
+/// The least that is meant by `Exited (0) 5 minutes ago`, of a duration as go-units' HumanDuration writes it:
+/// hours and what is longer are rounded to the nearest hour.
+fn ended_s(status: &str) -> Option<u64> {
+    let (_, ago) = status.strip_suffix(" ago")?.split_once(") ")?;
+    let fixed = match ago {
+        "Less than a second" => Some(0),
+        "About a minute" => Some(60),
+        "About an hour" => Some(3_600),
+        _ => None,
+    };
+    if fixed.is_some() {
+        return fixed;
+    }
+    let (count, unit) = ago.split_once(' ')?;
+    let unit = match unit.trim_end_matches('s') {
+        "second" => 1,
+        "minute" => 60,
+        "hour" => 3_600,
+        "day" => 86_400,
+        "week" => 7 * 86_400,
+        "month" => 30 * 86_400,
+        "year" => 365 * 86_400,
+        _ => return None,
+    };
+    let rounded = if unit >= 3_600 { 1_800 } else { 0 };
+    Some(count.parse::<u32>().map(u64::from).ok()?.saturating_mul(unit).saturating_sub(rounded))
+}
+
 /// An id becomes a part of a path, and of a request.
 fn is_id(id: &str) -> bool {
     (12..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -247,6 +281,30 @@ mod tests {
         assert_eq!(container.log_path, "/x/y-json.log");
         for length in 0..one.len() {
             assert_eq!(inspected(&one.as_bytes()[..length]), None);
+        }
+    }
+
+    #[test]
+    fn how_long_ago_a_run_ended() {
+        for (status, expected) in [
+            ("Exited (0) Less than a second ago", Some(0)),
+            ("Exited (137) 1 second ago", Some(1)),
+            ("Exited (0) 59 seconds ago", Some(59)),
+            ("Restarting (1) About a minute ago", Some(60)),
+            ("Exited (0) 59 minutes ago", Some(3_540)),
+            ("Exited (0) About an hour ago", Some(3_600)),
+            ("Exited (0) 2 hours ago", Some(5_400)),
+            ("Exited (0) 47 hours ago", Some(167_400)),
+            ("Exited (0) 2 days ago", Some(171_000)),
+            ("Exited (0) 4294967295 years ago", Some(4_294_967_295 * 365 * 86_400 - 1_800)),
+            ("Exited (0) 4294967296 years ago", None),
+            ("Exited (0) some time ago", None),
+            ("Exited (0) 5 seconds", None),
+            ("Up 2 hours (healthy)", None),
+            ("Created", None),
+            (" ago", None),
+        ] {
+            assert_eq!(ended_s(status), expected, "{status}");
         }
     }
 

@@ -135,6 +135,11 @@ impl DockerSource {
                         follow.set_running(running);
                     }
                 }
+                Report::Ran(id) => {
+                    if let Some(follow) = self.links.find(&id) {
+                        follow.ran();
+                    }
+                }
                 Report::Removed(id) => self.removed(&id),
                 Report::Listed => self.listed(host),
             }
@@ -152,6 +157,11 @@ impl DockerSource {
                 // It was wanted under another name. Its position stays until it is removed.
                 let Follow { id, mark, .. } = self.links.follows.swap_remove(index);
                 self.stored.insert(id, Stored { mark, exists: true });
+            } else if let Some(mark) = self.on_disk.remove(&container.id) {
+                // What its file has now was written under the old name; behind that the API goes on, should it be
+                // wanted again.
+                self.disk.remove(&container.id);
+                self.stored.insert(container.id, Stored { mark, exists: true });
             }
             return;
         }
@@ -267,14 +277,14 @@ impl DockerSource {
         for entry in block.entries().skip(before) {
             let labels = block.streams().get(usize::from(entry.stream.0));
             let Some(id) = labels.and_then(|labels| labels.get(ID)) else { continue };
-            let Some(mark) = self.on_disk.get_mut(id) else { continue };
+            let Some(mark) = mark_of(&mut self.on_disk, &mut self.stored, id) else { continue };
             mark.take(entry.timestamp_ns, 0);
             if changed.last().is_none_or(|last| last != id) && !changed.iter().any(|c| c == id) {
                 changed.push(id.to_owned());
             }
         }
         for id in changed {
-            if let Some(mark) = self.on_disk.get(&id) {
+            if let Some(mark) = mark_of(&mut self.on_disk, &mut self.stored, &id) {
                 block.set_position(&format!("{KEY_PREFIX}{id}"), &mark.encode());
             }
         }
@@ -357,12 +367,22 @@ impl Source for DockerSource {
         out("truncated_lines", api.truncated_lines + disk.truncated_lines);
         out("invalid_utf8", api.invalid_utf8 + disk.invalid_utf8);
         out("rotations", disk.rotations);
-        out("lost_bytes", disk.lost_bytes);
+        out("lost_bytes", api.lost_bytes + disk.lost_bytes);
         out("lost_files", disk.lost_files);
         out("errors", api.errors + disk.errors);
         out("reconnects", api.reconnects);
         out("waiting_containers", api.waiting);
     }
+}
+
+/// How far a container has been read whose file is read, or only what that had when the container got a name
+/// that is not wanted.
+fn mark_of<'a>(
+    on_disk: &'a mut HashMap<String, Mark>,
+    stored: &'a mut BTreeMap<String, Stored>,
+    id: &str,
+) -> Option<&'a mut Mark> {
+    on_disk.get_mut(id).or_else(|| stored.get_mut(id).map(|stored| &mut stored.mark))
 }
 
 fn hash_of(endpoint: &Endpoint) -> u32 {

@@ -1,7 +1,8 @@
 //! Docker's driver `json-file`: `<id>/<id>-json.log`. A line is an object
 //! `{"log":"text\n","stream":"stdout","attrs":{"tag":"a"},"time":"2016-10-06T00:17:09.669794202Z"}`, where
 //! `attrs` is there if options of the driver ask for it. A `log` without the line break at its end is a
-//! part of a line: dockerd cuts lines into parts of 16 KiB.
+//! part of a line if it has 16 KiB or more, since dockerd cuts lines there; a shorter one is the last that a
+//! program wrote before it ended, and what follows is another run's.
 //!
 //! Read leniently where nothing is lost by it: members in any order, unknown ones passed over, of
 //! several with one name the last; any byte but `"` and `\` in a string; halves of surrogate pairs
@@ -9,6 +10,7 @@
 
 use memchr::{memchr, memchr2, memmem};
 
+use super::PART;
 use super::time::rfc3339;
 use crate::logs::file::{Entry, Format, Stream};
 
@@ -133,7 +135,7 @@ fn unescape<'a>(
 ) -> Option<()> {
     let raw = log.raw;
     let Some(first) = memchr(b'\\', raw) else {
-        (entry.text, entry.partial) = (raw, log.is_closed);
+        (entry.text, entry.partial) = (raw, log.is_closed && raw.len() >= PART);
         return Some(());
     };
     if raw.get(first..) == Some(b"\\n") {
@@ -145,10 +147,13 @@ fn unescape<'a>(
     let mut rest = raw;
     // More than wanted by the line break and what is cut from a character, so that a cut is noticed.
     let room = max_line + 8;
+    // Of all of it: what is kept does not tell whether it is a part.
+    let mut len = 0;
     let mut ends = false;
     while let Some(at) = memchr(b'\\', rest) {
         let (plain, escape) = rest.split_at_checked(at)?;
         push(scratch, plain, room);
+        len += plain.len();
         let (character, after) = match character(escape) {
             Some(found) => found,
             // What was cut off may have made it good.
@@ -161,6 +166,7 @@ fn unescape<'a>(
         rest = after;
         ends = rest.is_empty() && character == Some('\n');
         let mut bytes = [0; 4];
+        len += character.unwrap_or('\u{fffd}').len_utf8();
         match character {
             _ if ends => {}
             Some(character) => push(scratch, character.encode_utf8(&mut bytes).as_bytes(), room),
@@ -171,7 +177,7 @@ fn unescape<'a>(
         }
     }
     push(scratch, rest, room);
-    entry.partial = !ends && log.is_closed;
+    entry.partial = !ends && log.is_closed && len + rest.len() >= PART;
     let text: &[u8] = scratch;
     entry.text = if ends { text.strip_suffix(b"\r").unwrap_or(text) } else { text };
     Some(())
@@ -334,12 +340,29 @@ mod tests {
         assert_eq!(entry, expected);
         assert_eq!(log("plain\\n"), some("plain", false));
         assert_eq!(log("\\n"), some("", false));
-        assert_eq!(log("a part"), some("a part", true));
-        assert_eq!(log(""), some("", true));
+        assert_eq!(log("the end of a run"), some("the end of a run", false));
+        assert_eq!(log(""), some("", false));
         assert_eq!(log("a terminal's\\r\\n"), some("a terminal's", false));
         assert_eq!(log("a\\nb\\n"), some("a\nb", false));
-        assert_eq!(log("a\\\\n"), some("a\\n", true));
+        assert_eq!(log("a\\\\n"), some("a\\n", false));
         assert_eq!(log("a\\\\\\n"), some("a\\", false));
+    }
+
+    #[test]
+    fn parts_have_so_much_text_however_it_is_written_and_whatever_is_kept_of_it() {
+        let partial = |escaped: &str, max_line: usize| {
+            let record = format!(r#"{{"log":"{escaped}"}}"#);
+            JsonFile.decode(record.as_bytes(), max_line, &mut Vec::new()).unwrap().partial
+        };
+        for max_line in [64, 8 << 10, 64 << 10] {
+            for (character, len) in [("x", 1), (r"\\", 1), (r"\u001b", 1), (r"\ufffd", 3), ("ü", 2)]
+            {
+                let part = character.repeat(PART / len + usize::from(len == 3));
+                assert!(partial(&part, max_line), "{character}, {max_line}");
+                assert!(!partial(&part[character.len()..], max_line), "{character}, {max_line}");
+                assert!(!partial(&(part + r"\n"), max_line), "{character}, {max_line}");
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | 1 | `source`: `stdout` or `stderr` |
 //! | 2 | `time_nano`, a varint |
 //! | 3 | `line`, without its break |
-//! | 4 | `partial`: the record is a part of a line, also the last part |
+//! | 4 | `partial`: the record is a part of a line, also the last part, or a program's last line without an end |
 //! | 5 | `partial_log_metadata`: field 1 `last`, 2 `id`, 3 `ordinal` |
 //!
 //! dockerd writes at most 16 KiB of a line into a record, and each record with one write. A record
@@ -16,6 +16,7 @@
 
 use memchr::memmem;
 
+use super::PART;
 use crate::logs::file::{Entry, Format, Frame, Stream};
 
 /// The longest message: dockerd's are at most 16 KiB of text and some 100 bytes.
@@ -70,8 +71,10 @@ impl Format for Local {
                 _ => {}
             }
         }
-        entry.partial = partial && !is_last;
-        if !entry.partial {
+        let is_open = partial && !is_last;
+        // What is shorter goes on nowhere: the next record is another run's.
+        entry.partial = is_open && entry.text.len() >= PART;
+        if !is_open {
             // A terminal's line break has two characters, of which the writer has taken one.
             entry.text = entry.text.strip_suffix(b"\r").unwrap_or(entry.text);
         }

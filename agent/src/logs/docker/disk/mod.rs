@@ -21,7 +21,7 @@
 mod cri;
 mod json_file;
 mod local;
-use super::time;
+use super::{PART, time};
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
