@@ -17,6 +17,7 @@ mod keys;
 mod link;
 mod no_proxy;
 mod options;
+mod own_words;
 mod pipe;
 mod proxy;
 mod random;
@@ -38,6 +39,7 @@ pub use get::GetOutcome;
 #[doc(hidden)]
 pub use no_proxy::names_directly;
 pub use options::{Auth, Content, Options, OptionsError};
+pub use own_words::own_words;
 pub use proxy::{EnvironmentError, ProxyKind, ProxyOptions, ProxyUrl};
 pub use random::Random;
 pub use secret::{Secret, SecretError, SecretFault};

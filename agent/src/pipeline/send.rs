@@ -48,7 +48,7 @@ const LEAST: u64 = 64 << 10;
 /// How long entries have gathered in their sources before they are read.
 pub(super) const GATHER: Duration = Duration::from_secs(1);
 
-/// After so many 429 in a row, too: what is more than a server's burst at once is never taken.
+/// After so many 429 in a row, too, or 400 that say the same: what is more than a server's burst at once is never taken.
 const TOO_MANY: u32 = 8;
 
 /// What was gathered from the WAL for the next requests.
@@ -466,11 +466,14 @@ impl<S: Signal> Sender<S> {
                         server_errors += u32::from(matches!(code, Some(500 | 502 | 504)));
                         let pause = self.backoff.next(after);
                         note(state, complaints, why, pause);
-                        too_many += u32::from(code == Some(429));
+                        // Loki says 400, too, to what is more than a stream's rate.
+                        too_many += u32::from(matches!(code, Some(400 | 429)));
                         let is_large =
                             slow || server_errors >= SERVER_ERRORS || too_many >= TOO_MANY;
                         let smaller = match code {
-                            Some(429 | 500) if is_large && items > 1 => self.size.failed(bytes),
+                            Some(400 | 429 | 500) if is_large && items > 1 => {
+                                self.size.failed(bytes)
+                            }
                             _ => is_large && items > 1 && self.size.unanswered(bytes),
                         };
                         if smaller {
