@@ -27,13 +27,30 @@ pub(super) fn is_too_large(code: u16, said: &str) -> bool {
     code == 413 || words.iter().any(|words| said.contains(words))
 }
 
+/// Phrases of which each of Loki's refusals has one, so long that nobody in between says them.
+const LOKIS: [&str; 14] = [
+    "for stream '",
+    "for stream: ",
+    "for stream {",
+    "stream '{",
+    "required per stream",
+    "valid stream is required",
+    "rror parsing labels",
+    "entry with timestamp",
+    "entry too far behind",
+    "entry out of order",
+    "has timestamp too ",
+    "ax entry size",
+    "total ignored: ",
+    " errors like: ",
+];
+
 /// Whether it is Loki that refused, by its words, which keeps what is good of a push; else it was somebody in
 /// between.
 pub(super) fn is_lokis(code: u16, said: &str) -> bool {
-    const WORDS: [&str; 5] = ["stream", "entry", "entries", "label", "timestamp"];
     let is_page = said.trim_start().starts_with('<');
     let said = own_words(said);
-    matches!(code, 400 | 422) && !is_page && WORDS.iter().any(|word| said.contains(word))
+    matches!(code, 400 | 422) && !is_page && LOKIS.iter().any(|words| said.contains(words))
 }
 
 /// Whether Loki takes no structured metadata, and refuses all entries that have some.
@@ -185,12 +202,42 @@ mod tests {
             "entry for stream '{a=\"b\"}' has timestamp too old",
             "error at least one label pair is required per stream",
             "Max entry size '262144' bytes exceeded for stream",
+            "max entry size '262144' bytes exceeded for stream '{a=\"b\"}' while adding an entry",
+            "stream '{a=\"b\"}' has 16 label names; limit 15",
+            "entry for stream '{a=\"b\"}' has 16 label names; limit 15",
+            "stream '{a=\"b\"}' has label value too long: 'b'",
+            "stream '{a=\"b\"}' includes structured metadata, but this feature is disallowed.",
+            "stream '{a=\"b\"}' has structured metadata too large: '70000' bytes, limit: '65536' bytes.",
+            "Error parsing labels '{a=\"b\"}' with error: 1:2: parse error",
+            "error parsing labels {a=\"b\"} with error: 1:2: parse error",
+            "missing required labels env for user fake for stream {a=\"b\"}",
+            "entry with timestamp x ignored, reason: 'entry out of order',",
+            "user 'fake', total ignored: 3 out of 5 for stream: {a=\"b\"}",
+            "total ignored: 12 out of 12",
+            "error at least one valid stream is required for ingestion",
         ] {
             assert!(is_lokis(400, lokis) && is_lokis(422, lokis) && !is_lokis(406, lokis));
         }
-        for other in ["", "Bad Request", "{\"message\":\"no\"}", "<html>a stream</html>"] {
+        let spring = "{\"timestamp\":\"2026-11-22T10:00:00Z\",\"status\":400,\"error\":\"Bad Request\",\"path\":\"/loki/api/v1/push\"}";
+        for other in [
+            "",
+            "Bad Request",
+            "{\"message\":\"no\"}",
+            "<html>a stream</html>",
+            "<html>error for stream '{a=\"b\"}'</html>",
+            spring,
+            "no healthy upstream",
+            "reset for upstream 7: entry point, timestamp of the label",
+            "Request Entity Too Large",
+            "{\"error\":\"the entry was refused\",\"stream\":\"label\"}",
+        ] {
             assert!(!is_lokis(400, other), "{other}");
         }
+        // A gateway may wrap what Loki says.
+        assert!(is_lokis(
+            400,
+            "{\"message\":\"stream '{a=\\\"b\\\"}' has 16 label names; limit 15\"}"
+        ));
     }
 
     #[test]
