@@ -21,6 +21,7 @@ mod own_words;
 mod pipe;
 mod proxy;
 mod random;
+mod redact;
 mod roots;
 mod secret;
 mod tls;
