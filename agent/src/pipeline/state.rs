@@ -235,4 +235,18 @@ impl State {
             self.dropped.reported(&over);
         }
     }
+
+    /// Closes the WALs, and says what had to go for that: what was in memory may have had no room on the disk. Too
+    /// late for an entry.
+    pub(super) async fn close_logs(&self) {
+        let before = self.dropped.over(true);
+        self.dropped.reported(&before);
+        for log in self.logs() {
+            log.close().await;
+            self.dropped.take_from(log);
+        }
+        for report in self.dropped.over(true) {
+            log::warn!("{}", report.message());
+        }
+    }
 }
