@@ -11,6 +11,7 @@ mod answers;
 mod clock;
 mod complaints;
 mod egress;
+mod endpoint_state;
 mod entries;
 mod events;
 mod fit;

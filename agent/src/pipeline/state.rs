@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::clock::Time;
 use super::egress::Egress;
+use super::endpoint_state::EndpointState;
 use super::events::Limiter;
 use super::log::Log;
 use super::losses::Dropped;
 use super::memory::Memory;
-use super::send::EndpointState;
 use super::service::Service;
 use super::shape;
 use super::sources::SourceCounts;
