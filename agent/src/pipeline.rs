@@ -11,6 +11,7 @@ mod answers;
 mod clock;
 mod complaints;
 mod egress;
+mod endpoint_state;
 mod entries;
 mod events;
 mod fit;
@@ -510,9 +511,7 @@ async fn pipeline(
     let reported = tokio::time::timeout(Duration::from_secs(2), state.report_losses(true));
     // The same is said in the agent's log.
     let _ = reported.await;
-    for log in [Some(&metrics), logs.as_ref()].into_iter().flatten() {
-        log.close().await;
-    }
+    state.close_logs().await;
     if logs.is_some() {
         kept.positions = state.positions.take();
     }

@@ -221,3 +221,34 @@ async fn no_message_shows_a_secret_even_if_the_server_repeats_it() {
     let violations = mimir.take_violations();
     assert!(violations.iter().all(|what| what.starts_with("target ")), "{violations:?}");
 }
+
+#[tokio::test]
+async fn no_message_shows_a_secret_that_is_cut() {
+    for (secret, said) in [
+        // More than is kept of an answer, once and twice.
+        ("5ecret".repeat(5_000 / 6), "5ecret".repeat(5_000 / 6)),
+        ("5ecret".repeat(350), "5ecret".repeat(350).repeat(2)),
+    ] {
+        let mimir = StrictMimir::new();
+        let auth = Auth::Bearer(Secret::value(secret));
+        let options = Options { auth, ..Options::new(Url::parse(&mimir.url()).unwrap()) };
+        let mut client = Client::new(options).unwrap();
+        mimir.script(Fault::status(400).body(format!("you sent {said}")));
+        let outcome = post(&mut client).await;
+        assert!(!format!("{outcome:?}").contains("5ec"), "{outcome:?}");
+        let why = outcome.why().unwrap();
+        assert!(why.contains("400 Bad Request: you sent (redacted)"), "{why}");
+    }
+    // The connection breaks within it.
+    let mimir = StrictMimir::new();
+    for part in ["hunter2-lon", "hunt", "hu"] {
+        let password = Secret::value("hunter2-long-password");
+        let auth = Auth::Basic { username: "u".into(), password };
+        let options = Options { auth, ..Options::new(Url::parse(&mimir.url()).unwrap()) };
+        let head = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 100\r\n\r\n";
+        mimir.script(Fault::garbage(format!("{head}bad password: {part}")));
+        let outcome = post(&mut Client::new(options).unwrap()).await;
+        let why = outcome.why().unwrap();
+        assert!(why.contains("bad password:") && !why.contains("hu"), "{why}");
+    }
+}

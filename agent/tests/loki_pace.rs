@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use support::{Agent, Fault, StrictLoki};
+use support::{Agent, Fault, StrictLoki, strict_loki};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -75,6 +75,28 @@ fn server_that_takes_less_is_sent_less_and_loses_nothing() {
     assert_eq!(loki.script_left(), 0);
     let requests = agent.status()["endpoints"][0]["requests"].clone();
     assert_eq!(requests["429"], 4, "{requests}");
+    assert!(agent.terminate().0.success());
+    assert_eq!(loki.repeats(), 0);
+    loki.assert_clean();
+}
+
+#[test]
+fn what_is_more_than_a_streams_rate_is_cut_though_loki_says_400() {
+    let loki = StrictLoki::new();
+    let said =
+        "entry with timestamp x ignored, reason: 'Per stream rate limit exceeded (limit: 3MB/sec)'";
+    (0..9).for_each(|_| loki.script(Fault::status(400).body(said)));
+    let mut agent = agent(&loki.url(), "1MiB");
+    append(&agent, "old.log", 0..200);
+    agent.start();
+    agent.wait("all lines", LONG, |agent| count(&loki, agent, "old.log") == 200);
+    let requests = loki.requests();
+    let lines = |at: usize| {
+        let streams = strict_loki::decode(&requests[at].body).unwrap();
+        streams.iter().map(|(_, entries)| entries.len()).sum::<usize>()
+    };
+    assert_eq!(lines(0), lines(7));
+    assert!(lines(8) <= lines(7) / 2 + 1, "{} and then {}", lines(7), lines(8));
     assert!(agent.terminate().0.success());
     assert_eq!(loki.repeats(), 0);
     loki.assert_clean();

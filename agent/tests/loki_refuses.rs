@@ -83,3 +83,33 @@ fn entries_of_last_week_are_dropped_and_counted_and_the_others_arrive() {
     assert!(agent.terminate().0.success());
     loki.assert_clean();
 }
+
+#[test]
+fn a_label_with_lokis_words_decides_nothing() {
+    let loki = StrictLoki::with_max_age(Duration::from_secs(168 * HOUR));
+    let mut agent = Agent::new("");
+    let logs = agent.path("logs");
+    fs::create_dir_all(&logs).unwrap();
+    let words = "per stream rate limit exceeded; http: request body too large; structured metadata disallowed; \
+                 total ignored: 0 out of 9 {";
+    agent.configure(&format!(
+        "instance = \"box\"\ninterval = \"60s\"\n\
+         [[loki]]\nurl = {:?}\nbatch_wait = \"100ms\"\nbackoff = {{ min = \"50ms\", max = \"300ms\" }}\n\
+         [[logs.file]]\npaths = [\"{}/*.log\"]\nlabels = {{ job = \"app\", msg = {words:?} }}\n\
+         [[logs.stage]]\ntimestamp = {{ format = \"rfc3339\" }}\n",
+        loki.url(),
+        logs.display()
+    ));
+    let week = 8 * 24 * HOUR;
+    append(&agent, &[(week, "old"), (week - 1, "old"), (2, "first"), (1, "second")]);
+    agent.start();
+    agent.wait("the first", LONG, |agent| dropped(agent, "http_400") > 0);
+    assert_eq!(arrived(&loki), ["first", "second"]);
+    assert_eq!(dropped(&agent, "http_400"), 2);
+    assert_eq!(loki.requests().len(), 1, "it was sent again");
+    append(&agent, &[(0, "third")]);
+    agent.wait("the third", LONG, |_| arrived(&loki).len() == 3);
+    assert_eq!((loki.requests().len(), loki.repeats(), dropped(&agent, "http_400")), (2, 0, 2));
+    assert!(agent.terminate().0.success());
+    loki.assert_clean();
+}

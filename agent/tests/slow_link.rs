@@ -5,7 +5,9 @@
 mod support;
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -158,4 +160,57 @@ fn idle_agent_asks_nothing_of_a_link_but_its_rounds() {
     // Not a request and not a connection for nothing.
     assert_eq!((loki.requests().len(), loki.connections()), (0, 0));
     mimir.assert_clean();
+}
+
+/// A server that never answers, and says how many bytes it was sent when no more have come for a second.
+fn silent() -> (String, mpsc::Receiver<u64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/loki/api/v1/push", listener.local_addr().unwrap());
+    let (done, read) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let (mut all, mut buffer) = (0, [0; 64 << 10]);
+        while let Ok(read) = stream.read(&mut buffer)
+            && read > 0
+        {
+            all += read as u64;
+        }
+        done.send(all).unwrap();
+        // Until the test ends.
+        std::thread::park();
+        drop(stream);
+    });
+    (url, read)
+}
+
+/// What the file says of today.
+fn spent(agent: &Agent) -> u64 {
+    let bytes = fs::read(agent.path("state/egress")).unwrap();
+    u64::from_le_bytes(bytes[16..24].try_into().unwrap())
+}
+
+#[test]
+fn bytes_of_a_request_that_is_given_up_are_counted() {
+    let (url, read) = silent();
+    let mut agent = Agent::new("");
+    let logs = agent.path("logs");
+    fs::create_dir(&logs).unwrap();
+    agent.configure(&format!(
+        "interval = \"1h\"\nshutdown_timeout = \"1s\"\n[egress]\ndaily = \"100MiB\"\n\
+         [[loki]]\nurl = {url:?}\nbatch_wait = \"1s\"\nbatch_bytes = \"1MiB\"\n\
+         [[logs.file]]\npaths = [\"{}/*.log\"]\nlabels = {{ job = \"test\" }}\n",
+        logs.display()
+    ));
+    let mut dice = Dice::new(1);
+    let mut file = File::create(logs.join("a.log")).unwrap();
+    for _ in 0..8_000 {
+        let noise: String = (0..16).map(|_| format!("{:016x}", dice.roll(u64::MAX))).collect();
+        writeln!(file, "{noise}").unwrap();
+    }
+    agent.start();
+    let read = read.recv_timeout(LONG).unwrap();
+    assert!(agent.terminate().0.success());
+    assert!(read > 32 << 10, "{read}");
+    assert!(spent(&agent) >= read, "{} of {read}", spent(&agent));
 }

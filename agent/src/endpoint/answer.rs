@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use hyper::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 
+use super::own_words;
+
 /// The most that a server may ask for with Retry-After; more is a fault of the server's or of a clock.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -136,12 +138,13 @@ fn class(code: u16) -> Class {
 
 /// As [`class`], but where the words say that the code says too little.
 fn class_of(code: u16, said: &str) -> Class {
+    let says = |words: &str| own_words(said).contains(words);
     match code {
         // gRPC between the parts of a server, which a larger request never passes.
-        500 if said.contains("message larger than max") => Class::Refused,
+        500 if says("message larger than max") => Class::Refused,
         // Loki answers 400 if the last entry that it refused was not refused for the rate. What it has of the
         // others already it does not take twice.
-        400 if said.contains("er stream rate limit exceeded") => Class::Retry,
+        400 if says("er stream rate limit exceeded") => Class::Retry,
         code => class(code),
     }
 }
@@ -292,6 +295,19 @@ mod tests {
         let rate = "entry with timestamp x ignored, reason: 'Per stream rate limit exceeded (limit: 3MB/sec)";
         assert_eq!(class_of(400, rate), Class::Retry);
         assert_eq!(class_of(400, "entry too far behind"), Class::Refused);
+    }
+
+    #[test]
+    fn a_labels_text_says_nothing() {
+        let labels =
+            r#"stream '{msg="per stream rate limit exceeded"}' has 16 label names; limit 15"#;
+        assert_eq!(class_of(400, labels), Class::Refused);
+        let long = "stream '{a=\"b\"}' has label value too long: 'Per stream rate limit exceeded'";
+        assert_eq!(class_of(400, long), Class::Refused);
+        let series = r#"the series {msg="message larger than max"} can't be written now"#;
+        assert_eq!(class_of(500, series), Class::Retry);
+        let json = r#"{"message":"grpc: received message larger than max (5 vs. 4)"}"#;
+        assert_eq!(class_of(500, json), Class::Refused);
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

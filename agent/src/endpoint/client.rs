@@ -16,7 +16,7 @@ use hyper::{Method, Request, Uri};
 use rustls::pki_types::ServerName;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{Outcome, judge};
+use super::answer::{MAX_SAID, Outcome, judge};
 use super::connect::{ConnectError, Lookup, Proxy, Tls, connect};
 use super::intake::{End, Intake, Sink};
 use super::keys::Keys;
@@ -24,6 +24,7 @@ use super::link::{Broken, Link};
 use super::options::{Content, Options, OptionsError, check, fixed_headers};
 use super::pipe::Meter;
 use super::proxy::proxy_for;
+use super::redact::redact;
 use super::tunnel::basic;
 use super::{ProxyKind, ProxyUrl, SecretError, TlsError, TlsOptions, Url};
 
@@ -415,7 +416,9 @@ impl Client {
         let (kept, bytes) = (intake.kept, intake.bytes);
         drop(body);
         let keep = matches!(end, End::Whole) && link.is_open().await;
-        let (code, said) = (head.status.as_u16(), self.said(&kept));
+        let broke_off = matches!(end, End::Broken(_) | End::Timeout) && kept.len() < MAX_SAID;
+        let secrets = self.keys.hidden().chain(&self.hide).map(String::as_str);
+        let (code, said) = (head.status.as_u16(), redact(&kept, secrets, broke_off));
         Ok(Answer { code, headers: head.headers, said, end, bytes, keep })
     }
 
@@ -440,17 +443,6 @@ impl Client {
             request.headers_mut().insert(PROXY_AUTHORIZATION, value);
         }
         request
-    }
-
-    /// What the server said, without the secrets, which some servers repeat.
-    fn said(&self, body: &[u8]) -> String {
-        let mut text = String::from_utf8_lossy(body);
-        for secret in self.keys.hidden().chain(&self.hide) {
-            if !secret.is_empty() && text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), "(redacted)").into();
-            }
-        }
-        text.into_owned()
     }
 }
 

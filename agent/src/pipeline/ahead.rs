@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::endpoint::own_words;
+
 /// Loki's default `creation_grace_period`, Mimir's, and Prometheus' bound.
 const GRACE: Duration = Duration::from_secs(600);
 
@@ -20,6 +22,7 @@ const WORDS: [&str; 4] = [
 
 /// What to complain of, if a refusal with these words is this machine's clock's fault.
 pub(super) fn complaint(said: &str, server_ms: Option<i64>, own_ms: i64) -> Option<String> {
+    let said = own_words(said);
     if !WORDS.iter().any(|words| said.contains(words)) {
         return None;
     }
@@ -45,6 +48,8 @@ mod tests {
             assert!(complaint.contains("20 minutes ahead"), "{complaint}");
         }
         assert_eq!(complaint("entry too far behind", Some(0), 10_000_000), None);
+        let label = "stream '{msg=\"too far in the future\"}' has 16 label names; limit 15";
+        assert_eq!(complaint(label, Some(0), 10_000_000), None);
         // A time from a line's text, of a machine whose clock is right or behind.
         assert_eq!(complaint(new, Some(10_000_000), 10_001_000), None);
         assert_eq!(complaint(new, Some(10_000_000), 0), None);

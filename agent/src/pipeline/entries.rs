@@ -357,8 +357,7 @@ impl Signal for EntriesSignal {
     /// structured metadata and refuses all entries that have some.
     fn refused(&mut self, refusal: &Refusal<'_>) -> Verdict {
         let said = refusal.said;
-        let refuses_all = said.contains("structured metadata") && said.contains("disallowed");
-        if refuses_all && !self.fit.limits.no_metadata {
+        if refusal::is_of_all_metadata(said) && !self.fit.limits.no_metadata {
             log::warn!(
                 "this Loki takes no structured metadata, and is sent none from now on: {}",
                 refusal.why

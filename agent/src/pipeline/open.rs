@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::clock::Time;
+use super::endpoint_state::EndpointState;
 use super::held::Times;
 use super::log::{Log, LogOptions};
 use super::pace::Pace;
-use super::send::{EndpointState, Sender, Signal};
+use super::send::{Sender, Signal};
 use super::size::Size;
 use super::state::State;
 use super::{Phase, RunError};

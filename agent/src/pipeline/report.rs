@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::endpoint_state::EndpointState;
 use super::log::Log;
 use super::process;
-use super::send::EndpointState;
 use super::state::State;
 use crate::collector::Outcome;
 use crate::model::Samples;

@@ -23,10 +23,10 @@ use tokio::time::Instant;
 
 use super::Phase;
 use super::ahead;
-use super::answers::Answers;
 use super::clock::Time;
 use super::complaints::Complaints;
 use super::egress::{Egress, Share};
+use super::endpoint_state::EndpointState;
 use super::log::Log;
 use super::losses::Dropped;
 use super::memory::Memory;
@@ -48,7 +48,7 @@ const LEAST: u64 = 64 << 10;
 /// How long entries have gathered in their sources before they are read.
 pub(super) const GATHER: Duration = Duration::from_secs(1);
 
-/// After so many 429 in a row, too: what is more than a server's burst at once is never taken.
+/// After so many 429 in a row, too, or 400 that say the same: what is more than a server's burst at once is never taken.
 const TOO_MANY: u32 = 8;
 
 /// What was gathered from the WAL for the next requests.
@@ -175,39 +175,6 @@ pub(super) trait Signal {
 
     /// Bytes of memory that the batch takes, its requests to come included.
     fn holds(&self) -> u64;
-}
-
-/// What an endpoint has been through, for the status page and the metrics.
-#[derive(Debug, Default)]
-pub(super) struct EndpointState {
-    /// The label `endpoint`: the URL, with the tenant behind it.
-    pub(super) name: String,
-    /// The URL, which holds no secret.
-    pub(super) url: String,
-    /// `metrics` or `logs`.
-    pub(super) signal: &'static str,
-    /// What is spoken, where there is a choice.
-    pub(super) protocol: &'static str,
-    /// Samples or entries that the server has acknowledged.
-    pub(super) sent: u64,
-    /// Requests by the code of their answer.
-    pub(super) answers: Answers,
-    /// When the oldest thing that waits was collected; None if nothing waits.
-    pub(super) oldest_ms: Option<i64>,
-    /// The last answer that was not good; None since the last good one.
-    pub(super) trouble: Option<String>,
-    /// The server's clock is another one than this.
-    pub(super) clock_differs: bool,
-    /// Bytes that were written to its sockets.
-    pub(super) bytes: u64,
-    /// Why it is sent nothing at the moment, if that is on purpose.
-    pub(super) waits: Option<&'static str>,
-}
-
-impl EndpointState {
-    fn items(&self) -> &'static str {
-        if self.signal == "metrics" { "samples" } else { "entries" }
-    }
 }
 
 /// Everything that a sender works with.
@@ -379,9 +346,7 @@ impl<S: Signal> Sender<S> {
                 let outcome = self.client.post(content, body).await;
                 let (now, code) = (Instant::now(), outcome.code());
                 repeat |= self.client.was_resent();
-                let bytes_sent = self.client.take_sent_bytes();
-                self.egress.spent(share, bytes_sent, self.clock.now_ms());
-                state.borrow_mut().bytes += bytes_sent;
+                spend(&mut self.client, &self.egress, state, share, self.clock.now_ms());
                 let backlog = is_backlog();
                 self.pace.answered(code, now - began, backlog, now);
                 if backlog {
@@ -466,11 +431,14 @@ impl<S: Signal> Sender<S> {
                         server_errors += u32::from(matches!(code, Some(500 | 502 | 504)));
                         let pause = self.backoff.next(after);
                         note(state, complaints, why, pause);
-                        too_many += u32::from(code == Some(429));
+                        // Loki says 400, too, to what is more than a stream's rate.
+                        too_many += u32::from(matches!(code, Some(400 | 429)));
                         let is_large =
                             slow || server_errors >= SERVER_ERRORS || too_many >= TOO_MANY;
                         let smaller = match code {
-                            Some(429 | 500) if is_large && items > 1 => self.size.failed(bytes),
+                            Some(400 | 429 | 500) if is_large && items > 1 => {
+                                self.size.failed(bytes)
+                            }
                             _ => is_large && items > 1 && self.size.unanswered(bytes),
                         };
                         if smaller {
@@ -503,6 +471,27 @@ impl<S: Signal> Sender<S> {
             }
         }
     }
+}
+
+/// What a request that is given up has sent was sent all the same. It says nothing of what live data needs.
+impl<S> Drop for Sender<S> {
+    fn drop(&mut self) {
+        let now_ms = self.clock.now_ms();
+        spend(&mut self.client, &self.egress, &self.state, Share::Backlog, now_ms);
+    }
+}
+
+/// Counts the bytes that were sent since the last time.
+fn spend(
+    client: &mut Client,
+    egress: &Egress,
+    state: &RefCell<EndpointState>,
+    share: Share,
+    now_ms: i64,
+) {
+    let bytes = client.take_sent_bytes();
+    egress.spent(share, bytes, now_ms);
+    state.borrow_mut().bytes += bytes;
 }
 
 /// Waits until it is time for another try. True if the agent drains and there is to be none.

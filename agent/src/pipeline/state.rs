@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::clock::Time;
 use super::egress::Egress;
+use super::endpoint_state::EndpointState;
 use super::events::Limiter;
 use super::log::Log;
 use super::losses::Dropped;
 use super::memory::Memory;
-use super::send::EndpointState;
 use super::service::Service;
 use super::shape;
 use super::sources::SourceCounts;
@@ -233,6 +233,20 @@ impl State {
         }
         if !matches!(appended, Some(Err(_))) {
             self.dropped.reported(&over);
+        }
+    }
+
+    /// Closes the WALs, and says what had to go for that: what was in memory may have had no room on the disk. Too
+    /// late for an entry.
+    pub(super) async fn close_logs(&self) {
+        let before = self.dropped.over(true);
+        self.dropped.reported(&before);
+        for log in self.logs() {
+            log.close().await;
+            self.dropped.take_from(log);
+        }
+        for report in self.dropped.over(true) {
+            log::warn!("{}", report.message());
         }
     }
 }

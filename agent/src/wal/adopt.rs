@@ -1,5 +1,6 @@
 //! From a log in memory to the disk: the segments that were written while the disk took nothing.
 
+use super::room::Withheld;
 use super::segment::{self, HEADER as SEGMENT_HEADER, Segment};
 use super::{AppendError, Loss, LossReason, Memory, ReaderId, Storage, StorageFile, Wal, WalError};
 
@@ -26,7 +27,10 @@ impl<S: Storage> Wal<S> {
         }
         buffer.active = None;
         self.begin_at(buffer.next_base);
-        self.take_cursors(buffer, true)
+        self.take_cursors(buffer, true)?;
+        // After the cursors, which may have moved by what went: that is no delivery.
+        self.withheld.extend(buffer.withheld.drain(..).map(Withheld::of_memory));
+        Ok(())
     }
 
     fn take_cursors(&mut self, buffer: &Wal<Memory>, sync: bool) -> Result<(), AppendError> {

@@ -139,8 +139,10 @@ impl<S: Storage> Wal<S> {
         Ok(())
     }
 
-    /// What readers have in memory and the log no longer has is lost now: they end without a delivery.
+    /// What readers have in memory and the log no longer has is lost now, and so is what goes from now on: they
+    /// end without a delivery.
     pub fn give_up_held(&mut self) {
+        self.readers.iter_mut().for_each(|reader| reader.held = 0);
         for withheld in std::mem::take(&mut self.withheld) {
             self.lose(withheld.loss);
         }
@@ -213,13 +215,23 @@ impl<S: Storage> Wal<S> {
 }
 
 /// What went from the log while readers had it in memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Withheld {
     /// The position behind it.
     end: u64,
     /// The readers that have not delivered it yet.
     readers: Vec<usize>,
     loss: Loss,
+}
+
+impl Withheld {
+    /// What went from a log in memory, for the one on the disk: that had room.
+    pub(super) fn of_memory(mut self) -> Withheld {
+        if self.loss.reason == LossReason::Full {
+            self.loss.reason = LossReason::NoDisk;
+        }
+        self
+    }
 }
 
 fn join(sum: &mut Option<Loss>, loss: Loss) {

@@ -208,8 +208,8 @@ impl<S: Storage> Wal<S> {
         }
     }
 
-    /// Goes on from a broken log on the same path: its unsynced bytes are written again, its cursors
-    /// are taken over, and nothing new comes before its end. For a log just opened.
+    /// Goes on from a broken log on the same path: its unsynced bytes are written again, its cursors and
+    /// what readers hold are taken over, and nothing new comes before its end. For a log just opened.
     ///
     /// # Errors
     /// The unsynced bytes can't be written: the next try has to be with a log that is opened anew.
@@ -240,6 +240,8 @@ impl<S: Storage> Wal<S> {
                 reader.held = held;
             }
         }
+        // After the cursors, which may have moved by what went: that is no delivery.
+        self.withheld.clone_from(&before.withheld);
         Ok(())
     }
 

@@ -317,3 +317,29 @@ async fn a_sync_that_hangs_with_a_disk_that_was_taken_away_does_not_hold_up_the_
     drop(hanging);
     assert!(!log.is_syncing());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_when_the_log_is_closed_is_lost_though_a_reader_held_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new(1 << 20, OnFull::DropOldest, 1);
+    let log = Log::for_test(dir.path(), options, Some(Duration::from_secs(60)));
+    let reader = log.reader("a").unwrap();
+    while log.bytes() < 900 << 10 {
+        log.append(1, &mut Bytes(1)).unwrap();
+    }
+    log.sync().await.unwrap();
+    log.append(1, &mut Bytes(1)).unwrap();
+    log.hold(reader, log.end());
+    fail_sync(&log);
+    for _ in 0..1_500 {
+        log.append(1, &mut Bytes(2)).unwrap();
+    }
+    assert!(log.keeps_in_memory());
+    log.give_up_held();
+    assert_eq!(log.take_losses(), []);
+    log.close().await;
+    assert!(!log.keeps_in_memory());
+    let left = read_from(&log, log.cursor(reader)).len();
+    let lost: u64 = log.take_losses().iter().map(|loss| loss.items).sum();
+    assert!(lost > 0, "{left} are left");
+}

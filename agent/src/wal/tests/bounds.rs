@@ -217,6 +217,99 @@ fn what_a_reader_has_in_memory_is_not_lost_with_its_segment() {
     assert_eq!(wal.stats().evicted_items, counted);
 }
 
+/// A log that has dropped what a reader holds, and how many items that are.
+fn withholding(temp: &Temp) -> (Wal<Disk>, u64) {
+    let mut wal = open(&temp.0, SMALL);
+    let reader = wal.reader("a").unwrap();
+    append(&mut wal, 0..100, 1_000);
+    wal.sync().unwrap();
+    wal.hold(reader, wal.end());
+    append(&mut wal, 100..2_000, 1_000);
+    wal.sync().unwrap();
+    append(&mut wal, 2_000..2_001, 1_000);
+    let left = read_all(&mut wal).len() as u64;
+    let withheld = 2_001 - left - wal.stats().evicted_items;
+    assert!(withheld > 0);
+    (wal, withheld)
+}
+
+fn lost(wal: &mut Wal<Disk>) -> u64 {
+    wal.take_losses();
+    wal.give_up_held();
+    wal.take_losses().iter().map(|loss| loss.items).sum()
+}
+
+#[test]
+fn what_a_reader_has_in_memory_alone_is_known_to_the_log_that_is_opened_again() {
+    for is_delivered in [false, true] {
+        let temp = Temp::new(&format!("held-again-{is_delivered}"));
+        let (mut wal, withheld) = withholding(&temp);
+        wal.break_off();
+        let disk = wal.storage().again().unwrap();
+        let mut again = Wal::open(disk, SMALL, &["a"]).unwrap();
+        again.resume(&wal).unwrap();
+        drop(wal);
+        if is_delivered {
+            let reader = again.reader("a").unwrap();
+            again.acknowledge(reader, again.cursor(reader), true).unwrap();
+        }
+        assert_eq!(lost(&mut again), if is_delivered { 0 } else { withheld });
+        assert_eq!(lost(&mut again), 0, "once");
+    }
+}
+
+#[test]
+fn what_a_reader_has_of_a_log_in_memory_alone_is_known_to_the_one_that_takes_it_in() {
+    for is_delivered in [false, true] {
+        let temp = Temp::new(&format!("held-memory-{is_delivered}"));
+        let mut wal = open(&temp.0, SMALL);
+        append(&mut wal, 0..1, 1_000);
+        wal.sync().unwrap();
+        let mut buffer = Wal::open(Memory::default(), SMALL, &["a"]).unwrap();
+        buffer.begin_at(wal.end());
+        let reader = buffer.reader("a").unwrap();
+        let fill = |buffer: &mut Wal<Memory>, numbers: std::ops::Range<u64>| {
+            for number in numbers {
+                buffer.append(1, &mut Number(number, 1_000)).unwrap();
+                buffer.sync().unwrap();
+            }
+        };
+        fill(&mut buffer, 1..101);
+        let held = buffer.end();
+        buffer.hold(reader, held);
+        fill(&mut buffer, 101..2_001);
+        let gone = buffer.segments().next().unwrap();
+        assert!(held < gone);
+        buffer.take_losses();
+        wal.adopt(&mut buffer).unwrap();
+        if is_delivered {
+            wal.acknowledge(reader, held, true).unwrap();
+        }
+        wal.take_losses();
+        wal.give_up_held();
+        let losses = wal.take_losses();
+        if is_delivered {
+            assert_eq!(losses, []);
+        } else {
+            assert_eq!((losses.len(), losses[0].reason), (1, LossReason::NoDisk), "{losses:?}");
+            assert_eq!(losses[0].items, 100);
+        }
+    }
+}
+
+#[test]
+fn what_was_given_up_is_held_no_more() {
+    let temp = Temp::new("held-no-more");
+    let mut wal = open(&temp.0, SMALL);
+    append(&mut wal, 0..100, 1_000);
+    wal.sync().unwrap();
+    wal.hold(ReaderId(0), wal.end());
+    wal.give_up_held();
+    append(&mut wal, 100..2_000, 1_000);
+    let left = read_all(&mut wal).len() as u64;
+    assert_eq!(wal.stats().evicted_items, 2_000 - left);
+}
+
 #[test]
 fn files_set_aside_give_way_first_and_none_replaces_another() {
     let temp = Temp::new("aside");
