@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use support::{Agent, Dice, Fault, StrictLoki};
 
 const LONG: Duration = Duration::from_secs(90);
+/// Bytes of text in each part of a line but its last.
+const DOCKER_PART: usize = 16 << 10;
 const TIME: &str = "2026-03-01T10:00:00";
 
 /// How lines stand in a log.
@@ -54,10 +56,20 @@ impl Log {
 
     fn begin(&mut self, dice: &mut Dice) {
         let number = self.entries.len();
-        let pieces = (0..1 + dice.roll(6)).map(|piece| match (self.kind, piece) {
+        // Docker's parts are long, and 64 KiB the longest line.
+        let count = match self.kind {
+            Kind::Docker if dice.roll(12) > 0 => 1,
+            Kind::Docker => 1 + dice.roll(4),
+            _ => 1 + dice.roll(6),
+        };
+        let pieces = (0..count).map(|piece| match (self.kind, piece) {
             (Kind::Lines, 0) => format!("S {number}"),
             (Kind::Lines, _) => {
                 format!("  {number} {piece} {}", "x".repeat(dice.roll(300) as usize))
+            }
+            (Kind::Docker, _) if piece + 1 < count => {
+                let text = format!("{number}.{piece}:");
+                format!("{text}{}", "z".repeat(DOCKER_PART - text.len()))
             }
             _ => format!("{number}.{piece}:{};", "y".repeat(dice.roll(300) as usize)),
         });
